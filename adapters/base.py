@@ -1,0 +1,269 @@
+"""The vocabulary that every provider codec shares: requests, calls, replies, outcomes, the codec protocol.
+
+A codec is pure (sans-I/O): it turns a request into an :class:`HttpCall` and an :class:`HttpReply` into an
+outcome.  It opens no socket, sleeps never, retries nothing, reads no clock.  ``MalformedReply`` is the only
+exception a reader may raise (they broke the protocol); misuse by us is a ``ValueError`` at the call;
+throttled, refused and unclear are values.
+
+The rule that guards the money: only answers that the capability record names as proof of *no job and no
+charge* may become :class:`Refused` or :class:`Throttled`.  Everything else that is not a clear success is
+:class:`Unclear`, and what is unclear is never bought again silently.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from adapters.capabilities import Capabilities
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+class AdapterError(Exception):
+    """Base of what a codec may raise."""
+
+
+class MalformedReply(AdapterError):
+    """The provider answered something its documentation does not allow.  The text names no content."""
+
+
+# --- what is wanted ---------------------------------------------------------------------------------------
+
+ModelName: TypeAlias = str  # "nano-banana", "nano-banana-2", "nano-banana-pro", or a provider's own id
+
+
+class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One wanted image, in bydawn's words.  Two equal requests are interchangeable."""
+
+    prompt: str
+    model: ModelName = "nano-banana-2"
+    aspect: str = "1:1"  # "W:H" or "auto"
+    resolution: str = "1K"  # "0.5K", "1K", "2K", "4K"
+    references: tuple[str, ...] = ()  # URLs, in order
+    output_format: str = ""  # "jpg", "png"; "" = the codec's default (always sent explicitly)
+    seed: int | None = None
+    model_version: str = ""  # pin, where the provider has one
+    grounding: bool = False
+
+
+class Secret:
+    """A key that cannot be printed or stored by accident; ``reveal`` is for building a header."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    __str__ = __repr__
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What a codec needs besides the request.
+
+    ``base_url`` replaces scheme, host and port of the provider's base URL and may carry a path prefix; empty
+    means the provider's own.  ``marker`` is derived from the attempt and is the same when the call is built
+    again: a codec puts it where the provider shows it back (Segmind: the seed).
+    """
+
+    key: Secret
+    base_url: str = ""
+    marker: int = 0  # 1 .. 2**31-1; 0 = none
+    callback_url: str = ""
+
+
+# --- HTTP as values ---------------------------------------------------------------------------------------
+
+
+class HttpCall(msgspec.Struct, frozen=True):
+    """One request.  ``timeout_s`` bounds the wait for the whole reply."""
+
+    method: Literal["GET", "POST", "DELETE", "PUT"]
+    url: str
+    headers: dict[str, str]
+    body: bytes = b""
+    timeout_s: float = 60.0
+
+    def __repr__(self) -> str:
+        return f"HttpCall({self.method} {self.url.partition('?')[0]}, {len(self.body)} bytes)"
+
+
+class HttpReply(msgspec.Struct, frozen=True):
+    """One reply; header names are lower case, the body is bounded by the wire."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+# --- outcomes ---------------------------------------------------------------------------------------------
+
+RefusedReason = Literal["invalid", "policy", "unauthorized", "no_credit", "forbidden", "unavailable"]
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The provider has a job and will charge for it."""
+
+    job: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Proof of no job and no charge.  ``unauthorized``, ``no_credit``, ``forbidden`` and ``unavailable`` concern the
+    account or the lane, ``invalid`` and ``policy`` this request alone."""
+
+    reason: RefusedReason
+    detail: str = ""
+
+
+class Throttled(msgspec.Struct, frozen=True):
+    """Proof of no job and no charge: too fast.  ``retry_after_s`` is None when the provider did not say."""
+
+    retry_after_s: float | None = None
+
+
+class Unclear(msgspec.Struct, frozen=True):
+    """A job may exist and may be charged."""
+
+    detail: str = ""
+    likely_paid: bool = False  # a success without a readable job id
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The result is there.  Exactly one of ``url`` and ``data`` is set.
+
+    ``cost_microusd`` is what the provider says it charged, None when it does not say.
+    ``expires_s`` is the lifetime of the result as documented, counted from the job's end; 0 = unknown.
+    """
+
+    url: str = ""
+    data: bytes = b""
+    cost_microusd: int | None = None
+    model_version: str = ""
+    expires_s: float = 0.0
+    job: str = ""
+
+
+FailedReason = Literal["policy", "provider", "cancelled", "expired", "contract"]
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The job ended without a result.  ``retryable``: another attempt may succeed."""
+
+    reason: FailedReason
+    detail: str = ""
+    retryable: bool = True
+    cost_microusd: int = 0  # charged all the same
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """Still running."""
+
+
+class NotVisible(msgspec.Struct, frozen=True):
+    """The provider does not show this job (yet): ask again, and after ``Capabilities.visible_after_s`` it is gone."""
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """The job is known and ended, its result is no longer there: paid and lost."""
+
+    detail: str = ""
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """The question could not be answered now (a 5xx, a rejected key): ask again later, conclude nothing."""
+
+    detail: str = ""
+    unauthorized: bool = False
+
+
+SubmitOutcome: TypeAlias = Accepted | Finished | Refused | Throttled | Unclear
+PollOutcome: TypeAlias = Pending | Finished | Failed | NotVisible | Gone | Throttled | Unreadable
+
+
+class ListedJob(msgspec.Struct, frozen=True):
+    """One job of a provider's listing.
+
+    ``fingerprint`` is what :meth:`Codec.fingerprint` gives for the request that made it, None when the listing
+    no longer shows the input.
+    """
+
+    job: str
+    created_us: int
+    fingerprint: str | None
+    outcome: PollOutcome
+    cost_microusd: int | None = None
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    """One page of a listing, newest first; ``next_cursor`` None = this was the last page."""
+
+    jobs: tuple[ListedJob, ...]
+    next_cursor: str | None
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What the cheap authenticated call tells of an account.
+
+    ``state``: ``ok``, ``rejected`` (key), ``no_credit``, or ``unreadable`` (conclude nothing).
+    """
+
+    state: Literal["ok", "rejected", "no_credit", "unreadable"]
+    detail: str = ""
+    balance_microusd: int | None = None
+    identity: str = ""  # who the provider says we are (REC-9), where it says so
+
+
+# --- the codec --------------------------------------------------------------------------------------------
+
+
+class Codec(Protocol):
+    """One provider's dialect.  Methods are pure; ``capabilities`` says which of the optional ones it has."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def problem(self, request: ImageRequest) -> str | None:
+        """Say why this provider cannot take the request, in words for the user; None when it can."""
+        ...
+
+    def lane(self, request: ImageRequest) -> str:
+        """Name the lane (queue) of the account that the request belongs to."""
+        ...
+
+    def build_submit(self, request: ImageRequest, ctx: Context) -> HttpCall:
+        """Build the one call that can cost money.  Same request and context, same bytes."""
+        ...
+
+    def read_submit(self, reply: HttpReply) -> SubmitOutcome: ...
+
+    def build_poll(self, job: str, ctx: Context) -> HttpCall: ...
+
+    def read_poll(self, reply: HttpReply) -> PollOutcome: ...
+
+    def build_check(self, ctx: Context) -> HttpCall:
+        """Build a cheap authenticated call that costs nothing."""
+        ...
+
+    def read_check(self, reply: HttpReply) -> Standing: ...
+
+    # optional: only called when the capability record has them
+
+    def fingerprint(self, request: ImageRequest, ctx: Context) -> str:
+        """Digest of what a listing shows of the request (hex); equal fingerprints are interchangeable."""
+        ...
+
+    def build_list(self, ctx: Context, *, since_us: int, until_us: int, cursor: str | None) -> HttpCall: ...
+
+    def read_list(self, reply: HttpReply) -> JobPage:
+        """Read one page; raises MalformedReply when anything on it cannot be read (REC-4)."""
+        ...
+
+    def build_cancel(self, job: str, ctx: Context) -> HttpCall: ...
+
+    def read_cancel(self, reply: HttpReply) -> PollOutcome: ...
