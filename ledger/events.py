@@ -451,13 +451,7 @@ class ResultReviewed(Fact, frozen=True):
 
 RuntimeEvent: TypeAlias = EpochStarted | EpochEnded | ControlTaken
 AccountEvent: TypeAlias = (
-    AccountOpened
-    | AccountKeyChanged
-    | AccountParked
-    | AccountResumed
-    | LimiterSaved
-    | BreakerChanged
-    | Overcharged
+    AccountOpened | AccountKeyChanged | AccountParked | AccountResumed | LimiterSaved | BreakerChanged | Overcharged
 )
 BatchEvent: TypeAlias = (
     BatchOpened | BatchConfigured | SpendAgreed | ImportOpened | BatchSealed | ImportDropped | BatchCancelled

@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from random import Random
 
-import trio
-
 from ledger.errors import LedgerError
 from runtime.ports import Clock, DiskFailed, DiskFull
 

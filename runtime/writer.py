@@ -104,9 +104,7 @@ class LedgerWriter:
 
     async def _commit(self, group: list[_Waiting]) -> None:
         try:
-            outcomes = await self._threads.run(
-                partial(self._ledger.commit, [entry.decision for entry in group])
-            )
+            outcomes = await self._threads.run(partial(self._ledger.commit, [entry.decision for entry in group]))
         except LedgerError as exc:
             _log.error("the ledger refused a commit: %s", exc)
             self._broken = exc

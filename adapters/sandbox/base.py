@@ -6,7 +6,7 @@ nothing in memory and may be killed like everything else.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -26,9 +26,17 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
+    """An answer, and what happens to it on its way: the skins perform ``transport``, emulators never set it.
+
+    ``reset``: the connection is reset instead of an answer; ``cut``: the head and half of the body arrive, then
+    the connection closes.  ``delay_s`` is waited before anything is sent.
+    """
+
     status: int
     headers: dict[str, str]
     body: bytes
+    transport: Literal["", "reset", "cut"] = ""
+    delay_s: float = 0.0
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -57,6 +65,9 @@ class Job(msgspec.Struct, frozen=True):
     callback_url: str = ""
 
 
+JobState = Literal["running", "succeeded", "failed", "cancelled"]
+
+
 class JobTable(Protocol):
     """Where an emulator keeps its jobs and its bill; durable before it returns."""
 
@@ -75,8 +86,32 @@ class JobTable(Protocol):
         """Newest first; ``before_us`` continues a page."""
         ...
 
-    def cancel(self, provider: str, job: str, now_us: int) -> None: ...
+    def cancel(self, provider: str, job: str, now_us: int) -> None:
+        """Mark a job that has not ended yet as cancelled; later marks change nothing."""
+        ...
+
     def running(self, provider: str, account: str, now_us: int) -> int: ...
+
+    def count(self) -> int:
+        """Count every job ever added, of all providers: a number that grows exactly when a job is accepted."""
+        ...
+
+    def fresh_us(self, now_us: int) -> int:
+        """Return ``now_us``, or more when a job has that time already: creation times are distinct, so that a
+        page that continues ``before_us`` loses nothing."""
+        ...
+
+    def since(self, after: int, limit: int) -> list[tuple[int, Job]]:
+        """Jobs of all providers in the order of acceptance, numbered from 1, behind number ``after``."""
+        ...
+
+    def due_callbacks(self, provider: str, now_us: int, limit: int) -> list[Job]:
+        """Ended jobs whose callback is still owed and due."""
+        ...
+
+    def called_back(self, provider: str, job: str, *, retry_at_us: int | None) -> int:
+        """Note one delivery: done with (None) or due again; returns how many there have been."""
+        ...
 
 
 class Limits(Protocol):
@@ -87,11 +122,46 @@ class Limits(Protocol):
         ...
 
 
+class Webhook(msgspec.Struct, frozen=True):
+    """One callback to deliver by POST; the driver in the server sends it and retries."""
+
+    provider: str
+    job: str
+    url: str
+    headers: dict[str, str]
+    body: bytes
+
+
 class Emulator(Protocol):
     """One provider.  ``name`` is the path prefix it is served under."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def result_life_s(self) -> float:
+        """How long a result file may be fetched, from the job's end."""
+        ...
+
+    def is_submit(self, call: Call) -> bool:
+        """Tell whether this is the one call that can cost money."""
+        ...
+
+    def refusal(self, kind: Literal["throttled", "broken"]) -> Reply:
+        """What the provider says when it is asked too fast, or is out of order (a 5xx); for the chaos wrapper."""
+        ...
+
+    def state(self, job: Job, now_us: int) -> JobState:
+        """Where the job stands, from its row and the time alone."""
+        ...
+
+    def charged(self, job: Job, now_us: int) -> int:
+        """What the provider has charged for the job by now, in micro-dollars."""
+        ...
+
+    def webhook(self, job: Job, now_us: int) -> Webhook:
+        """The callback for an ended job that asked for one."""
+        ...
 
     def handle(self, call: Call, now_us: int) -> Reply:
         """Answer as the provider would: auth first, then fields, then limits, then the job table."""
