@@ -5,7 +5,7 @@ simulator are thin skins over it.  A job's state is computed from its row and th
 nothing in memory and may be killed like everything else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -101,11 +101,11 @@ class JobTable(Protocol):
         page that continues ``before_us`` loses nothing."""
         ...
 
-    def since(self, after: int, limit: int) -> list[tuple[int, Job]]:
+    def since(self, after: int, limit: int) -> Sequence[tuple[int, Job]]:
         """Jobs of all providers in the order of acceptance, numbered from 1, behind number ``after``."""
         ...
 
-    def due_callbacks(self, provider: str, now_us: int, limit: int) -> list[Job]:
+    def due_callbacks(self, provider: str, now_us: int, limit: int) -> Sequence[Job]:
         """Ended jobs whose callback is still owed and due."""
         ...
 

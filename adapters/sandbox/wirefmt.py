@@ -1,0 +1,97 @@
+"""What emulators share: their settings, the admission of a job, keys, and small pieces of HTTP.
+
+An emulator is constructed with one :class:`EmulatorSettings` and nothing else.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from adapters.sandbox.base import Job, JobTable, Limits, Reply
+from adapters.sandbox.faults import PROFILES, ChaosProfile, job_fate, unit
+
+
+class EmulatorSettings(msgspec.Struct, frozen=True):
+    """Everything an emulator is told from outside.
+
+    ``files_origin`` is where result files are served (``http://127.0.0.1:8700``); results of ``job`` are at
+    ``file_url(settings, job)``.  ``small_px`` > 0 draws that many pixels on the shorter side (simulation).
+    """
+
+    jobs: JobTable
+    limits: Limits
+    files_origin: str
+    chaos: ChaosProfile = PROFILES["none"]
+    latency_s: float = 2.0
+    rate_factor: float = 5.0
+    seed: int = 0
+    small_px: int = 0
+    webhook_key: str = ""  # signs callbacks where the provider does; empty = the user made no key
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """What is decided about a job at the moment it is accepted, all of it from the seed and its number.
+
+    ``entropy`` (32 bytes) is for the provider's own style of job id; it is unique within a sandbox.
+    """
+
+    entropy: bytes
+    created_us: int
+    started_us: int
+    done_us: int
+    fate: str
+
+
+def admit(settings: EmulatorSettings, provider: str, now_us: int, *, queue_s: float = 0.0) -> Admission:
+    """Decide times and fate of the next job; adds nothing to the table."""
+    number = settings.jobs.count() + 1
+    entropy = hashlib.sha256(f"{settings.seed}/{provider}/{number}".encode()).digest()
+    created_us = settings.jobs.fresh_us(now_us)
+    started_us = created_us + round(queue_s * 1_000_000)
+    done_us = started_us + max(1, round(latency_s(settings.latency_s, entropy) * 1_000_000))
+    return Admission(entropy, created_us, started_us, done_us, job_fate(settings.chaos, entropy))
+
+
+def latency_s(median_s: float, entropy: bytes) -> float:
+    """Jitter the median by up to 40 % either way; one job in fifty takes three times as long."""
+    point = unit(b"latency", entropy)
+    return median_s * (3.0 if point > 0.98 else 0.6 + 0.8 * point)
+
+
+def file_url(settings: EmulatorSettings, job: Job) -> str:
+    """Where the result of ``job`` can be fetched."""
+    return f"{settings.files_origin}/files/{job.provider}/{job.id}.{job.output_format}"
+
+
+def account_digest(key: str) -> str:
+    """What is kept of a key: enough to tell accounts apart, nothing to use."""
+    return hashlib.sha256(b"sandbox account " + key.encode()).hexdigest()[:32]
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """Take the key from an ``Authorization: Bearer`` header; empty when there is none."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def key_standing(key: str, *, looks_right: bool) -> Literal["good", "refused", "no_credit"]:
+    """Judge a key by its text: ``sandbox...`` or the provider's own shape is good, ``wrong`` in it is refused,
+    ``broke`` in it has no credit."""
+    if not key or "wrong" in key or not (looks_right or key.startswith("sandbox")):
+        return "refused"
+    return "no_credit" if "broke" in key else "good"
+
+
+def json_reply(status: int, value: object, headers: Mapping[str, str] | None = None) -> Reply:
+    """Build a JSON answer."""
+    return Reply(status, {"content-type": "application/json", **(headers or {})}, msgspec.json.encode(value))
+
+
+def json_object(body: bytes) -> dict[str, object] | None:
+    """Read a request body that must be a JSON object; None when it is not."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
