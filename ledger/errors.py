@@ -53,3 +53,9 @@ class DiskFull(CommitFailed):
     """No space left for the ledger: free some and run the same command again."""
 
     code = "BD-517"
+
+
+class CommandRejected(LedgerError):
+    """The state of a task does not allow what was asked of it: look at the task first (``bydawn show TASK``)."""
+
+    code = "BD-518"

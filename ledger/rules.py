@@ -1,0 +1,318 @@
+"""What may happen to a task: ``decide_task(state, command) -> events``.
+
+Pure.  A decision either adds facts, adds none because they are on record already (after a restart a repeated
+command is normal), or is refused with :class:`~ledger.errors.CommandRejected`.
+
+Two rules carry the money.  **MON-2**: a task has at most one attempt that is live or in doubt, and one more per
+permission.  **Intend never answers "on record already"**: its caller would take that for leave to send, so a
+second intent for the same purchase is always refused.
+"""
+
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from ledger.commands import Cancel, Decide, Fail, Intend, Record, Retry, Review, Share, TaskCommand
+from ledger.errors import CommandRejected
+from ledger.events import (
+    AttemptAbsent,
+    AttemptAccepted,
+    AttemptAdopted,
+    AttemptAmbiguous,
+    AttemptFailed,
+    AttemptIntended,
+    AttemptLost,
+    AttemptNotSent,
+    AttemptRejected,
+    AttemptResent,
+    AttemptUnknown,
+    CancelAsked,
+    OperatorDecided,
+    ResultReady,
+    ResultReviewed,
+    ResultSpared,
+    TaskCancelled,
+    TaskCompleted,
+    TaskEvent,
+    TaskFailed,
+    TaskRetried,
+    TaskShared,
+)
+from ledger.folds import AttemptPhase, AttemptState, TaskState, evolve_task
+
+# fact -> the phases of an attempt in which it may happen.  A late answer may still arrive for an attempt that
+# was already called ambiguous; an attempt in a final phase never moves again.
+LEGAL: dict[type, frozenset[AttemptPhase]] = {
+    AttemptResent: frozenset({"intended", "ambiguous"}),
+    AttemptNotSent: frozenset({"intended"}),
+    AttemptRejected: frozenset({"intended", "ambiguous"}),
+    AttemptAccepted: frozenset({"intended", "ambiguous"}),
+    AttemptAmbiguous: frozenset({"intended"}),
+    AttemptAdopted: frozenset({"ambiguous", "unknown"}),
+    AttemptAbsent: frozenset({"ambiguous", "unknown"}),
+    AttemptUnknown: frozenset({"ambiguous"}),
+    # A synchronous provider answers with the image or the failure at once, without a job to accept.
+    ResultReady: frozenset({"intended", "ambiguous", "accepted"}),
+    AttemptFailed: frozenset({"intended", "ambiguous", "accepted", "ready"}),
+    AttemptLost: frozenset({"accepted", "ready"}),
+    TaskCompleted: frozenset({"ready"}),
+    ResultSpared: frozenset({"ready"}),
+}
+
+# fact -> phases which show that it is on record already.
+_ON_RECORD: dict[type, frozenset[AttemptPhase]] = {
+    AttemptNotSent: frozenset({"not_sent"}),
+    AttemptRejected: frozenset({"rejected"}),
+    AttemptAccepted: frozenset({"accepted", "ready", "done", "surplus", "lost", "failed"}),
+    AttemptAmbiguous: frozenset({"ambiguous", "unknown"}),
+    AttemptAdopted: frozenset({"accepted", "ready", "done", "surplus", "lost", "failed"}),
+    AttemptAbsent: frozenset({"absent"}),
+    AttemptUnknown: frozenset({"unknown"}),
+    ResultReady: frozenset({"ready", "done", "surplus", "lost"}),
+    AttemptFailed: frozenset({"failed"}),
+    AttemptLost: frozenset({"lost"}),
+    TaskCompleted: frozenset({"done", "surplus"}),
+    ResultSpared: frozenset({"done", "surplus"}),
+}
+
+
+def decide_task(state: TaskState, command: TaskCommand) -> tuple[TaskEvent, ...]:
+    """Return the facts that ``command`` adds; none if they are on record already.
+
+    Raises:
+        CommandRejected: the state of the task does not allow it.
+    """
+    if state.queued is None:
+        raise CommandRejected("the task was never queued")
+    match command:
+        case Intend():
+            return _intend(state, command)
+        case Record():
+            return _record(state, command)
+        case Cancel():
+            return _cancel(state, command)
+        case Retry():
+            return _retry(state, command)
+        case Decide():
+            return _decide(state, command)
+        case Share():
+            return _share(state, command)
+        case Fail():
+            return _fail(state, command)
+        case Review():
+            return _review(state, command)
+        case _:
+            assert_never(command)
+
+
+def legal_in(event: TaskEvent) -> frozenset[AttemptPhase] | None:
+    """The attempt phases in which ``event`` may happen; None when it is not about the walk of an attempt."""
+    return LEGAL.get(type(event))
+
+
+def _refuse(state: TaskState, what: str) -> CommandRejected:
+    name = state.queued.id if state.queued else "a task"
+    return CommandRejected(f"{name}: {what} while it is {state.phase}")
+
+
+def _attempt(state: TaskState, number: int) -> AttemptState:
+    attempt = state.attempt(number)
+    if attempt is None:
+        raise _refuse(state, f"no attempt {number}")
+    return attempt
+
+
+def _intend(state: TaskState, command: Intend) -> tuple[TaskEvent, ...]:
+    if state.phase != "queued" or state.owner or state.filled:
+        raise _refuse(state, "cannot be bought")
+    permission = 0
+    if state.doubted:
+        permission = state.open_permission
+        if not permission:
+            raise _refuse(state, "an earlier attempt is in doubt and no permission is open: cannot be bought")
+    intent = AttemptIntended(
+        attempt=len(state.attempts) + 1,
+        account=command.account,
+        provider=command.provider,
+        lane=command.lane,
+        route=command.route,
+        ceiling_microusd=command.ceiling_microusd,
+        body_digest=command.body_digest,
+        deadline_us=command.deadline_us,
+        permission=permission,
+    )
+    return (intent,)
+
+
+def _record(state: TaskState, command: Record) -> tuple[TaskEvent, ...]:
+    fact = command.fact
+    legal = LEGAL.get(type(fact))
+    if legal is None:
+        raise _refuse(state, f"{fact.TYPE} is no fact about an attempt")
+    number: int = fact.attempt  # type: ignore[union-attr]  # every event named in LEGAL has it
+    attempt = _attempt(state, number)
+    if attempt.phase not in legal:
+        if attempt.phase in _ON_RECORD.get(type(fact), ()) and _same_job(attempt, fact):
+            return ()
+        raise _refuse(state, f"{fact.TYPE} for attempt {number}, which is {attempt.phase},")
+    if isinstance(fact, TaskCompleted):
+        if state.filled:
+            # A later result never replaces the one that is there (RES-3); it is paid, so it is kept (MON-9).
+            return (
+                ResultSpared(
+                    attempt=number,
+                    sha256=fact.sha256,
+                    size=fact.size,
+                    media_type=fact.media_type,
+                    cost_microusd=fact.cost_microusd,
+                ),
+            )
+        return (replace(fact, version=state.slot),)
+    return (fact, *_follow_ups(state, command, fact))
+
+
+def _same_job(attempt: AttemptState, fact: TaskEvent) -> bool:
+    if isinstance(fact, AttemptAccepted | AttemptAdopted):
+        return attempt.job == fact.job
+    return True
+
+
+def _follow_ups(state: TaskState, command: Record, fact: TaskEvent) -> tuple[TaskEvent, ...]:
+    """What an ended attempt means for its task, when no other attempt is under way for it."""
+    after = evolve_task(state, fact, epoch=0, at_us=0)
+    if after.phase != "queued":
+        return ()
+    if isinstance(fact, AttemptLost):
+        return (TaskFailed(reason="lost"),)
+    if state.cancel_asked:
+        return (TaskCancelled(operator=state.cancel_operator),)
+    match fact:
+        case AttemptRejected(reason="invalid", detail=detail):
+            return (TaskFailed(reason="rejected", detail=detail),)
+        case AttemptRejected(reason="policy", detail=detail) | AttemptFailed(reason="policy", detail=detail):
+            return (TaskFailed(reason="policy", detail=detail),)
+        case AttemptFailed(detail=detail):
+            if not command.retryable or after.failures >= command.max_attempts:
+                return (TaskFailed(reason="attempts_exhausted", detail=detail),)
+    return ()
+
+
+def _cancel(state: TaskState, command: Cancel) -> tuple[TaskEvent, ...]:
+    match state.phase:
+        case "queued":
+            return (TaskCancelled(operator=command.operator),)
+        case "held":
+            # Whoever cancels a held task gives its doubtful purchase up: that ends the money at risk.
+            return (*_decided(state, "give_up", command.operator), TaskCancelled(operator=command.operator))
+        case "intended" | "ambiguous" | "accepted" | "ready":
+            return () if state.cancel_asked else (CancelAsked(operator=command.operator),)
+        case "succeeded" | "failed" | "cancelled":
+            return ()
+        case _:
+            assert_never(state.phase)
+
+
+def _retry(state: TaskState, command: Retry) -> tuple[TaskEvent, ...]:
+    match state.phase:
+        case "failed" | "cancelled":
+            slot = state.slot + 1 if state.filled else state.slot
+        case "succeeded":
+            if state.current is None or state.current.verdict != "rejected":
+                raise _refuse(state, "its image was not rejected, cannot be bought again")
+            slot = state.slot + 1
+        case "held":
+            raise _refuse(state, "an attempt is in doubt and must be resolved first: cannot be retried")
+        case _:
+            return ()
+    # An attempt may have fallen in doubt after the task was settled; retrying is leave to buy beside it.
+    return (
+        *_decided(state, "buy_again", command.operator),
+        TaskRetried(operator=command.operator, version=slot),
+    )
+
+
+def _decided(state: TaskState, decision: str, operator: str) -> tuple[OperatorDecided, ...]:
+    return tuple(
+        OperatorDecided(
+            attempt=attempt.number,
+            decision="give_up" if decision == "give_up" else "buy_again",
+            operator=operator,
+        )
+        for attempt in state.attempts
+        if attempt.doubtful
+    )
+
+
+def _decide(state: TaskState, command: Decide) -> tuple[TaskEvent, ...]:
+    attempt = _attempt(state, command.attempt)
+    if attempt.phase != "unknown":
+        if attempt.decided == command.decision and attempt.job == command.job:
+            return ()
+        raise _refuse(state, f"attempt {attempt.number} is {attempt.phase}, nothing to decide")
+    if attempt.decided and command.decision != "adopt":
+        if attempt.decided == command.decision:
+            return ()
+        raise _refuse(state, f"attempt {attempt.number} was decided already ({attempt.decided})")
+    decided = OperatorDecided(
+        attempt=attempt.number, decision=command.decision, operator=command.operator, job=command.job
+    )
+    match command.decision:
+        case "buy_again":
+            if state.phase != "held":
+                raise _refuse(state, "nothing to buy again")
+            return (decided,)
+        case "give_up":
+            follow = (TaskFailed(reason="given_up"),) if state.phase == "held" else ()
+            return (decided, *follow)
+        case "adopt":
+            if not command.job:
+                raise _refuse(state, "adopting needs the provider's job id; it was not given")
+            return (
+                decided,
+                AttemptAdopted(attempt=attempt.number, job=command.job, evidence="operator"),
+            )
+        case _:
+            assert_never(command.decision)
+
+
+def _share(state: TaskState, command: Share) -> tuple[TaskEvent, ...]:
+    if not state.owner or state.owner != command.owner:
+        raise _refuse(state, f"does not follow task {command.owner}")
+    if state.phase != "queued":
+        current = state.current
+        if state.phase == "succeeded" and current is not None and current.sha256 == command.sha256:
+            return ()
+        raise _refuse(state, "cannot take over a shared image")
+    shared = TaskShared(
+        owner=command.owner,
+        version=state.slot,
+        sha256=command.sha256,
+        size=command.size,
+        media_type=command.media_type,
+        width=command.width,
+        height=command.height,
+        flags=command.flags,
+    )
+    return (shared,)
+
+
+def _fail(state: TaskState, command: Fail) -> tuple[TaskEvent, ...]:
+    match state.phase:
+        case "queued":
+            return (TaskFailed(reason=command.reason, detail=command.detail),)
+        case "failed":
+            if state.reason == command.reason:
+                return ()
+    raise _refuse(state, f"cannot be failed ({command.reason})")
+
+
+def _review(state: TaskState, command: Review) -> tuple[TaskEvent, ...]:
+    result = next((entry for entry in state.results if entry.version == command.version), None)
+    if result is None:
+        raise _refuse(state, f"has no image version {command.version}")
+    if result.verdict == command.verdict and result.note == command.note:
+        return ()
+    reviewed = ResultReviewed(
+        version=command.version, verdict=command.verdict, operator=command.operator, note=command.note
+    )
+    return (reviewed,)

@@ -1,0 +1,105 @@
+"""How the books move; the laws over all histories are in ``test_laws.py``."""
+
+from ledger.commands import Decide
+from ledger.events import (
+    AttemptAccepted,
+    AttemptAmbiguous,
+    AttemptIntended,
+    AttemptResent,
+    AttemptUnknown,
+    ResultReady,
+    TaskCompleted,
+    TaskEvent,
+)
+from ledger.folds import TaskState, evolve_task
+from ledger.money import (
+    Balance,
+    Move,
+    account_money,
+    batch_money,
+    day_money,
+    duplicates_money,
+    holdings,
+    lane_money,
+    moves,
+    risk_money,
+    utc_day,
+)
+from ledger.rules import decide_task
+from tests.ledger.stories import INTEND, UNKNOWN, after, completed
+
+LANE = lane_money("kie", "default")
+
+
+def step(state: TaskState, event: TaskEvent, epoch: int = 1) -> tuple[TaskState, dict[str, tuple[int, int, int]]]:
+    new = evolve_task(state, event, epoch=epoch, at_us=0)
+    moved = moves(state, new, batch=1, epoch=epoch)
+    return new, {move.account: (move.reserved, move.captured, move.open) for move in moved}
+
+
+def test_an_intent_reserves_everywhere_and_the_answer_frees_the_lane_and_the_risk() -> None:
+    """MON-3, MON-8."""
+    (intent,) = decide_task(after(), INTEND)
+    state, moved = step(after(), intent)
+    assert moved == {
+        batch_money(1): (60_000, 0, 0),
+        account_money("kie"): (60_000, 0, 0),
+        day_money("kie", 0): (60_000, 0, 0),
+        risk_money(1): (60_000, 0, 1),
+        LANE: (60_000, 0, 1),
+    }
+    state, moved = step(state, AttemptAccepted(attempt=1, job="j"))
+    assert moved == {risk_money(1): (-60_000, 0, -1), LANE: (-60_000, 0, -1)}
+    state, moved = step(state, ResultReady(attempt=1))
+    assert moved == {}
+    state, moved = step(state, completed(1))
+    assert moved[batch_money(1)] == (-60_000, 50_000, 0)
+
+
+def test_a_charge_above_the_ceiling_is_captured_truly() -> None:
+    """MON-8."""
+    state = after(INTEND)
+    for event in (AttemptAccepted(attempt=1, job="j"), ResultReady(attempt=1)):
+        state, _ = step(state, event)
+    over = TaskCompleted(
+        attempt=1,
+        version=1,
+        sha256="aa",
+        size=1,
+        media_type="image/png",
+        width=1,
+        height=1,
+        cost_microusd=90_000,
+    )
+    _, moved = step(state, over)
+    assert moved[batch_money(1)] == (-60_000, 90_000, 0)
+
+
+def test_what_an_older_epoch_left_open_never_moves_the_lanes_of_this_one() -> None:
+    """MON-3: the lanes start empty in each epoch."""
+    state, _ = step(after(INTEND), AttemptAmbiguous(attempt=1, reason="crash"), epoch=2)
+    judged, moved = step(state, AttemptUnknown(attempt=1, reason="no_evidence"), epoch=2)
+    assert moved == {}
+    assert judged.phase == "held"
+    _, moved = step(state, AttemptResent(attempt=1), epoch=2)
+    assert moved == {LANE: (60_000, 0, 1)}
+
+
+def test_a_decision_releases_the_risk_but_not_the_reservation_and_a_second_purchase_is_a_duplicate() -> None:
+    """MON-3, MON-4."""
+    held = after(*UNKNOWN)
+    (decided,) = decide_task(held, Decide(operator="ann", decision="buy_again", attempt=1))
+    state, moved = step(held, decided)
+    assert moved == {risk_money(1): (-60_000, 0, -1)}
+    (intent,) = decide_task(state, INTEND)
+    assert isinstance(intent, AttemptIntended)
+    state, moved = step(state, intent)
+    assert moved[duplicates_money(1)] == (60_000, 0, 0)
+    books = {move.account: move for move in holdings(state, batch=1, epoch=1)}
+    assert books[batch_money(1)] == Move(batch_money(1), 120_000, 0, 0)
+
+
+def test_days_are_utc_and_balances_add_up() -> None:
+    assert utc_day(1_795_305_599_999_999) == "2026-11-21"
+    assert utc_day(1_795_305_600_000_000) == "2026-11-22"
+    assert Balance(1, 2, 3).total == 3

@@ -1,0 +1,267 @@
+"""Examples of decide and evolve, one story each; the laws are in ``test_laws.py``."""
+
+import pytest
+
+from ledger.commands import Cancel, Decide, Fail, Record, Retry, Review, Share
+from ledger.errors import CommandRejected
+from ledger.events import (
+    AttemptAbsent,
+    AttemptAccepted,
+    AttemptAdopted,
+    AttemptAmbiguous,
+    AttemptFailed,
+    AttemptLost,
+    AttemptNotSent,
+    AttemptRejected,
+    AttemptResent,
+    AttemptUnknown,
+    CancelAsked,
+    OperatorDecided,
+    ResultReady,
+    ResultSpared,
+    TaskCancelled,
+    TaskEvent,
+    TaskFailed,
+)
+from ledger.folds import EMPTY_TASK
+from ledger.rules import decide_task
+from tests.ledger.stories import INTEND, UNKNOWN, after, bought, completed, fold, follower
+
+
+def test_a_task_that_goes_well_takes_five_events() -> None:
+    state = after(INTEND, *bought(1))
+    assert (state.phase, state.version, state.attempts[0].phase) == ("succeeded", 5, "done")
+    assert state.current is not None
+    assert state.current.sha256 == "aa"
+
+
+def test_a_second_intent_is_refused_and_never_answered_with_silence() -> None:
+    """MON-2: silence would read as leave to send."""
+    with pytest.raises(CommandRejected):
+        decide_task(after(INTEND), INTEND)
+
+
+def test_a_doubtful_attempt_blocks_until_a_permission_and_allows_one_purchase_per_permission() -> None:
+    """MON-2."""
+    held = after(*UNKNOWN)
+    assert held.phase == "held"
+    with pytest.raises(CommandRejected):
+        decide_task(held, INTEND)
+    again = after(*UNKNOWN, Decide(operator="ann", decision="buy_again", attempt=1))
+    assert (again.phase, again.open_permission) == ("queued", 1)
+    second = fold(again, decide_task(again, INTEND))
+    assert (second.attempts[1].permission, second.permissions_used, second.open_permission) == (1, 1, 0)
+    rejected = fold(second, decide_task(second, Record(AttemptRejected(attempt=2, reason="throttled"))))
+    assert (rejected.phase, rejected.open_permission) == ("queued", 1)
+
+
+def test_a_late_adopted_job_is_spared_when_the_slot_is_filled() -> None:
+    """RES-3, MON-9."""
+    state = after(
+        *UNKNOWN,
+        Decide(operator="ann", decision="buy_again", attempt=1),
+        INTEND,
+        *bought(2),
+        Record(AttemptAdopted(attempt=1, job="job-1", evidence="callback")),
+        Record(ResultReady(attempt=1)),
+    )
+    (event,) = decide_task(state, Record(completed(1, "bb")))
+    assert isinstance(event, ResultSpared)
+    state = fold(state, (event,))
+    assert (state.phase, state.attempts[0].phase, len(state.results)) == ("succeeded", "surplus", 1)
+
+
+@pytest.mark.parametrize(
+    ("fact", "retryable", "reason"),
+    [
+        (AttemptRejected(attempt=1, reason="invalid"), True, "rejected"),
+        (AttemptRejected(attempt=1, reason="policy"), True, "policy"),
+        (AttemptFailed(attempt=1, reason="policy"), True, "policy"),
+        (AttemptFailed(attempt=1, reason="provider"), False, "attempts_exhausted"),
+    ],
+)
+def test_failures_that_end_a_task(fact: TaskEvent, retryable: bool, reason: str) -> None:
+    state = after(INTEND, Record(fact, retryable=retryable))
+    assert (state.phase, state.reason) == ("failed", reason)
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        AttemptNotSent(attempt=1, reason="connect"),
+        AttemptRejected(attempt=1, reason="throttled"),
+        AttemptFailed(attempt=1, reason="provider"),
+    ],
+)
+def test_outcomes_that_queue_the_task_again(fact: TaskEvent) -> None:
+    state = after(INTEND, Record(fact))
+    assert state.phase == "queued"
+    assert state.failures == isinstance(fact, AttemptFailed)
+
+
+def test_attempts_are_exhausted_by_failures_alone_and_a_retry_counts_anew() -> None:
+    failed = Record(AttemptFailed(attempt=2, reason="provider"), max_attempts=1)
+    state = after(INTEND, Record(AttemptNotSent(attempt=1, reason="connect")), INTEND, failed)
+    assert (state.phase, state.reason) == ("failed", "attempts_exhausted")
+    state = fold(state, decide_task(state, Retry(operator="ann")))
+    assert (state.phase, state.failures, state.slot) == ("queued", 0, 1)
+
+
+def test_absence_queues_again_and_loss_fails() -> None:
+    ambiguous = (INTEND, Record(AttemptAmbiguous(attempt=1, reason="no_reply")))
+    assert after(*ambiguous, Record(AttemptAbsent(attempt=1, evidence="listing"))).phase == "queued"
+    lost = after(
+        INTEND,
+        Record(AttemptAccepted(attempt=1, job="j")),
+        Record(AttemptLost(attempt=1, reason="expired", cost_microusd=5)),
+    )
+    assert (lost.phase, lost.reason) == ("failed", "lost")
+
+
+def test_a_resend_puts_the_attempt_on_the_wire_again_in_this_epoch() -> None:
+    """MON-5."""
+    state = after(INTEND, Record(AttemptAmbiguous(attempt=1, reason="crash")))
+    state = fold(state, decide_task(state, Record(AttemptResent(attempt=1))), epoch=7)
+    assert (state.phase, state.attempts[0].epoch) == ("intended", 7)
+
+
+def test_cancel_in_every_phase() -> None:
+    assert after(Cancel(operator="ann")).phase == "cancelled"
+    held = decide_task(after(*UNKNOWN), Cancel(operator="ann"))
+    assert [type(event) for event in held] == [OperatorDecided, TaskCancelled]
+    asked = after(INTEND, Cancel(operator="ann"))
+    assert (asked.phase, asked.cancel_asked) == ("intended", True)
+    assert decide_task(asked, Cancel(operator="ann")) == ()
+    assert decide_task(after(INTEND), Cancel(operator="ann")) == (CancelAsked(operator="ann"),)
+    assert decide_task(after(INTEND, *bought(1)), Cancel(operator="ann")) == ()
+    # What ends unpaid after the wish is cancelled; what was paid for all the same is kept (MON-9).
+    stopped = after(INTEND, Cancel(operator="ann"), Record(AttemptFailed(attempt=1, reason="cancelled")))
+    assert (stopped.phase, stopped.cancel_operator) == ("cancelled", "ann")
+    assert after(INTEND, Cancel(operator="ann"), *bought(1)).phase == "succeeded"
+
+
+def test_a_rejected_image_opens_the_next_version() -> None:
+    """RES-3: all versions stay, one is current."""
+    done = after(INTEND, *bought(1))
+    with pytest.raises(CommandRejected):
+        decide_task(done, Retry(operator="ann"))
+    review = Review(version=1, verdict="rejected", operator="ann")
+    retried = after(INTEND, *bought(1), review, Retry(operator="ann"))
+    assert (retried.phase, retried.slot) == ("queued", 2)
+    assert decide_task(after(INTEND, *bought(1), review), review) == ()
+    again = after(INTEND, *bought(1), review, Retry(operator="ann"), INTEND, *bought(2, "bb"))
+    assert [(r.version, r.sha256) for r in again.results] == [(1, "aa"), (2, "bb")]
+    with pytest.raises(CommandRejected):
+        decide_task(again, Review(version=3, verdict="accepted", operator="ann"))
+
+
+def test_resolving_a_held_task() -> None:
+    held = after(*UNKNOWN)
+    give_up = decide_task(held, Decide(operator="ann", decision="give_up", attempt=1))
+    assert fold(held, give_up).reason == "given_up"
+    adopt = Decide(operator="ann", decision="adopt", attempt=1, job="job-9")
+    adopted = fold(held, decide_task(held, adopt))
+    assert (adopted.phase, adopted.attempts[0].job, adopted.attempts[0].adopted_by) == (
+        "accepted",
+        "job-9",
+        "operator",
+    )
+    assert decide_task(adopted, adopt) == ()
+    for refused in (
+        Decide(operator="ann", decision="adopt", attempt=1),
+        Decide(operator="ann", decision="give_up", attempt=2),
+    ):
+        with pytest.raises(CommandRejected):
+            decide_task(held, refused)
+    with pytest.raises(CommandRejected):
+        decide_task(after(INTEND), Decide(operator="ann", decision="give_up", attempt=1))
+
+
+def test_a_decision_is_made_once() -> None:
+    buy = Decide(operator="ann", decision="buy_again", attempt=1)
+    decided = after(*UNKNOWN, buy)
+    assert decide_task(decided, buy) == ()
+    with pytest.raises(CommandRejected):
+        decide_task(decided, Decide(operator="ann", decision="give_up", attempt=1))
+
+
+def test_retrying_a_given_up_task_is_leave_to_buy_beside_the_doubt() -> None:
+    """MON-2."""
+    give_up = Decide(operator="ann", decision="give_up", attempt=1)
+    state = after(*UNKNOWN, give_up, Retry(operator="ann"))
+    assert (state.phase, state.permissions) == ("queued", 1)
+    assert fold(state, decide_task(state, INTEND)).attempts[1].permission == 1
+
+
+def test_doubt_that_falls_on_a_settled_task_is_decided_without_touching_it() -> None:
+    """MON-2: the doubtful money is released from the risk line, the image stays."""
+    state = after(
+        *UNKNOWN,
+        Decide(operator="ann", decision="buy_again", attempt=1),
+        INTEND,
+        Record(AttemptAmbiguous(attempt=2, reason="no_reply")),
+        Record(AttemptAdopted(attempt=1, job="job-1", evidence="listing")),
+        *bought(1)[1:],
+        Record(AttemptUnknown(attempt=2, reason="no_evidence")),
+    )
+    assert (state.phase, state.attempts[1].doubtful) == ("succeeded", True)
+    with pytest.raises(CommandRejected):
+        decide_task(state, Decide(operator="ann", decision="buy_again", attempt=2))
+    events = decide_task(state, Decide(operator="ann", decision="give_up", attempt=2))
+    assert [type(event) for event in events] == [OperatorDecided]
+    assert fold(state, events).phase == "succeeded"
+
+
+SHARE = Share(owner=1, version=1, sha256="aa", size=1, media_type="image/png", width=1, height=1)
+
+
+def test_a_follower_takes_the_owners_image_and_never_buys_before_it_is_rejected() -> None:
+    with pytest.raises(CommandRejected):
+        decide_task(after(queued=follower()), INTEND)
+    shared = after(SHARE, queued=follower())
+    assert (shared.phase, shared.results[0].owner) == ("succeeded", 1)
+    assert decide_task(shared, SHARE) == ()
+    rejected = after(
+        SHARE,
+        Review(version=1, verdict="rejected", operator="ann"),
+        Retry(operator="ann"),
+        queued=follower(),
+    )
+    assert rejected.owner == 0
+    assert fold(rejected, decide_task(rejected, INTEND)).phase == "intended"
+    for state in (after(), after(Cancel(operator="ann"), queued=follower())):
+        with pytest.raises(CommandRejected):
+            decide_task(state, SHARE)
+
+
+def test_fail_is_for_tasks_that_wait() -> None:
+    failed = after(Fail(reason="input_changed"))
+    assert (failed.phase, failed.reason) == ("failed", "input_changed")
+    assert decide_task(failed, Fail(reason="input_changed")) == ()
+    for state in (after(INTEND), failed):
+        with pytest.raises(CommandRejected):
+            decide_task(state, Fail(reason="no_provider"))
+
+
+def test_retry_of_unsettled_tasks() -> None:
+    assert decide_task(after(INTEND), Retry(operator="ann")) == ()
+    with pytest.raises(CommandRejected):
+        decide_task(after(*UNKNOWN), Retry(operator="ann"))
+
+
+def test_a_repeated_fact_is_on_record_and_a_contradiction_is_refused() -> None:
+    state = after(INTEND, Record(AttemptAccepted(attempt=1, job="j")))
+    assert decide_task(state, Record(AttemptAccepted(attempt=1, job="j"))) == ()
+    for fact in (
+        AttemptAccepted(attempt=1, job="other"),
+        AttemptNotSent(attempt=1, reason="connect"),
+        AttemptAccepted(attempt=2, job="j"),
+        TaskFailed(reason="lost"),
+    ):
+        with pytest.raises(CommandRejected):
+            decide_task(state, Record(fact))
+
+
+def test_nothing_happens_to_a_task_that_was_never_queued() -> None:
+    with pytest.raises(CommandRejected):
+        decide_task(EMPTY_TASK, Cancel(operator="ann"))
