@@ -1,0 +1,82 @@
+"""Whether a request fits a model, in words for the user.
+
+The checks that follow from a capability record alone; what only one provider knows stays in its codec.
+"""
+
+from urllib.parse import urlsplit
+
+from adapters.base import ImageRequest
+from adapters.capabilities import Capabilities, Model
+
+
+def model_of(record: Capabilities, request: ImageRequest) -> Model:
+    """Find the model of a request that has passed :func:`misfit`.
+
+    Raises:
+        ValueError: the request never fitted: our own mistake.
+    """
+    model = record.model(request.model)
+    if model is None:
+        raise ValueError(f"{record.title} has no model {request.model!r}")
+    return model
+
+
+def misfit(record: Capabilities, request: ImageRequest) -> str | None:
+    """Say why the provider's record rules the request out; None when it does not."""
+    title = record.title
+    model = record.model(request.model)
+    if model is None:
+        names = ", ".join(known.name for known in record.models.value)
+        return f"{title} has no model {request.model!r}; it has {names}"
+    return (
+        _prompt_misfit(model, request, title)
+        or _shape_misfit(model, request, title)
+        or _references_misfit(model, request, title)
+    )
+
+
+def _prompt_misfit(model: Model, request: ImageRequest, title: str) -> str | None:
+    if not request.prompt.strip():
+        return "the prompt is empty"
+    try:
+        request.prompt.encode()
+    except UnicodeEncodeError:
+        return "the prompt holds half of a Unicode character"
+    if model.max_prompt_chars and len(request.prompt) > model.max_prompt_chars:
+        return (
+            f"the prompt has {len(request.prompt)} characters, {title} takes {model.max_prompt_chars} for {model.name}"
+        )
+    return None
+
+
+def _shape_misfit(model: Model, request: ImageRequest, title: str) -> str | None:
+    if request.aspect not in model.aspects:
+        return f"{title} has no aspect {request.aspect} for {model.name}; it has {', '.join(model.aspects)}"
+    if request.aspect == "auto" and not request.references:
+        return "aspect auto follows the first reference, and there is none"
+    if request.resolution not in model.resolutions:
+        return f"{title} has no resolution {request.resolution} for {model.name}; it has {', '.join(model.resolutions)}"
+    if request.output_format and request.output_format not in model.formats:
+        return f"{title} has no format {request.output_format} for {model.name}; it has {', '.join(model.formats)}"
+    if request.seed is not None and not model.seed:
+        return f"{title} takes no seed for {model.name}"
+    if request.grounding and not model.grounding:
+        return f"{title} has no grounding for {model.name}"
+    return None
+
+
+def _references_misfit(model: Model, request: ImageRequest, title: str) -> str | None:
+    if len(request.references) > model.max_references:
+        return f"{len(request.references)} references, {title} takes at most {model.max_references} for {model.name}"
+    for place, reference in enumerate(request.references, 1):
+        if not _is_url(reference):
+            return f"reference {place} is not an http(s) URL"
+    return None
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable() and " " not in text
+    except ValueError:
+        return False

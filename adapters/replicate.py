@@ -1,0 +1,480 @@
+"""Replicate: asynchronous predictions, a complete listing, cancel.
+
+Documentation followed:
+
+- OA: Replicate's OpenAPI document "Replicate HTTP API" 1.0.0-a1, https://api.replicate.com/openapi.json
+- limits: https://replicate.com/docs/topics/predictions/rate-limits
+- life: https://replicate.com/docs/topics/predictions/lifecycle and .../data-retention
+- deadlines: https://replicate.com/changelog/2025-10-16-prediction-deadlines
+- fallback: https://replicate.com/changelog/2026-03-02-fallback-model-for-nano-banana-pro
+- models: https://replicate.com/google/nano-banana, /nano-banana-2, /nano-banana-pro (input schemas)
+- SDK: the official ``replicate`` 1.0.7, which the tests run against our emulator
+
+What matters here:
+
+- There is no idempotency key and no field of our own that a listing shows.  A lost answer is found again by
+  its input: equal inputs of one model are interchangeable.  The input is shown for one hour only.
+- The webhook URL is not shown by a listing; a callback is a hint and no proof.
+- A canceled prediction of a public model is charged, an aborted one (deadline before start) is not.
+- Capacity trouble at Google arrives as a *failed prediction* with free text, not as an HTTP error.
+"""
+
+import re
+from datetime import datetime
+from typing import Annotated
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+import msgspec
+
+from adapters.base import (
+    Accepted,
+    Context,
+    Failed,
+    Finished,
+    Gone,
+    HttpCall,
+    HttpReply,
+    ImageRequest,
+    JobPage,
+    ListedJob,
+    MalformedReply,
+    NotVisible,
+    Pending,
+    PollOutcome,
+    Refused,
+    RefusedReason,
+    Standing,
+    SubmitOutcome,
+    Throttled,
+    Unclear,
+    Unreadable,
+)
+from adapters.capabilities import Capabilities, Known, Listing, Model, Rate
+from adapters.fitting import misfit, model_of
+from adapters.reading import (
+    canonical_digest,
+    decode,
+    decode_or_none,
+    from_us,
+    is_job_id,
+    result_of,
+    seconds,
+    to_us,
+    words,
+)
+
+_OA = "https://api.replicate.com/openapi.json"
+_LIMITS = "https://replicate.com/docs/topics/predictions/rate-limits"
+_LIFECYCLE = "https://replicate.com/docs/topics/predictions/lifecycle"
+_RETENTION = "https://replicate.com/docs/topics/predictions/data-retention"
+_DEADLINES = "https://replicate.com/changelog/2025-10-16-prediction-deadlines"
+_READ = "2026-11-22"
+
+_RESULT_LIFE_S = 3600.0
+_CANCEL_AFTER = "20m"  # no job of ours may run, and be charged, long after the batch gave it up
+
+_ASPECTS = ("auto", "1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
+
+CAPABILITIES = Capabilities(
+    provider="replicate",
+    title="Replicate",
+    key_env="REPLICATE_API_TOKEN",
+    base_url="https://api.replicate.com",
+    shape=Known("async", _OA, _READ, "confirmed"),
+    models=Known(
+        (
+            Model(
+                "nano-banana",
+                "google/nano-banana",
+                max_references=10,  # not documented; the figure other hosts of the model give
+                aspects=_ASPECTS,
+                resolutions=("1K",),
+            ),
+            Model(
+                "nano-banana-2",
+                "google/nano-banana-2",
+                max_references=14,
+                aspects=(*_ASPECTS, "1:4", "1:8", "4:1", "8:1"),
+                resolutions=("1K", "2K", "4K"),
+                grounding=True,
+            ),
+            Model(
+                "nano-banana-pro",
+                "google/nano-banana-pro",
+                max_references=14,
+                aspects=_ASPECTS,
+                resolutions=("1K", "2K", "4K"),
+            ),
+        ),
+        "https://replicate.com/google/nano-banana-2/versions",
+        _READ,
+        "reported",
+    ),
+    submit_rate=Known(Rate(600, 60.0), _LIMITS, _READ, "confirmed"),
+    poll_rate=Known(Rate(3000, 60.0), _LIMITS, _READ, "confirmed"),
+    polls_share_submit_rate=Known(False, _LIMITS, _READ, "confirmed"),
+    concurrency=Known(100, "no cap is published; a start that 600 a minute can fill", _READ, "assumed"),
+    max_concurrency=Known(600, "one minute of creates", _READ, "assumed"),
+    submit_timeout_s=Known(60.0, "creates answer at once without Prefer: wait", _READ, "assumed"),
+    typical_latency_s=Known(42.0, "https://lumenfall.ai/models/google/gemini-3-pro-image-preview", _READ, "reported"),
+    visible_after_s=Known(60.0, "no delay is documented", _READ, "assumed"),
+    result_life_s=Known(_RESULT_LIFE_S, _RETENTION, _READ, "confirmed"),
+    result_hosts=Known(("replicate.delivery", ".replicate.delivery"), _OA, _READ, "confirmed"),
+    charged_on=Known("success", _DEADLINES, _READ, "assumed"),
+    no_job_answers=Known(
+        (
+            "400, 413 or 422: the request was not valid",
+            "401: the token was not accepted",
+            "402: not enough credit",
+            "403: not allowed",
+            "404: no such model",
+            "429: too many requests",
+        ),
+        _OA,
+        _READ,
+        "assumed",
+    ),
+    listing=Known(
+        Listing(lag_s=10.0, shows_input_s=3600.0, keeps_s=14 * 86_400.0, page_size=100), _OA, _READ, "assumed"
+    ),
+    cancel=Known(True, _DEADLINES, _READ, "confirmed"),
+    callback=Known("signed", "https://replicate.com/docs/topics/webhooks/verify-webhook", _READ, "confirmed"),
+    best_for="reproducible runs: version pins, listing, webhooks",
+)
+
+# Words of a failed prediction that mean: this prompt or this picture, not this moment.
+_POLICY = re.compile(
+    r"flagged|sensitive|safety|content polic|prohibited|nsfw|moderation|blocked by|\bE005\b", re.IGNORECASE
+)
+_CAPACITY = re.compile(
+    r"high demand|rate.?limit|unavailable|overloaded|capacity|resource.?exhausted|quota|\bE003\b|\b(429|503)\b",
+    re.IGNORECASE,
+)
+_BAD_INPUT = re.compile(r"input validation|invalid input|must be one of|is required", re.IGNORECASE)
+_RESETS_IN = re.compile(r"resets in ~?\s*([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*s", re.IGNORECASE)
+_VERSION = re.compile(r"[0-9a-f]{64}")
+
+_REFUSALS: dict[int, RefusedReason] = {
+    400: "invalid",
+    401: "unauthorized",
+    402: "no_credit",
+    403: "forbidden",
+    404: "unavailable",
+    413: "invalid",
+    422: "invalid",
+}
+
+
+# --- what they send -----------------------------------------------------------------------------------------
+
+
+class _Prediction(msgspec.Struct, frozen=True):
+    """The parts of a prediction object that we read."""
+
+    id: str
+    status: str
+    model: str = ""
+    version: str | None = None
+    output: msgspec.Raw = msgspec.Raw(b"null")
+    error: msgspec.Raw = msgspec.Raw(b"null")
+    data_removed: bool = False
+    metrics: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Listed(_Prediction, frozen=True, kw_only=True):
+    created_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    input: dict[str, msgspec.Raw] | None = None
+
+
+class _Page(msgspec.Struct, frozen=True):
+    results: list[_Listed]
+    next: str | None
+
+
+class _Created(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    title: str | None = None
+    detail: str | None = None
+    retry_after: float | None = None
+
+    @property
+    def text(self) -> str:
+        return words(": ".join(part for part in (self.title, self.detail) if part))
+
+
+class _Account(msgspec.Struct, frozen=True):
+    type: str
+    username: str
+
+
+# --- the codec ----------------------------------------------------------------------------------------------
+
+
+class ReplicateCodec:
+    """Replicate's dialect."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return CAPABILITIES
+
+    def problem(self, request: ImageRequest) -> str | None:
+        if request.model_version and _VERSION.fullmatch(request.model_version) is None:
+            return "a Replicate version is 64 hexadecimal digits"
+        return misfit(CAPABILITIES, request)
+
+    def lane(self, request: ImageRequest) -> str:
+        return "default"
+
+    # --- buying
+
+    def build_submit(self, request: ImageRequest, ctx: Context) -> HttpCall:
+        """Build the create call: by model name, or by version when the request pins one."""
+        model = model_of(CAPABILITIES, request)
+        body: dict[str, object] = {"input": _input(request, model)}
+        if request.model_version:
+            path = "/v1/predictions"
+            body["version"] = f"{model.provider_id}:{request.model_version}"
+        else:
+            path = f"/v1/models/{model.provider_id}/predictions"
+        if ctx.callback_url:
+            body["webhook"] = ctx.callback_url
+            body["webhook_events_filter"] = ["completed"]
+        return HttpCall(
+            "POST",
+            _url(ctx, path),
+            _headers(ctx) | {"Content-Type": "application/json", "Cancel-After": _CANCEL_AFTER},
+            msgspec.json.encode(body),
+            timeout_s=CAPABILITIES.submit_timeout_s.value,
+        )
+
+    def read_submit(self, reply: HttpReply) -> SubmitOutcome:
+        if 200 <= reply.status < 300:
+            created = decode_or_none(reply.body, _Created)
+            if created is None or not is_job_id(created.id):
+                return Unclear("created, but without a readable id", likely_paid=True)
+            return Accepted(created.id)
+        problem = decode_or_none(reply.body, _Problem) or _Problem()
+        if reply.status == 429:
+            return Throttled(_wait(reply, problem))
+        reason = _REFUSALS.get(reply.status)
+        if reason is None:
+            return Unclear(words(f"status {reply.status} {problem.text}"))
+        if reason == "invalid" and _POLICY.search(problem.text):
+            reason = "policy"
+        return Refused(reason, problem.text)
+
+    # --- asking
+
+    def build_poll(self, job: str, ctx: Context) -> HttpCall:
+        return HttpCall("GET", _url(ctx, _job_path(job)), _headers(ctx))
+
+    def read_poll(self, reply: HttpReply) -> PollOutcome:
+        if 200 <= reply.status < 300:
+            return _outcome(decode(reply.body, _Prediction, "prediction"))
+        return _no_answer(reply)
+
+    def build_cancel(self, job: str, ctx: Context) -> HttpCall:
+        return HttpCall("POST", _url(ctx, _job_path(job) + "/cancel"), _headers(ctx))
+
+    def read_cancel(self, reply: HttpReply) -> PollOutcome:
+        return self.read_poll(reply)
+
+    def build_check(self, ctx: Context) -> HttpCall:
+        return HttpCall("GET", _url(ctx, "/v1/account"), _headers(ctx))
+
+    def read_check(self, reply: HttpReply) -> Standing:
+        if 200 <= reply.status < 300:
+            account = decode(reply.body, _Account, "account")
+            return Standing("ok", identity=words(f"{account.type}/{account.username}"))
+        detail = (decode_or_none(reply.body, _Problem) or _Problem()).text
+        match reply.status:
+            case 401 | 403:
+                return Standing("rejected", detail)
+            case 402:
+                return Standing("no_credit", detail)
+            case _:
+                return Standing("unreadable", words(f"status {reply.status} {detail}"))
+
+    # --- finding again
+
+    def fingerprint(self, request: ImageRequest, ctx: Context) -> str:
+        """Digest model and input.  A version pin is not part of it: official models list as ``hidden``."""
+        model = model_of(CAPABILITIES, request)
+        return _fingerprint(model, _input(request, model))
+
+    def build_list(self, ctx: Context, *, since_us: int, until_us: int, cursor: str | None) -> HttpCall:
+        if not 0 <= since_us <= until_us:
+            raise ValueError(f"a listing from {since_us} until {until_us}")
+        # Whether the bounds are inclusive is not documented: one millisecond more on either side.
+        query = {"created_after": _iso(since_us - 1_000), "created_before": _iso(until_us + 1_000)}
+        if cursor is not None:
+            query["cursor"] = cursor
+        return HttpCall("GET", _url(ctx, "/v1/predictions?" + urlencode(query)), _headers(ctx))
+
+    def read_list(self, reply: HttpReply) -> JobPage:
+        if not 200 <= reply.status < 300:
+            raise MalformedReply(f"listing: status {reply.status}")
+        page = decode(reply.body, _Page, "listing")
+        return JobPage(tuple(_listed(item) for item in page.results), _cursor(page.next))
+
+
+REPLICATE = ReplicateCodec()
+
+
+# --- building -----------------------------------------------------------------------------------------------
+
+
+def _input(request: ImageRequest, model: Model) -> dict[str, object]:
+    """Name every field of the model's schema: its defaults differ by model and change under the same name."""
+    fields: dict[str, object] = {
+        "prompt": request.prompt,
+        "image_input": list(request.references),
+        "aspect_ratio": "match_input_image" if request.aspect == "auto" else request.aspect,
+        "output_format": request.output_format or model.default_format,
+    }
+    match model.name:
+        case "nano-banana-2":
+            fields |= {
+                "resolution": request.resolution,
+                "google_search": request.grounding,
+                "image_search": False,
+            }
+        case "nano-banana-pro":
+            # The fallback would answer with another maker's model, marked only in the metrics.
+            fields |= {
+                "resolution": request.resolution,
+                "safety_filter_level": "block_only_high",
+                "allow_fallback_model": False,
+            }
+    return fields
+
+
+def _url(ctx: Context, path: str) -> str:
+    return (ctx.base_url or CAPABILITIES.base_url).rstrip("/") + path
+
+
+def _headers(ctx: Context) -> dict[str, str]:
+    return {"Authorization": f"Bearer {ctx.key.reveal()}", "Accept": "application/json"}
+
+
+def _job_path(job: str) -> str:
+    if not job:
+        raise ValueError("a poll needs a job id")
+    return "/v1/predictions/" + quote(job, safe="")
+
+
+def _iso(at_us: int) -> str:
+    return from_us(max(0, at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def _outcome(prediction: _Prediction) -> PollOutcome:
+    match prediction.status:
+        case "starting" | "processing":
+            return Pending()
+        case "succeeded":
+            return _succeeded(prediction)
+        case "failed":
+            return _failed(decode_or_none(prediction.error, str) or "")
+        case "canceled":
+            # Charged: buying again is the user's decision, not ours.
+            return Failed("cancelled", "canceled at Replicate; charged once it had started", retryable=False)
+        case "aborted":
+            return Failed("expired", "the deadline passed before it started; not charged")
+        case _:
+            raise MalformedReply("prediction: an unknown status")
+
+
+def _succeeded(prediction: _Prediction) -> PollOutcome:
+    if prediction.data_removed:
+        return Gone("Replicate removed the output one hour after it was made")
+    metrics = decode_or_none(prediction.metrics, dict[str, msgspec.Raw]) or {}
+    if "resolution" in metrics and decode_or_none(metrics["resolution"], str) == "fallback":
+        return Failed("contract", "made by the fallback model, which was not asked for", retryable=False)
+    url, data = result_of(prediction.output)
+    if not url and not data:
+        return Gone("succeeded without a usable output")
+    return Finished(
+        url=url,
+        data=data,
+        model_version=prediction.version if prediction.version and prediction.version != "hidden" else "",
+        expires_s=_RESULT_LIFE_S,
+        job=prediction.id,
+    )
+
+
+def _failed(text: str) -> Failed:
+    if _POLICY.search(text):
+        return Failed("policy", words(text), retryable=False)
+    permanent = _BAD_INPUT.search(text) is not None and _CAPACITY.search(text) is None
+    return Failed("provider", words(text), retryable=not permanent)
+
+
+def _no_answer(reply: HttpReply) -> PollOutcome:
+    problem = decode_or_none(reply.body, _Problem)
+    match reply.status:
+        case 404 if problem is not None:
+            return NotVisible()  # in Replicate's own words; another server's 404 page says nothing
+        case 429:
+            return Throttled(_wait(reply, problem or _Problem()))
+        case _:
+            text = problem.text if problem else ""
+            return Unreadable(words(f"status {reply.status} {text}"), unauthorized=reply.status in (401, 403))
+
+
+def _wait(reply: HttpReply, problem: _Problem) -> float | None:
+    """Find how long to wait: the header where there is one, else the body, else the number in its words."""
+    told = seconds(reply.headers.get("retry-after", ""))
+    if told is None and problem.retry_after is not None:
+        told = seconds(str(problem.retry_after))
+    if told is None:
+        found = _RESETS_IN.search(problem.detail or "")
+        told = seconds(found[1]) if found else None
+    return told
+
+
+def _listed(item: _Listed) -> ListedJob:
+    if not is_job_id(item.id):
+        raise MalformedReply("listing: an item without a usable id")
+    return ListedJob(item.id, to_us(item.created_at), _shown_fingerprint(item), _outcome(item))
+
+
+def _shown_fingerprint(item: _Listed) -> str | None:
+    """Give the fingerprint of what the item shows; None when it cannot be compared with ours.
+
+    Fields that we never send make it incomparable: were they filled in by Replicate, the job could be ours all
+    the same, and calling it a stranger would buy the image twice.
+    """
+    if item.data_removed or not item.input:
+        return None
+    shown: dict[str, object] = {}
+    for name, raw in item.input.items():
+        shown[name] = decode(raw, object, "listing: an input")
+    model = CAPABILITIES.model(item.model)
+    if model is None:
+        return canonical_digest({"model": item.model, "input": shown})
+    if not shown.keys() <= _input(ImageRequest("", model=model.name), model).keys():
+        return None
+    return _fingerprint(model, shown)
+
+
+def _fingerprint(model: Model, fields: dict[str, object]) -> str:
+    return canonical_digest({"model": model.provider_id, "input": fields})
+
+
+def _cursor(next_url: str | None) -> str | None:
+    """Take the cursor and nothing else: the key never follows a host that a reply names."""
+    if next_url is None:
+        return None
+    try:
+        values = parse_qs(urlsplit(next_url).query).get("cursor", [])
+    except ValueError as exc:
+        raise MalformedReply("listing: an unreadable next page") from exc
+    if len(values) != 1:
+        raise MalformedReply("listing: a next page without a cursor")
+    return values[0]
