@@ -93,5 +93,5 @@ def json_object(body: bytes) -> dict[str, object] | None:
     """Read a request body that must be a JSON object; None when it is not."""
     try:
         return msgspec.json.decode(body, type=dict[str, object])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

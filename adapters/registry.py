@@ -1,0 +1,45 @@
+"""Which providers there are, where the codec of each lives, and which emulator serves it.
+
+Modules are imported when they are first asked for: a batch over one provider loads one dialect, and the names of
+the sandbox classes are kept here as text, so that reading them imports nothing of the sandbox.
+"""
+
+import importlib
+from typing import cast
+
+import msgspec
+
+from adapters.base import Codec
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """``module:object`` of a provider's codec instance and of its emulator class."""
+
+    codec: str
+    emulator: str
+
+
+PROVIDERS: dict[str, Entry] = {
+    "kie": Entry("adapters.kie:KIE", "adapters.sandbox.kie:KieEmulator"),
+    "replicate": Entry("adapters.replicate:REPLICATE", "adapters.sandbox.replicate:ReplicateEmulator"),
+    "segmind": Entry("adapters.segmind:SEGMIND", "adapters.sandbox.segmind:SegmindEmulator"),
+}
+
+
+def codec(provider: str) -> Codec:
+    """Give a provider's codec.
+
+    Raises:
+        ValueError: there is no such provider; the text names those there are.
+    """
+    entry = PROVIDERS.get(provider)
+    if entry is None:
+        raise ValueError(f"no provider {provider!r}; there are {', '.join(PROVIDERS)}")
+    return cast(Codec, load(entry.codec))
+
+
+def load(path: str) -> object:
+    """Import what a ``module:object`` text of this registry names."""
+    module, _, name = path.partition(":")
+    found: object = getattr(importlib.import_module(module), name)
+    return found
