@@ -17,6 +17,11 @@ Peers: TypeAlias = Literal["any", "global", "loopback"]
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+# Special-purpose blocks (IANA registries, read 2026-11) that some patch releases of Python 3.11 call global.
+_SPECIAL = tuple(
+    ipaddress.ip_network(block)
+    for block in ("192.0.0.0/24", "64:ff9b:1::/48", "100::/64", "2001::/23", "3fff::/20", "5f00::/16")
+)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 _V4_COMPATIBLE = ipaddress.ip_network("::/96")  # RFC 4291, 2.5.5.1: deprecated, and still routed by some
 MAX_URL_CHARS = 8192
@@ -53,6 +58,7 @@ def is_global(address: _Address) -> bool:
         or address.is_link_local
         or address.is_multicast
         or address.is_unspecified
+        or any(address in block for block in _SPECIAL)
         or (address.version == 6 and address.is_site_local)
         or (address.version == 4 and address.is_reserved)
     )
@@ -73,7 +79,13 @@ def peer_allowed(host: str, peers: Peers) -> bool:
 def host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
     """Match a host against exact names and ``.suffix`` entries; a suffix does not match its own bare domain."""
     host = host.rstrip(".").lower()
-    return any(host.endswith(entry) and host != entry[1:] if entry[:1] == "." else host == entry for entry in allowed)
+    if host.startswith("."):
+        return False
+    return any(host.endswith(entry) if entry[:1] == "." else host == entry for entry in allowed)
+
+
+def valid_port(url: httpx.URL) -> bool:
+    return url.port is None or 0 < url.port < 65536
 
 
 def refusal(url: httpx.URL, *, hosts: tuple[str, ...], loopback: bool) -> str | None:
@@ -83,6 +95,8 @@ def refusal(url: httpx.URL, *, hosts: tuple[str, ...], loopback: bool) -> str | 
         return f"scheme {url.scheme[:16]!r} is not https"
     if url.userinfo:
         return "the URL carries credentials"
+    if not valid_port(url):
+        return "the port is not one"
     if len(str(url)) > MAX_URL_CHARS:
         return f"the URL is longer than {MAX_URL_CHARS} characters"
     if not (here or host_allowed(url.host, hosts)):

@@ -25,7 +25,7 @@ import msgspec
 import trio
 
 from adapters.base import HttpCall, HttpReply
-from runtime.addresses import Peers, is_loopback, refusal
+from runtime.addresses import Peers, is_loopback, refusal, valid_port
 from runtime.egress import Egress, Network
 from runtime.ports import Fetched, FetchRefused, FetchRules, WireError
 from runtime.transport import Body, LifoTransport, TransportStatistics
@@ -224,7 +224,7 @@ def _parse(call: HttpCall) -> httpx.URL:
         url = httpx.URL(call.url)
     except httpx.InvalidURL:
         raise WireError(f"{call.method}: the address is not a URL", sent=False) from None
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or not valid_port(url):
         raise WireError(f"{call.method}: the address is not an http(s) URL", sent=False)
     for name, value in call.headers.items():
         if not _TOKEN.fullmatch(name):

@@ -438,6 +438,7 @@ async def test_cookies_are_not_kept() -> None:
         ("http://127.0.0.1:1/", {"authorization": "Bearer secret-0123\u2028"}),
         ("http://127.0.0.1:1/", {"author ization": "Bearer secret-0123"}),
         ("http://[::1/", {}),
+        ("http://127.0.0.1:99999/", {}),
         ("ftp://secret-0123/", {}),
         ("http://", {}),
         ("/relative", {}),
