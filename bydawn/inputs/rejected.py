@@ -1,0 +1,62 @@
+"""``rejected.csv``: every row that is not usable, with column and reason.
+
+The values come from the user's table and end in a spreadsheet, so cells that a spreadsheet would run as a
+formula are neutralised (SEC-5).
+"""
+
+import csv
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from bydawn.inputs.building import Problem
+
+_FORMULA_START = ("=", "+", "-", "@", "\t", "\r", "\n")
+_VALUE_CHARS = 200
+
+
+def neutral(cell: str) -> str:
+    """Return ``cell`` so that no spreadsheet takes it for a formula."""
+    return "'" + cell if cell.startswith(_FORMULA_START) else cell
+
+
+class RejectedFile:
+    """Writes problems as they are found; the file appears under its name when all are in it, or not at all.
+
+    A file of an earlier check is removed when there is nothing to report.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._part = path.with_name(path.name + ".part")
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is None:
+            if kind is None:
+                self.path.unlink(missing_ok=True)
+            return
+        self._file.close()
+        if kind is None:
+            self._part.replace(self.path)
+        else:
+            self._part.unlink(missing_ok=True)
+
+    def write(self, problem: Problem) -> None:
+        if self._file is None:
+            self._file = self._open()
+            csv.writer(self._file).writerow(("row", "column", "reason", "value"))
+        csv.writer(self._file).writerow(
+            (problem.row, neutral(problem.column), neutral(problem.reason), neutral(problem.value[:_VALUE_CHARS]))
+        )
+
+    def _open(self) -> TextIO:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        return os.fdopen(descriptor, "w", encoding="utf-8", errors="replace", newline="")
