@@ -59,3 +59,9 @@ class CommandRejected(LedgerError):
     """The state of a task does not allow what was asked of it: look at the task first (``bydawn show TASK``)."""
 
     code = "BD-518"
+
+
+class InvariantBroken(LedgerError):
+    """A decision would have broken a rule that protects money: this is a bug, nothing more is bought."""
+
+    code = "BD-519"

@@ -1,0 +1,280 @@
+"""The only module that imports SQLite.  No driver exception leaves it: one table translates them.
+
+One SQLite library per process, since two libraries on one file drop each other's POSIX locks; sqlite-utils decides
+which (it prefers ``pysqlite3`` when that is installed).  A ledger has exactly one read-write connection, used by one
+thread at a time, and any number of short-lived readers (``mode=ro`` and ``query_only``).
+
+Transactions are ours (``isolation_level=None``): a plain BEGIN that upgrades to a write fails at once with BUSY, so
+writes start with BEGIN IMMEDIATE.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+import msgspec
+from sqlite_utils import Database
+from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # the library it chose for this process
+
+from ledger.errors import (
+    CommitFailed,
+    DiskFull,
+    LedgerDamaged,
+    LedgerError,
+    LedgerMissing,
+    LedgerNewer,
+    LedgerPlace,
+)
+from ledger.schema import APPLICATION_ID, FORMAT, MIGRATIONS
+
+# A row as the driver hands it over; it becomes typed in the module that asked for it.
+Row: TypeAlias = tuple[Any, ...]
+Values: TypeAlias = tuple[object, ...]
+
+# WAL needs shared memory on one host, and locks that work: neither holds over a network.
+_NETWORK = frozenset(
+    (
+        *("nfs", "nfs3", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "ncpfs", "9p", "afs", "ceph", "glusterfs"),
+        *("lustre", "beegfs", "gpfs", "ocfs2", "gfs2", "davfs", "vboxsf", "vmhgfs", "prl_fs", "drvfs"),
+    )
+)
+_NETWORK_FUSE = frozenset(
+    ("sshfs", "rclone", "s3fs", "gcsfuse", "goofys", "glusterfs", "cephfs", "davfs2", "vmhgfs-fuse", "blobfuse")
+)
+
+_MESSAGES: tuple[tuple[str, type[LedgerError]], ...] = (
+    ("database or disk is full", DiskFull),
+    ("disk i/o error", CommitFailed),
+    ("file is not a database", LedgerDamaged),
+    ("malformed", LedgerDamaged),
+    ("no such table", LedgerDamaged),
+    ("no such column", LedgerDamaged),
+    ("unable to open", LedgerMissing),
+    ("locked", CommitFailed),
+)
+
+
+def translated(exc: Exception) -> LedgerError:
+    """Name a driver's exception in the ledger's words."""
+    text = str(exc).lower()
+    for part, error in _MESSAGES:
+        if part in text:
+            return error(str(exc))
+    return CommitFailed(f"{type(exc).__name__}: {exc}")
+
+
+class Store:
+    """One connection.  Statements in, plain rows out."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self.path = path
+
+    def rows(self, sql: str, values: Values = ()) -> list[Row]:
+        """Run a query and return all of it."""
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as exc:
+            raise translated(exc) from exc
+
+    def stream(self, sql: str, values: Values = ()) -> Iterator[Row]:
+        """Run a query and yield its rows as they come, holding the connection's read lock until the end."""
+        try:
+            yield from self._connection.execute(sql, values)
+        except sqlite3.Error as exc:
+            raise translated(exc) from exc
+
+    def row(self, sql: str, values: Values = ()) -> Row | None:
+        """Return the first row of a query, None if there is none."""
+        try:
+            found: Row | None = self._connection.execute(sql, values).fetchone()
+        except sqlite3.Error as exc:
+            raise translated(exc) from exc
+        return found
+
+    def run(self, sql: str, values: Values = ()) -> int:
+        """Run one statement and return how many rows it changed."""
+        try:
+            return self._connection.execute(sql, values).rowcount
+        except sqlite3.Error as exc:
+            raise translated(exc) from exc
+
+    def run_many(self, sql: str, values: Iterable[Values]) -> None:
+        """Run one statement for many rows; only inside a transaction."""
+        try:
+            self._connection.executemany(sql, values)
+        except sqlite3.Error as exc:
+            raise translated(exc) from exc
+
+    @contextlib.contextmanager
+    def transaction(self, mode: str = "IMMEDIATE") -> Iterator[None]:
+        """All of it becomes durable, or none; ``DEFERRED`` is for reading, and for temporary tables."""
+        self.run(f"BEGIN {mode}")
+        try:
+            yield
+            self.run("COMMIT")
+        except BaseException:
+            # SQLite may have rolled back by itself (disk full); then there is nothing left to undo.
+            with contextlib.suppress(LedgerError):
+                self.run("ROLLBACK")
+            raise
+
+    def function(self, name: str, arguments: int, body: Callable[..., int | str | bytes | None]) -> None:
+        """Make a pure function of ours callable from statements of this connection."""
+        self._connection.create_function(name, arguments, body, deterministic=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+
+class EngineFacts(msgspec.Struct, frozen=True):
+    """What ``doctor`` says about the SQLite library of this process."""
+
+    version: str
+    wal_reset_fault: bool
+
+
+def engine_facts(version: str = sqlite3.sqlite_version) -> EngineFacts:
+    """Say which library this is, and whether it has the WAL-reset fault (sqlite.org/wal.html#walresetbug).
+
+    The fault needs two connections that write or checkpoint at the same moment.  A ledger has one, and its readers
+    can do neither, so it is safe here on every version.
+    """
+    parts = tuple(int(part) for part in version.split(".")[:3])
+    fixed = parts >= (3, 51, 3) or parts in ((3, 50, 7), (3, 44, 6))
+    return EngineFacts(version, wal_reset_fault=not fixed)
+
+
+def read_mounts() -> str:
+    """The mount table of this machine; empty where there is none to read (macOS)."""
+    try:
+        return Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def network_filesystem(path: Path, mounts: str) -> str:
+    """Return the name of the network file system that ``path`` lies on, empty if it is local."""
+    target = str(path)
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = _unescaped(fields[1])
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fields[2]
+    family, _, flavour = kind.partition(".")
+    if kind in _NETWORK or (family.startswith("fuse") and flavour in _NETWORK_FUSE):
+        return kind
+    return ""
+
+
+def _unescaped(text: str) -> str:
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text
+
+
+def check_place(path: Path, mounts: Callable[[], str] = read_mounts) -> None:
+    """Refuse a network file system (LED-10)."""
+    kind = network_filesystem(path.parent.resolve(), mounts())
+    if kind:
+        raise LedgerPlace(f"{path} lies on a network file system ({kind})")
+
+
+def create_file(path: Path) -> None:
+    """Make the empty file 0600, in a directory 0700 if that is missing too.
+
+    SQLite would create it 0644, and gives ``-wal`` and ``-shm`` the mode of the main file: so the right mode has to
+    be there before it opens anything (SEC-7).
+    """
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, mode=0o700)
+            path.parent.chmod(0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
+    except OSError as exc:
+        raise LedgerPlace(f"{path} cannot be created: {exc.strerror}") from exc
+
+
+def open_writer(path: Path) -> Store:
+    """Open an existing file (empty = a ledger to be) for writing, bring its schema up to date, and check the promises.
+
+    Raises:
+        LedgerDamaged: not a ledger.
+        LedgerNewer: written by a newer bydawn.
+        LedgerPlace: write-ahead logging or full syncing cannot be had here.
+    """
+    # A writer hands its connection to worker threads, one at a time; SQLite itself is built thread-safe.
+    connection = _connect(path, "rw")
+    store = Store(connection, path)
+    try:
+        # Marked first: a file whose making was cut short is then known as a ledger to be, and finished here.
+        if _check_format(store):
+            store.run(f"PRAGMA application_id = {APPLICATION_ID}")
+            store.run(f"PRAGMA user_version = {FORMAT}")
+        store.run("PRAGMA secure_delete = ON")
+        store.run("PRAGMA cache_size = -16000")
+        store.run("PRAGMA wal_autocheckpoint = 4000")
+        store.run("PRAGMA synchronous = FULL")
+        mode = store.row("PRAGMA journal_mode = WAL")
+        synchronous = store.row("PRAGMA synchronous")
+        if mode != ("wal",) or synchronous != (2,):
+            raise LedgerPlace(f"{path}: SQLite answers journal_mode {mode}, synchronous {synchronous}")
+        try:
+            database = Database(connection, recursive_triggers=False, execute_plugins=False)
+            MIGRATIONS.apply(database)
+        except sqlite3.Error as exc:
+            raise translated(exc) from exc
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def open_reader(path: Path) -> Store:
+    """Open for reading only.  A newer ledger may be read as far as its events are known."""
+    if not path.exists():
+        raise LedgerMissing(f"there is no ledger at {path}")
+    store = Store(_connect(path, "ro"), path)
+    try:
+        store.run("PRAGMA query_only = ON")
+        store.run("PRAGMA cache_size = -4000")
+        if store.row("PRAGMA application_id") != (APPLICATION_ID,):
+            raise LedgerDamaged(f"{path} is not a ledger of bydawn")
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    try:
+        return sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0, cached_statements=256
+        )
+    except sqlite3.Error as exc:
+        raise translated(exc) from exc
+
+
+def _check_format(store: Store) -> bool:
+    """Whether the file is still to become a ledger."""
+    tables = store.row("SELECT count(*) FROM sqlite_schema")
+    application = store.row("PRAGMA application_id")
+    version = store.row("PRAGMA user_version")
+    if application == (APPLICATION_ID,):
+        if version is not None and version[0] > FORMAT:
+            raise LedgerNewer(f"{store.path} has format {version[0]}; this bydawn knows {FORMAT}")
+        return False
+    if tables != (0,):
+        raise LedgerDamaged(f"{store.path} is a database, but not a ledger of bydawn")
+    return True

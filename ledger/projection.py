@@ -1,0 +1,272 @@
+"""Events to view rows: the same code folds them live, in the transaction of the events, and on a rebuild.
+
+Pure: numbers and rows, no SQL.  :class:`Projection` gathers what a commit changes, each row once however many events
+touched it; :meth:`Projection.take` hands the rows over, and ``ledger.views`` writes them.
+
+Balances and counts are kept as running totals in memory (there are few), so nothing ever scans tasks to know how a
+batch stands.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from ledger.events import (
+    AccountEvent,
+    BatchEvent,
+    EpochEnded,
+    EpochStarted,
+    ImportDropped,
+    RuntimeEvent,
+    TaskEvent,
+    TaskQueued,
+)
+from ledger.folds import LIVE, AccountState, AttemptState, BatchState, LaneState, TaskState
+from ledger.money import LANE_PREFIX, Balance, Move, moves
+from ledger.streams import task_stream
+
+CountKey = tuple[int, str, str]  # batch, state, provider
+
+TALLIES = ("flagged", "rejected", "shared")
+"""Counted beside the phases, under the same key."""
+
+_PAID = frozenset({"done", "failed", "surplus", "lost"})
+
+
+class Rows(msgspec.Struct):
+    """Row operations of one commit, as tuples in the order of the columns of ``ledger.schema``."""
+
+    new_tasks: list[tuple[object, ...]]
+    tasks: list[tuple[object, ...]]  # all but (queued, id), then the stream
+    attempts: list[tuple[object, ...]]
+    ended_attempts: list[tuple[object, ...]]
+    money: list[tuple[object, ...]]
+    counts: list[tuple[object, ...]]
+    batches: list[tuple[object, ...]]
+    accounts: list[tuple[object, ...]]
+    lanes: list[tuple[object, ...]]
+    epochs: list[tuple[object, ...]]
+    ended_epochs: list[tuple[object, ...]]
+    dropped: list[tuple[object, ...]]  # (first stream, last stream)
+
+
+class _TaskChange:
+    """What a commit knows about one task: its latest state, and the events that its row names."""
+
+    __slots__ = ("at_us", "queued", "result", "state")
+
+    def __init__(self) -> None:
+        self.state: TaskState | None = None
+        self.at_us = 0
+        self.queued = 0
+        self.result: int | None = None
+
+
+class Projection:
+    """Running totals, and the changes since the last :meth:`take`."""
+
+    def __init__(self, money: Iterable[Move] = (), counts: Iterable[tuple[CountKey, int]] = ()) -> None:
+        """Continue from stored totals."""
+        self._money: dict[str, list[int]] = {name: [r, c, n] for name, r, c, n in money}
+        self._counts: Counter[CountKey] = Counter(dict(counts))
+        self._clear()
+
+    def _clear(self) -> None:
+        self._tasks: dict[int, _TaskChange] = {}
+        self._attempts: dict[tuple[int, int], AttemptState] = {}
+        self._touched_money: set[str] = set()
+        self._touched_counts: set[CountKey] = set()
+        self._batches: dict[int, BatchState] = {}
+        self._accounts: dict[int, AccountState] = {}
+        self._epochs: dict[int, int] = {}
+        self._ended: dict[int, int] = {}
+        self._dropped: list[tuple[int, int]] = []
+
+    def balance(self, account: str) -> Balance:
+        """What a money account holds now."""
+        held = self._money.get(account)
+        return Balance() if held is None else Balance(*held)
+
+    def move(self, moved: Iterable[Move]) -> None:
+        """Add to the books."""
+        for name, reserved, captured, number in moved:
+            held = self._money.setdefault(name, [0, 0, 0])
+            held[0] += reserved
+            held[1] += captured
+            held[2] += number
+            self._touched_money.add(name)
+
+    def task(self, seq: int, stream: int, at_us: int, event: TaskEvent, before: TaskState, after: TaskState) -> None:
+        """Note an event of a task.  Its moves are noted apart, since the writer has weighed them already."""
+        change = self._tasks.get(stream)
+        if change is None:
+            change = self._tasks[stream] = _TaskChange()
+        change.state = after
+        change.at_us = at_us
+        if isinstance(event, TaskQueued):
+            change.queued = seq
+        if len(after.results) > len(before.results):
+            change.result = seq
+        if after.attempts is not before.attempts:
+            for index, attempt in enumerate(after.attempts):
+                if index >= len(before.attempts) or before.attempts[index] is not attempt:
+                    self._attempts[stream, index + 1] = attempt
+        if after.phase != before.phase or after.results is not before.results or change.queued == seq:
+            batch = stream >> 36 & 0xFFFFFF
+            if change.queued != seq:
+                for key in _count_keys(batch, before):
+                    self._count(key, -1)
+            for key in _count_keys(batch, after):
+                self._count(key, 1)
+
+    def queued_tasks(self, batch: int, number: int) -> None:
+        """Count ``number`` newly queued tasks whose rows the import writes itself."""
+        self._count((batch, "queued", ""), number)
+
+    def batch(self, batch: int, event: BatchEvent, after: BatchState) -> None:
+        """Note an event of a batch."""
+        self._batches[batch] = after
+        if isinstance(event, ImportDropped):
+            # Nothing happens to a task before its import is sealed (LED-11), so they are all queued.
+            self._dropped.append((task_stream(batch, event.first), task_stream(batch, event.last)))
+            self._count((batch, "queued", ""), event.first - event.last - 1)
+
+    def account(self, number: int, _event: AccountEvent, after: AccountState) -> None:
+        """Note an event of an account."""
+        self._accounts[number] = after
+
+    def runtime(self, seq: int, epoch: int, event: RuntimeEvent) -> None:
+        """Note an event of the runtime.  A new epoch starts with empty lanes (MON-3)."""
+        if isinstance(event, EpochStarted):
+            self._epochs[epoch] = seq
+            for name, held in self._money.items():
+                if name.startswith(LANE_PREFIX) and any(held):
+                    held[:] = (0, 0, 0)
+                    self._touched_money.add(name)
+        elif isinstance(event, EpochEnded):
+            self._ended[epoch] = seq
+
+    def _count(self, key: CountKey, number: int) -> None:
+        self._counts[key] += number
+        self._touched_counts.add(key)
+
+    def take(self) -> Rows:
+        """Return the row operations since the last call."""
+        new_tasks: list[tuple[object, ...]] = []
+        tasks: list[tuple[object, ...]] = []
+        for stream, change in self._tasks.items():
+            state = change.state
+            assert state is not None
+            columns = task_columns(state, change.at_us)
+            if change.queued and state.queued is not None:
+                new_tasks.append((stream, *columns, change.queued, change.result, state.queued.id))
+            else:
+                tasks.append((*columns, change.result, stream))
+        attempts: list[tuple[object, ...]] = []
+        ended: list[tuple[object, ...]] = []
+        for (stream, number), attempt in self._attempts.items():
+            if attempt.phase in LIVE or attempt.phase == "unknown":
+                attempts.append((stream, number, *attempt_columns(attempt)))
+            else:
+                ended.append((stream, number))
+        rows = Rows(
+            new_tasks=new_tasks,
+            tasks=tasks,
+            attempts=attempts,
+            ended_attempts=ended,
+            money=[(name, *self._money[name]) for name in self._touched_money],
+            counts=[(*key, self._counts[key]) for key in self._touched_counts],
+            batches=[batch_row(batch, state) for batch, state in self._batches.items()],
+            accounts=[account_row(number, state) for number, state in self._accounts.items()],
+            lanes=[lane_row(n, lane) for n, state in self._accounts.items() for lane in state.lanes],
+            epochs=list(self._epochs.items()),
+            ended_epochs=[(seq, epoch) for epoch, seq in self._ended.items()],
+            dropped=list(self._dropped),
+        )
+        self._clear()
+        return rows
+
+
+def task_moves(stream: int, epoch: int, before: TaskState, after: TaskState) -> tuple[Move, ...]:
+    """How the books move with an event on ``stream``."""
+    if after.attempts is before.attempts:
+        return ()
+    return moves(before, after, batch=stream >> 36 & 0xFFFFFF, epoch=epoch)
+
+
+def _count_keys(batch: int, state: TaskState) -> list[CountKey]:
+    """Under which keys a task is counted."""
+    phase = state.phase
+    provider = state.attempts[-1].provider if state.attempts and phase != "queued" else ""
+    keys: list[CountKey] = [(batch, phase, provider)]
+    current = state.current
+    if current is not None:
+        if current.verdict == "rejected":
+            keys.append((batch, "rejected", provider))
+        elif current.flags:
+            keys.append((batch, "flagged", provider))
+        if current.owner and phase == "succeeded":
+            keys.append((batch, "shared", provider))
+    return keys
+
+
+def task_columns(state: TaskState, at_us: int) -> tuple[object, ...]:
+    """The columns of a task that change: version .. flags."""
+    attempts = state.attempts
+    current = state.current
+    reason = state.reason
+    if not attempts:
+        account = provider = ""
+        cost = 0
+    else:
+        last = attempts[-1]
+        account, provider = last.account, last.provider
+        cost = sum(attempt.cost_microusd or 0 for attempt in attempts if attempt.phase in _PAID)
+        if state.phase == "held":
+            reason = next(attempt.reason for attempt in reversed(attempts) if attempt.doubtful)
+    return (
+        state.version,
+        state.phase,
+        account,
+        provider,
+        len(attempts),
+        cost,
+        state.slot,
+        state.owner,
+        at_us,
+        reason,
+        ",".join(current.flags) if current is not None and current.flags else "",
+    )
+
+
+def attempt_columns(attempt: AttemptState) -> tuple[object, ...]:
+    """The columns of an open attempt: account .. expires_at_us."""
+    return (
+        attempt.account,
+        attempt.lane,
+        attempt.phase,
+        attempt.epoch,
+        attempt.intended_at_us,
+        attempt.expires_at_us,
+    )
+
+
+def batch_row(batch: int, state: BatchState) -> tuple[object, ...]:
+    return (batch, state.name, int(state.sandbox), state.opened_at_us, state.sealed_through, int(state.cancelled))
+
+
+def account_row(number: int, state: AccountState) -> tuple[object, ...]:
+    return (
+        number,
+        state.name,
+        state.provider,
+        state.fingerprint,
+        state.parked,
+        state.overcharges,
+        state.overcharged_microusd,
+    )
+
+
+def lane_row(number: int, lane: LaneState) -> tuple[object, ...]:
+    return (number, lane.lane, lane.concurrency, lane.breaker, lane.reason)
