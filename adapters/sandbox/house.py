@@ -1,0 +1,131 @@
+"""All emulators under one roof: routing by prefix, result files, the bill, due callbacks.
+
+This is the whole sandbox without a socket.  The server is a skin over it, and so is the simulator's wire.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import msgspec
+
+from adapters.registry import PROVIDERS, load
+from adapters.sandbox.base import Call, Emulator, Job, JobState, Reply, Webhook
+from adapters.sandbox.faults import Chaos
+from adapters.sandbox.picture import draw, request_digest
+from adapters.sandbox.wirefmt import EmulatorSettings, json_reply
+
+_PAGE = 500
+_WEBHOOK_TRIES = 3
+_WEBHOOK_PAUSE_US = 2_000_000
+_MEDIA = {"jpg": "image/jpeg", "png": "image/png"}
+
+
+class BillLine(msgspec.Struct, frozen=True):
+    """One accepted job as the provider would bill it; ``digest`` is that of the request, as in the picture."""
+
+    n: int
+    job: str
+    provider: str
+    account: str
+    digest: str
+    prompt: str
+    aspect: str
+    resolution: str
+    charged_microusd: int
+    state: JobState
+    created_us: int
+
+
+class House:
+    """The emulators of one sandbox, each with its faults around it."""
+
+    def __init__(self, settings: EmulatorSettings, providers: Sequence[str] = tuple(PROVIDERS)) -> None:
+        self._settings = settings
+        self._emulators: dict[str, Emulator] = {}
+        for name in providers:
+            if name not in PROVIDERS:
+                raise ValueError(f"no provider {name!r}; there are {', '.join(PROVIDERS)}")
+            build = cast(Callable[[EmulatorSettings], Emulator], load(PROVIDERS[name].emulator))
+            self._emulators[name] = Chaos(
+                build(settings), jobs=settings.jobs, profile=settings.chaos, seed=settings.seed
+            )
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        return tuple(self._emulators)
+
+    def handle(self, call: Call, now_us: int) -> Reply:
+        """Answer a call whose path still has its prefix (``/kie/...``, ``/files/...``) and whose origin has none."""
+        found = self.find(call, now_us)
+        return found if isinstance(found, Reply) else self.picture(found)
+
+    def find(self, call: Call, now_us: int) -> Reply | Job:
+        """Answer all but the drawing: a job means that :meth:`picture` of it is the answer.  Drawing is the one slow
+        part and needs no job table, so a server does it in a thread."""
+        prefix, slash, rest = call.path.removeprefix("/").partition("/")
+        if prefix == "files":
+            return self._file(call.method, rest, now_us)
+        emulator = self._emulators.get(prefix)
+        if emulator is None:
+            return json_reply(404, {"error": f"no such provider here; there are {', '.join(self._emulators)}"})
+        inner = msgspec.structs.replace(call, path=slash + rest, origin=f"{call.origin}/{prefix}")
+        return emulator.handle(inner, now_us)
+
+    def picture(self, job: Job) -> Reply:
+        """Draw a result."""
+        data = draw(job, short_side=self._settings.small_px)
+        return Reply(200, {"content-type": _MEDIA[job.output_format]}, data)
+
+    def bill(self, after: int, now_us: int) -> Iterator[BillLine]:
+        """List what was accepted behind line ``after``, in order, with what is charged by now."""
+        while page := self._settings.jobs.since(after, _PAGE):
+            after = page[-1][0]
+            for number, job in page:
+                emulator = self._emulators.get(job.provider)
+                if emulator is not None:  # else accepted in an earlier life with more providers
+                    yield _bill_line(number, job, emulator, now_us)
+
+    def due_webhooks(self, now_us: int, limit: int = 100) -> list[Webhook]:
+        """Callbacks to be sent now; each stays due until :meth:`webhook_sent`."""
+        return [
+            emulator.webhook(job, now_us)
+            for name, emulator in self._emulators.items()
+            for job in self._settings.jobs.due_callbacks(name, now_us, limit)
+        ]
+
+    def webhook_sent(self, hook: Webhook, now_us: int, *, taken: bool) -> None:
+        """Note a delivery; a refused one is tried again after a pause, three times in all."""
+        jobs = self._settings.jobs
+        retry_at_us = None if taken else now_us + _WEBHOOK_PAUSE_US
+        if jobs.called_back(hook.provider, hook.job, retry_at_us=retry_at_us) >= _WEBHOOK_TRIES:
+            jobs.called_back(hook.provider, hook.job, retry_at_us=None)
+
+    def _file(self, method: str, rest: str, now_us: int) -> Reply | Job:
+        """Find a result file.  Nobody needs a key, as at the providers: the name is the secret."""
+        provider, _, name = rest.partition("/")
+        job_id, _, extension = name.rpartition(".")
+        emulator = self._emulators.get(provider)
+        job = self._settings.jobs.get(provider, job_id)
+        if method != "GET" or emulator is None or job is None or job.output_format != extension:
+            return Reply(404, {"content-type": "text/plain"}, b"no such file")
+        if emulator.state(job, now_us) != "succeeded":
+            return Reply(404, {"content-type": "text/plain"}, b"no such file yet")
+        if now_us >= job.done_us + round(emulator.result_life_s * 1_000_000):
+            return Reply(404, {"content-type": "text/plain"}, b"this file has expired")
+        return job
+
+
+def _bill_line(number: int, job: Job, emulator: Emulator, now_us: int) -> BillLine:
+    return BillLine(
+        n=number,
+        job=job.id,
+        provider=job.provider,
+        account=job.account,
+        digest=request_digest(job.prompt, job.references, job.aspect, job.resolution).hex(),
+        prompt=job.prompt,
+        aspect=job.aspect,
+        resolution=job.resolution,
+        charged_microusd=emulator.charged(job, now_us),
+        state=emulator.state(job, now_us),
+        created_us=job.created_us,
+    )
