@@ -144,7 +144,7 @@ CAPABILITIES = Capabilities(
 
 # Words of a failed prediction that mean: this prompt or this picture, not this moment.
 _POLICY = re.compile(
-    r"flagged|sensitive|safety|content polic|prohibited|nsfw|moderation|blocked by|\bE005\b", re.IGNORECASE
+    r"flagged|sensitive|\bsafety\b|content polic|prohibited|nsfw|moderation|blocked by|\bE005\b", re.IGNORECASE
 )
 _CAPACITY = re.compile(
     r"high demand|rate.?limit|unavailable|overloaded|capacity|resource.?exhausted|quota|\bE003\b|\b(429|503)\b",

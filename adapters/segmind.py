@@ -157,7 +157,7 @@ CAPABILITIES = Capabilities(
 )
 
 _POLICY = re.compile(
-    r"flagged|sensitive|safety|content polic|policy violation|prohibited|nsfw|moderation|blocked", re.IGNORECASE
+    r"flagged|sensitive|\bsafety\b|content polic|policy violation|prohibited|nsfw|moderation|blocked", re.IGNORECASE
 )
 _BAD_INPUT = re.compile(
     r"invalid|validation|unsupported|missing (field|parameter)|must be|bad parameter", re.IGNORECASE
