@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.ports import DiskFailed, DiskFull
+from runtime.ports import DiskFailed, DiskFull, NameTaken
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
@@ -137,6 +137,8 @@ def _translated(doing: str, path: Path) -> Iterator[None]:
         message = f"{doing} {path}: {exc.strerror or exc}"
         if exc.errno in _NO_SPACE:
             raise DiskFull(message) from exc
+        if exc.errno == errno.EEXIST:
+            raise NameTaken(message) from exc
         raise DiskFailed(message) from exc
 
 

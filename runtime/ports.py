@@ -35,6 +35,10 @@ class DiskFailed(Exception):
     """The disk refused a write or a sync for another reason than space."""
 
 
+class NameTaken(DiskFailed):
+    """Another file has this name already; it was left alone."""
+
+
 class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds for durations; never goes back."""
@@ -103,7 +107,10 @@ class Disk(Protocol):
         ...
 
     def write_new(self, path: Path, data: bytes) -> None:
-        """Create ``path`` (O_EXCL, 0600), write all, fsync."""
+        """Create ``path`` (O_EXCL, 0600), write all, fsync.  Raises :class:`NameTaken` when it is there.
+
+        The bytes are durable then, the name only after ``rename``.
+        """
         ...
 
     def append(self, path: Path, data: bytes) -> None:
@@ -123,7 +130,10 @@ class Disk(Protocol):
         ...
 
     def link(self, source: Path, target: Path) -> None:
-        """Hard link, or copy where links are not possible; an existing target with the same bytes is fine."""
+        """Hard link, or copy where links are not possible; an existing target with the same bytes is fine.
+
+        Raises :class:`NameTaken` when it has other bytes.
+        """
         ...
 
     def remove(self, path: Path) -> None:

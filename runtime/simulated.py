@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 import trio
 
-from runtime.ports import DiskFailed, DiskFull
+from runtime.ports import DiskFailed, DiskFull, NameTaken
 
 T = TypeVar("T")
 Fault = Literal["full", "failed"]
@@ -116,7 +116,7 @@ class SimDisk:
     def write_new(self, path: Path, data: bytes) -> None:
         with self._effect("write", path, size=len(data)):
             if path in self._files or path in self._dirs:
-                raise DiskFailed(f"write {path}: File exists")
+                raise NameTaken(f"write {path}: File exists")
             inode = self._create(path)
             inode.data = inode.synced = bytes(data)
 
@@ -149,7 +149,7 @@ class SimDisk:
             inode = self._file("link", source)
             self._need_dir("link", target)
             if self._files.setdefault(target, inode).data != inode.data:
-                raise DiskFailed(f"link {target}: File exists")
+                raise NameTaken(f"link {target}: File exists")
 
     def remove(self, path: Path) -> None:
         with self._effect("remove", path):

@@ -13,7 +13,7 @@ from trio.testing import MockClock, trio_test
 
 from runtime.clock import TrioClock
 from runtime.disk import RealDisk
-from runtime.ports import Clock, Disk, DiskFailed, Threads
+from runtime.ports import Clock, Disk, DiskFailed, NameTaken, Threads
 from runtime.simulated import EPOCH_US, SimClock, SimDisk, SimThreads
 from runtime.threads import TrioThreads
 
@@ -55,7 +55,7 @@ def test_new_bytes_are_read_back(disk: Disk, root: Path) -> None:
 
 def test_a_new_file_never_replaces_one(disk: Disk, root: Path) -> None:
     disk.write_new(root / "a", b"one")
-    with pytest.raises(DiskFailed):
+    with pytest.raises(NameTaken):
         disk.write_new(root / "a", b"two")
     assert disk.read(root / "a") == b"one"
 
@@ -95,7 +95,7 @@ def test_link_accepts_a_copy_and_refuses_other_bytes(disk: Disk, root: Path) -> 
     disk.write_new(root / "same", b"one")
     disk.write_new(root / "other", b"two")
     disk.link(root / "a", root / "same")
-    with pytest.raises(DiskFailed):
+    with pytest.raises(NameTaken):
         disk.link(root / "a", root / "other")
     assert disk.read(root / "other") == b"two"
 
