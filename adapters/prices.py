@@ -1,0 +1,93 @@
+"""The price book: what one image costs, where the figure comes from, and how sure it is.
+
+A price is for a provider, a model, a resolution, with or without reference images, and is never lent to another
+one: what is not in the book is not bought.  Figures that users set replace the book's.  An intent reserves the
+*ceiling*, which is the price and a margin: providers round, and the published figures of one provider differ by
+some per cent among themselves (Segmind 4K: 0.168 and 0.175).  A charge above the ceiling parks the account.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from adapters.capabilities import Mark
+
+CEILING_PERCENT = 125
+
+_ARTICLE = "price tables of the comparison of Nano Banana batch providers that bydawn started from"
+_READ = "2026-11-22"
+
+
+class Price(msgspec.Struct, frozen=True):
+    """``microusd`` is expected per image, ``ceiling_microusd`` the most that is reserved for one."""
+
+    microusd: int
+    source: str
+    date: str  # the day it was read, ISO
+    mark: Mark
+
+    @property
+    def ceiling_microusd(self) -> int:
+        return -(-self.microusd * CEILING_PERCENT // 100)
+
+
+PriceKey: TypeAlias = tuple[str, str, str, bool]  # provider, model, resolution, with references
+
+
+class PriceBook(msgspec.Struct, frozen=True):
+    """Look prices up with :meth:`quote`; the model is bydawn's name, not the provider's id."""
+
+    prices: Mapping[PriceKey, Price]
+
+    def quote(self, provider: str, model: str, resolution: str, *, references: bool) -> Price | None:
+        """Return the price, None when there is none: then it must not be bought."""
+        return self.prices.get((provider, model, resolution, references))
+
+    def ceiling(self, provider: str, model: str, resolution: str, references: bool, /) -> int | None:
+        """Return what an intent reserves for one image, None when there is no price."""
+        price = self.quote(provider, model, resolution, references=references)
+        return None if price is None else price.ceiling_microusd
+
+    def with_prices(self, prices: Mapping[PriceKey, Price]) -> "PriceBook":
+        """Return a book in which ``prices`` come first."""
+        return PriceBook({**self.prices, **prices})
+
+
+def _both(
+    provider: str, model: str, usd: Mapping[str, str], source: str, mark: Mark
+) -> Iterable[tuple[PriceKey, Price]]:
+    """No source names another price with references, and for these models Google's own price has none."""
+    for resolution, amount in usd.items():
+        whole, _, cents = amount.partition(".")
+        price = Price(int(whole) * 1_000_000 + int(cents.ljust(6, "0")), source, _READ, mark)
+        for references in (False, True):
+            yield (provider, model, resolution, references), price
+
+
+DEFAULT_BOOK = PriceBook(
+    dict(
+        (
+            *_both("kie", "nano-banana-2", {"1K": "0.06", "2K": "0.09", "4K": "0.13"}, _ARTICLE, "reported"),
+            *_both(
+                "kie",
+                "nano-banana-pro",
+                {"1K": "0.09", "2K": "0.09", "4K": "0.12"},
+                "github.com/felores/kie-ai-mcp-server@dfdd661 docs/kie/google_nano-banana*.md (18/18/24 credits)",
+                "reported",
+            ),
+            *_both("replicate", "nano-banana-2", {"1K": "0.067", "2K": "0.101", "4K": "0.151"}, _ARTICLE, "reported"),
+            *_both(
+                "replicate",
+                "nano-banana-pro",
+                {"1K": "0.15", "2K": "0.15", "4K": "0.30"},
+                "https://lumenfall.ai/models/google/gemini-3-pro-image-preview",
+                "reported",
+            ),
+            *_both("segmind", "nano-banana-2", {"1K": "0.084", "2K": "0.126", "4K": "0.168"}, _ARTICLE, "reported"),
+            *_both(
+                "segmind", "nano-banana", {"1K": "0.04"}, "https://www.segmind.com/models/nano-banana/api", "confirmed"
+            ),
+        )
+    )
+)

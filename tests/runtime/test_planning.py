@@ -1,0 +1,191 @@
+"""The plan: every image is placed once, costs add up, more work never takes less time."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.base import Secret
+from adapters.capabilities import Rate
+from adapters.prices import DEFAULT_BOOK, Price, PriceBook
+from adapters.registry import PROVIDERS, codec
+from runtime.accounts import Account
+from runtime.planning import Group, default_at_risk, plan, usd
+
+ACCOUNTS = tuple(Account(name=name, provider=name, codec=codec(name), key=Secret("k")) for name in PROVIDERS)
+EVERYONE = tuple(PROVIDERS)
+
+takers = st.lists(st.sampled_from(EVERYONE), min_size=1, unique=True).map(tuple)
+groups = st.lists(
+    st.builds(
+        lambda aspect, resolution, references, who, count, shared: Group(
+            "nano-banana-2", aspect, resolution, references, who, count, min(shared, count - 1)
+        ),
+        st.sampled_from(["1:1", "9:16", "16:9"]),
+        st.sampled_from(["1K", "2K", "4K"]),
+        st.booleans(),
+        takers,
+        st.integers(1, 100_000),
+        st.integers(0, 50),
+    ),
+    min_size=1,
+    max_size=8,
+    unique_by=lambda group: (group.aspect, group.resolution, group.references, group.takers),
+)
+several_accounts = st.lists(st.sampled_from(ACCOUNTS), min_size=1, unique_by=lambda account: account.name)
+
+
+def square(count: int, *, who: tuple[str, ...] = EVERYONE) -> Group:
+    return Group("nano-banana-2", "1:1", "1K", False, who, count)
+
+
+# --- laws -------------------------------------------------------------------------------------------------
+
+
+@given(groups, several_accounts, st.integers(1, 5))
+def test_every_image_is_placed_once_and_the_costs_add_up(
+    groups: list[Group], accounts: list[Account], attempts: int
+) -> None:
+    made = plan(groups, accounts, DEFAULT_BOOK, attempts=attempts)
+    uncovered = {part.group for part in made.uncovered}
+    names = {account.provider for account in accounts}
+    assert uncovered == {group for group in groups if not names & set(group.takers)}
+    assert made.tasks == sum(group.count for group in groups)
+    assert made.images == sum(group.count - group.shared for group in groups)
+    assert sum(part.images for part in made.accounts) == made.images - sum(group.images for group in uncovered)
+    assert all(0 <= part.images <= part.can_take for part in made.accounts)
+    assert made.expected_microusd == sum(part.expected_microusd for part in made.accounts)
+    assert made.low_microusd <= made.expected_microusd <= made.worst_microusd
+    assert made.finish_s == max(part.finish_s for part in made.accounts)
+    assert all(part.finish_s <= part.alone_s + 1e-6 for part in made.accounts)
+
+
+@given(groups, several_accounts)
+def test_the_plan_does_not_depend_on_the_order_of_accounts(groups: list[Group], accounts: list[Account]) -> None:
+    one = plan(groups, accounts, DEFAULT_BOOK)
+    two = plan(groups, accounts[::-1], DEFAULT_BOOK)
+    assert {part.account: part.images for part in one.accounts} == {part.account: part.images for part in two.accounts}
+    assert one.expected_microusd == two.expected_microusd
+
+
+@given(st.integers(1, 200_000), st.integers(0, 200_000), st.sampled_from(ACCOUNTS))
+def test_more_images_cost_more_and_take_no_less_time(count: int, more: int, account: Account) -> None:
+    small = plan([square(count)], [account], DEFAULT_BOOK)
+    large = plan([square(count + more)], [account], DEFAULT_BOOK)
+    assert small.finish_s <= large.finish_s
+    assert small.expected_microusd <= large.expected_microusd
+    assert small.disk_bytes <= large.disk_bytes
+
+
+@given(st.integers(0, 10**12))
+def test_dollars_are_exact(microusd: int) -> None:
+    text = usd(microusd)
+    whole, _, decimals = text.removeprefix("$").replace(",", "").partition(".")
+    assert int(whole) * 1_000_000 + int(decimals.ljust(6, "0")) == microusd
+    assert len(decimals) >= 2
+
+
+# --- examples ---------------------------------------------------------------------------------------------
+
+
+def test_few_images_go_to_the_cheapest_and_many_to_all() -> None:
+    few = plan([square(2)], ACCOUNTS, DEFAULT_BOOK)
+    assert {part.account: part.images for part in few.accounts} == {"kie": 2, "replicate": 0, "segmind": 0}
+    assert few.expected_microusd == 120_000
+    many = plan([square(10_000)], ACCOUNTS, DEFAULT_BOOK)
+    shares = {part.account: part.images for part in many.accounts}
+    assert shares["replicate"] > shares["kie"] > shares["segmind"] > 0
+    alone = {part.account: part.alone_s for part in many.accounts}
+    assert many.finish_s < min(alone.values())
+
+
+def test_the_limits_of_a_provider_set_the_time() -> None:
+    (kie,) = plan([square(7_218)], ACCOUNTS[:1], DEFAULT_BOOK).accounts
+    assert kie.per_second == pytest.approx(1.8)
+    assert kie.finish_s == pytest.approx(30 + 7_200 / 1.8)
+    narrow = Account(
+        name="kie",
+        provider="kie",
+        codec=codec("kie"),
+        key=Secret("k"),
+        max_inflight=3,
+        rate=Rate(100, 1.0),
+        latency_s=2.0,
+    )
+    (few,) = plan([square(9)], [narrow], DEFAULT_BOOK).accounts
+    assert few.finish_s == pytest.approx(2 + 6 * 2 / 3)
+    assert "jobs in flight" in few.why
+
+
+def test_polls_that_count_against_the_rate_slow_it_down() -> None:
+    (segmind,) = plan([square(1_000)], ACCOUNTS[2:], DEFAULT_BOOK).accounts
+    assert segmind.per_second == pytest.approx(50 / 60 / 2.5)
+
+
+def test_a_lane_more_is_room_for_more() -> None:
+    rich = Account(
+        name="s", provider="segmind", codec=codec("segmind"), key=Secret("k"), rate=Rate(1000, 1.0), max_inflight=10
+    )
+    one = plan([square(1_000)], [rich], DEFAULT_BOOK)
+    wide = Group("nano-banana-2", "16:9", "1K", False, EVERYONE, 500)
+    two = plan([square(500), wide], [rich], DEFAULT_BOOK)
+    assert two.finish_s < one.finish_s
+
+
+def test_no_price_means_not_bought_and_says_how_to_set_one() -> None:
+    pro = Group("nano-banana-pro", "1:1", "1K", False, EVERYONE, 10)
+    made = plan([pro], ACCOUNTS, DEFAULT_BOOK)
+    segmind = made.accounts[2]
+    assert (segmind.can_take, segmind.images) == (0, 0)
+    assert "[prices.segmind.nano-banana-pro]" in segmind.problems[0]
+    assert not made.uncovered
+    alone = plan([pro], ACCOUNTS[2:], DEFAULT_BOOK)
+    assert [part.group for part in alone.uncovered] == [pro]
+    assert "no price" in alone.uncovered[0].reasons[0]
+    assert (alone.expected_microusd, alone.worst_microusd, alone.finish_s) == (0, 0, 0.0)
+    own = DEFAULT_BOOK.with_prices(
+        {("segmind", "nano-banana-pro", "1K", False): Price(200_000, "invoice", "2026-11-22", "confirmed")}
+    )
+    assert plan([pro], ACCOUNTS[2:], own).expected_microusd == 2_000_000
+
+
+def test_a_price_is_found_under_the_providers_own_model_id() -> None:
+    raw = Group("google/nano-banana-2", "1:1", "1K", False, ("replicate",), 3)
+    made = plan([raw], ACCOUNTS, DEFAULT_BOOK)
+    assert made.expected_microusd == 3 * 67_000
+    assert "has no model" in made.accounts[0].problems[0]
+
+
+def test_an_account_may_be_kept_to_some_models() -> None:
+    kept = Account(name="kie-eu", provider="kie", codec=codec("kie"), key=Secret("k"), models=("nano-banana-pro",))
+    made = plan([square(5)], [kept, *ACCOUNTS[1:]], DEFAULT_BOOK)
+    assert made.accounts[0].images == 0
+    assert "nano-banana-pro" in made.accounts[0].problems[0]
+
+
+def test_worst_case_is_every_attempt_at_the_dearest_ceiling() -> None:
+    made = plan([square(4)], ACCOUNTS, PriceBook(DEFAULT_BOOK.prices), attempts=2)
+    assert made.worst_microusd == 4 * 2 * 105_000
+    assert made.low_microusd == 4 * 60_000
+
+
+def test_shared_tasks_are_bought_once() -> None:
+    made = plan([Group("nano-banana-2", "1:1", "1K", False, EVERYONE, 10, shared=9)], ACCOUNTS, DEFAULT_BOOK)
+    assert (made.tasks, made.images, made.expected_microusd) == (10, 1, 60_000)
+
+
+def test_budget_deadline_and_risk_are_spoken_of() -> None:
+    made = plan([square(1_000)], ACCOUNTS, DEFAULT_BOOK, budget_microusd=1_000_000, deadline_s=1.0)
+    assert "the budget of $1.00 ends before the batch does" in made.notes[0]
+    assert "deadline" in made.notes[1]
+    assert made.max_at_risk_microusd == max(1_000_000, made.expected_microusd // 50)
+    assert "worst case" in plan([square(10)], ACCOUNTS, DEFAULT_BOOK, budget_microusd=1_000_000).notes[0]
+    assert default_at_risk(100_000_000) == 2_000_000
+    small = msgspec.structs.replace(ACCOUNTS[0], budget_microusd=100_000)
+    assert "its own budget of $0.10" in plan([square(100)], [small], DEFAULT_BOOK).accounts[0].why
+
+
+def test_nothing_to_do_is_a_plan_too() -> None:
+    made = plan([], ACCOUNTS, DEFAULT_BOOK)
+    assert (made.tasks, made.images, made.finish_s, made.expected_microusd) == (0, 0, 0.0, 0)
+    assert all("none" in part.why for part in made.accounts)
