@@ -35,6 +35,7 @@ def _settings(arguments: Sequence[str] | None) -> SandboxSettings:
     parser.add_argument("--seed", type=int, default=0, help="of faults, fates and latencies")
     parser.add_argument("--rate-factor", type=float, default=5.0, help="1 = the documented limits")
     parser.add_argument("--providers", default=",".join(PROVIDERS), help="which to serve, default all")
+    parser.add_argument("--idle-exit", type=float, default=0.0, help="leave after so many seconds without a request")
     given = parser.parse_args(arguments)
     return SandboxSettings(
         directory=given.dir,
@@ -44,6 +45,7 @@ def _settings(arguments: Sequence[str] | None) -> SandboxSettings:
         chaos=load_profile(given.chaos),
         seed=given.seed,
         rate_factor=given.rate_factor,
+        idle_exit_s=given.idle_exit,
         providers=tuple(given.providers.split(",")),
     )
 

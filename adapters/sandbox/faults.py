@@ -116,8 +116,39 @@ def unit(*parts: bytes) -> float:
     return int.from_bytes(hashlib.sha256(b"/".join(parts)).digest()[:7], "big") / (1 << 56)
 
 
+class Dice:
+    """Draws what goes wrong with the next request of one kind, the same way for the same seed."""
+
+    def __init__(self, name: str, *, profile: ChaosProfile, seed: int, start: int) -> None:
+        self._profile = profile
+        self._name = f"{name}/{seed}".encode()
+        self._counter = start
+
+    def draw(self) -> RequestFault | None:
+        self._counter += 1
+        point = unit(self._name, str(self._counter).encode())
+        for fault in _REQUEST_FAULTS:
+            share: float = getattr(self._profile, fault)
+            if point < share:
+                return fault
+            point -= share
+        return None
+
+    def spoil(self, reply: Reply, fault: RequestFault | None) -> Reply:
+        """Make the way of an answer as bad as the fault says; other faults change nothing here."""
+        match fault:
+            case "reset_after":
+                return msgspec.structs.replace(reply, transport="reset")
+            case "cut_reply":
+                return msgspec.structs.replace(reply, transport="cut")
+            case "slow_reply":
+                return msgspec.structs.replace(reply, delay_s=self._profile.slow_s)
+            case _:
+                return reply
+
+
 class Chaos:
-    """An emulator that misbehaves around another one: the single place where requests go wrong.
+    """An emulator that misbehaves around another one: the single place where its requests go wrong.
 
     Faults after acceptance are applied to submits only when something was accepted: a refusal that got lost would
     tell nothing about doubt.  Free calls meet the same faults.
@@ -126,10 +157,8 @@ class Chaos:
     def __init__(self, inner: Emulator, *, jobs: JobTable, profile: ChaosProfile, seed: int) -> None:
         self._inner = inner
         self._jobs = jobs
-        self._profile = profile
-        self._seed = seed
         # Starting behind what an earlier process accepted, so that a restart does not meet the same first fault.
-        self._counter = jobs.count()
+        self._dice = Dice(inner.name, profile=profile, seed=seed, start=jobs.count())
 
     @property
     def name(self) -> str:
@@ -155,7 +184,7 @@ class Chaos:
         return self._inner.webhook(job, now_us)
 
     def handle(self, call: Call, now_us: int) -> Reply:
-        fault = self._draw()
+        fault = self._dice.draw()
         if fault == "throttle":
             return self._inner.refusal("throttled")
         if fault == "error_before":
@@ -164,24 +193,4 @@ class Chaos:
         reply = self._inner.handle(call, now_us)
         if self._inner.is_submit(call) and self._jobs.count() == jobs_before:
             return reply
-        match fault:
-            case "error_after":
-                return self._inner.refusal("broken")
-            case "reset_after":
-                return msgspec.structs.replace(reply, transport="reset")
-            case "cut_reply":
-                return msgspec.structs.replace(reply, transport="cut")
-            case "slow_reply":
-                return msgspec.structs.replace(reply, delay_s=self._profile.slow_s)
-            case _:
-                return reply
-
-    def _draw(self) -> RequestFault | None:
-        self._counter += 1
-        point = unit(self.name.encode(), str(self._seed).encode(), str(self._counter).encode())
-        for fault in _REQUEST_FAULTS:
-            share: float = getattr(self._profile, fault)
-            if point < share:
-                return fault
-            point -= share
-        return None
+        return self._inner.refusal("broken") if fault == "error_after" else self._dice.spoil(reply, fault)

@@ -5,6 +5,7 @@ the things to practise.  The server behind marks an answer with a header; the fr
 head first, then resets instead of passing it on.
 """
 
+import contextlib
 import socket
 import struct
 
@@ -33,21 +34,20 @@ async def serve_front(listeners: list[trio.SocketListener], behind: tuple[str, i
 
 
 async def _pass_requests(client: trio.SocketStream, server: trio.SocketStream) -> None:
-    try:
+    with contextlib.suppress(trio.BrokenResourceError):
         while data := await client.receive_some(_CHUNK):
             await server.send_all(data)
-        await server.send_eof()
-    except trio.BrokenResourceError:  # either side has gone: the answers' end closes both
-        await server.aclose()
+    # A client that is done is taken to have left: no HTTP client closes its half and still waits for an answer, and
+    # the server behind would keep the connection for its idle time.  Closing ends the other direction too.
+    await server.aclose()
 
 
 async def _pass_answers(server: trio.SocketStream, client: trio.SocketStream) -> None:
-    try:
+    # Broken or closed: the client left, or _pass_requests noticed it first.
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         while data := await server.receive_some(_CHUNK):
             # Clients of the sandbox do not pipeline: an answer's head is always the first thing in a chunk.
             if data.startswith(b"HTTP/1.1 ") and _MARK in data.partition(b"\r\n\r\n")[0] + b"\r\n":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 return
             await client.send_all(data)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # a client that left, or _pass_requests noticed it first

@@ -10,7 +10,7 @@ import msgspec
 
 from adapters.registry import PROVIDERS, load
 from adapters.sandbox.base import Call, Emulator, Job, JobState, Reply, Webhook
-from adapters.sandbox.faults import Chaos
+from adapters.sandbox.faults import Chaos, Dice, RequestFault
 from adapters.sandbox.picture import draw, request_digest
 from adapters.sandbox.wirefmt import EmulatorSettings, json_reply
 
@@ -36,6 +36,13 @@ class BillLine(msgspec.Struct, frozen=True):
     created_us: int
 
 
+class Drawing(msgspec.Struct, frozen=True):
+    """A result that was found and is still to be drawn, and what happens to it on its way."""
+
+    job: Job
+    fault: RequestFault | None
+
+
 class House:
     """The emulators of one sandbox, each with its faults around it."""
 
@@ -49,6 +56,8 @@ class House:
             self._emulators[name] = Chaos(
                 build(settings), jobs=settings.jobs, profile=settings.chaos, seed=settings.seed
             )
+        start = settings.jobs.count()
+        self._dice = Dice("files", profile=settings.chaos, seed=settings.seed, start=start)
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -59,9 +68,9 @@ class House:
         found = self.find(call, now_us)
         return found if isinstance(found, Reply) else self.picture(found)
 
-    def find(self, call: Call, now_us: int) -> Reply | Job:
-        """Answer all but the drawing: a job means that :meth:`picture` of it is the answer.  Drawing is the one slow
-        part and needs no job table, so a server does it in a thread."""
+    def find(self, call: Call, now_us: int) -> Reply | Drawing:
+        """Answer all but the drawing: :meth:`picture` of it is then the answer.  Drawing is the one slow part and
+        needs no job table, so a server does it in a thread."""
         prefix, slash, rest = call.path.removeprefix("/").partition("/")
         if prefix == "files":
             return self._file(call.method, rest, now_us)
@@ -71,10 +80,11 @@ class House:
         inner = msgspec.structs.replace(call, path=slash + rest, origin=f"{call.origin}/{prefix}")
         return emulator.handle(inner, now_us)
 
-    def picture(self, job: Job) -> Reply:
+    def picture(self, drawing: Drawing) -> Reply:
         """Draw a result."""
+        job = drawing.job
         data = draw(job, short_side=self._settings.small_px)
-        return Reply(200, {"content-type": _MEDIA[job.output_format]}, data)
+        return self._dice.spoil(Reply(200, {"content-type": _MEDIA[job.output_format]}, data), drawing.fault)
 
     def bill(self, after: int, now_us: int) -> Iterator[BillLine]:
         """List what was accepted behind line ``after``, in order, with what is charged by now."""
@@ -100,19 +110,29 @@ class House:
         if jobs.called_back(hook.provider, hook.job, retry_at_us=retry_at_us) >= _WEBHOOK_TRIES:
             jobs.called_back(hook.provider, hook.job, retry_at_us=None)
 
-    def _file(self, method: str, rest: str, now_us: int) -> Reply | Job:
-        """Find a result file.  Nobody needs a key, as at the providers: the name is the secret."""
+    def _file(self, method: str, rest: str, now_us: int) -> Reply | Drawing:
+        """Find a result file.  Nobody needs a key, as at the providers: the name is the secret.
+
+        The faults of a file pass: unlike a spoiled result, another try may get it whole.
+        """
         provider, _, name = rest.partition("/")
         job_id, _, extension = name.rpartition(".")
         emulator = self._emulators.get(provider)
         job = self._settings.jobs.get(provider, job_id)
         if method != "GET" or emulator is None or job is None or job.output_format != extension:
-            return Reply(404, {"content-type": "text/plain"}, b"no such file")
+            return _no_file(404, "no such file")
         if emulator.state(job, now_us) != "succeeded":
-            return Reply(404, {"content-type": "text/plain"}, b"no such file yet")
+            return _no_file(404, "no such file yet")
         if now_us >= job.done_us + round(emulator.result_life_s * 1_000_000):
-            return Reply(404, {"content-type": "text/plain"}, b"this file has expired")
-        return job
+            return _no_file(404, "this file has expired")
+        fault = self._dice.draw()
+        if fault in ("throttle", "error_before", "error_after"):
+            return _no_file(503, "busy")
+        return Drawing(job, fault)
+
+
+def _no_file(status: int, text: str) -> Reply:
+    return Reply(status, {"content-type": "text/plain"}, text.encode())
 
 
 def _bill_line(number: int, job: Job, emulator: Emulator, now_us: int) -> BillLine:

@@ -25,10 +25,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from adapters.registry import PROVIDERS
-from adapters.sandbox.base import Call, Job, Reply
+from adapters.sandbox.base import Call, Reply
 from adapters.sandbox.faults import PROFILES, ChaosProfile
 from adapters.sandbox.front import MARK_HEADER, serve_front
-from adapters.sandbox.house import House
+from adapters.sandbox.house import Drawing, House
 from adapters.sandbox.jobs import SqliteJobs
 from adapters.sandbox.limits import TokenBuckets
 from adapters.sandbox.webhooks import deliver_callbacks, now_us
@@ -51,6 +51,7 @@ class SandboxSettings(msgspec.Struct, frozen=True):
     seed: int = 0
     quarantine_s: float = 3.0
     webhook_key: str = ""
+    idle_exit_s: float = 0.0  # leave after so long without a request; 0 = stay
     providers: tuple[str, ...] = tuple(PROVIDERS)
 
 
@@ -100,26 +101,48 @@ async def _serve_on(
         webhook_key=settings.webhook_key,
     )
     house = House(emulation, settings.providers)
+    idleness = _Idleness(settings.idle_exit_s)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            skin = cast(ASGIFramework, application(house, settings))  # the two libraries type ASGI differently
+            skin = cast(
+                ASGIFramework, application(house, settings, idleness.end)
+            )  # the two libraries type ASGI differently
             run = partial(serve_asgi, skin, _hypercorn(), shutdown_trigger=trio.sleep_forever)
             binds: list[str] = await nursery.start(run)
             behind_host, _, behind_port = binds[0].removeprefix("http://").rpartition(":")
             nursery.start_soon(serve_front, listeners, (behind_host, int(behind_port)))
             nursery.start_soon(deliver_callbacks, house)
+            nursery.start_soon(idleness.wait_too_long, nursery.cancel_scope)
             started(port)
             async for _ in signals:
                 nursery.cancel_scope.cancel()
                 break
 
 
-def application(house: House, settings: SandboxSettings) -> Starlette:
-    """The ASGI skin: requests become calls, replies become responses, and nothing else happens here."""
+class _Idleness:
+    """Ends a sandbox that a run has started and nobody asks any more: nobody else would."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._since = trio.current_time()
+
+    def end(self) -> None:
+        self._since = trio.current_time()
+
+    async def wait_too_long(self, scope: trio.CancelScope) -> None:
+        while self._limit_s:
+            if trio.current_time() >= self._since + self._limit_s:
+                scope.cancel()
+            await trio.sleep_until(self._since + self._limit_s)
+
+
+def application(house: House, settings: SandboxSettings, asked: Callable[[], None]) -> Starlette:
+    """The ASGI skin: requests become calls, replies become responses; ``asked`` hears of every request."""
     # Two cores' worth of drawing at once; more would only make every picture later.
     brushes = trio.CapacityLimiter(2)
 
     async def about(request: Request) -> Response:
+        asked()
         return JSONResponse(
             {
                 "bydawn_sandbox": 1,
@@ -132,17 +155,19 @@ def application(house: House, settings: SandboxSettings) -> Starlette:
         )
 
     async def bill(request: Request) -> Response:
+        asked()
         after = request.query_params.get("after", "0")
         if not after.isascii() or not after.isdigit():
             return Response("after must be a number\n", status_code=400)
         return StreamingResponse(_bill_lines(house, int(after)), media_type="application/jsonl")
 
     async def emulate(request: Request) -> Response:
+        asked()
         call = await _as_call(request)
         if call is None:
             return Response(status_code=413)
         found = house.find(call, now_us())
-        if isinstance(found, Job):
+        if isinstance(found, Drawing):
             found = await trio.to_thread.run_sync(house.picture, found, limiter=brushes)
         await trio.sleep(found.delay_s)
         return _Skin(found)

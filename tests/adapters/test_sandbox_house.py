@@ -10,6 +10,7 @@ from PIL import Image
 
 from adapters.base import Accepted, Context, Finished, HttpCall, HttpReply, ImageRequest, Refused, Secret, Throttled
 from adapters.kie import KIE
+from adapters.registry import PROVIDERS
 from adapters.sandbox.base import Call, Job, Reply
 from adapters.sandbox.faults import PROFILES, ChaosProfile
 from adapters.sandbox.house import House
@@ -67,6 +68,11 @@ def test_a_prefix_leads_to_its_provider() -> None:
     assert world.get(ORIGIN).status == 404
 
 
+def test_every_provider_of_the_registry_is_served() -> None:
+    settings = EmulatorSettings(jobs=MemoryJobs(), limits=TokenBuckets(), files_origin=ORIGIN)
+    assert House(settings).providers == tuple(PROVIDERS)
+
+
 def test_a_provider_that_does_not_exist_is_our_mistake() -> None:
     settings = EmulatorSettings(jobs=MemoryJobs(), limits=TokenBuckets(), files_origin=ORIGIN)
     with pytest.raises(ValueError, match="no provider 'kei'"):
@@ -116,6 +122,22 @@ def test_a_failed_job_has_no_file() -> None:
     assert isinstance(accepted, Accepted)
     world.now_us += 10 * S
     assert world.get(f"{ORIGIN}/files/kie/{accepted.job}.jpg").status == 404
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "transport"),
+    [("throttle", 503, ""), ("error_before", 503, ""), ("error_after", 503, ""), ("reset_after", 200, "reset")],
+)
+def test_a_download_may_fail_on_its_way(fault: str, status: int, transport: str) -> None:
+    world = World(msgspec.convert({fault: 1.0}, ChaosProfile))
+    submit = KIE.build_submit(ImageRequest("a mug"), CTX)
+    calm = World()
+    calm.send(submit)
+    ((_, job),) = calm.jobs.since(0, 1)
+    world.jobs.add(job)
+    world.now_us = job.done_us
+    reply = world.get(f"{ORIGIN}/files/kie/{job.id}.jpg")
+    assert (reply.status, reply.transport) == (status, transport)
 
 
 # --- the bill ---------------------------------------------------------------------------------------------
@@ -210,7 +232,7 @@ def test_the_bill_charges_exactly_what_came_out() -> None:
     for line in lines:
         assert line.charged_microusd == (40_000 if line.state == "succeeded" else 0)
         fetched = world.get(f"{ORIGIN}/files/kie/{line.job}.jpg")
-        assert (fetched.status == 200) == (line.state == "succeeded")
+        assert fetched.status in ((200, 503) if line.state == "succeeded" else (404,))
 
 
 def test_a_night_under_one_seed_happens_once() -> None:

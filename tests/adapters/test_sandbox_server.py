@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -18,11 +20,16 @@ import trio
 from adapters.base import Accepted, Context, Finished, HttpCall, HttpReply, ImageRequest, Secret
 from adapters.kie import KIE
 from adapters.sandbox.__main__ import main
-from adapters.sandbox.base import Webhook
+from adapters.sandbox.base import Job, Webhook
 from adapters.sandbox.faults import ChaosProfile
+from adapters.sandbox.front import serve_front
+from adapters.sandbox.house import House
+from adapters.sandbox.jobs import MemoryJobs, SqliteJobs
+from adapters.sandbox.limits import TokenBuckets
 from adapters.sandbox.picture import read_digest
 from adapters.sandbox.server import SandboxBusy, SandboxSettings, serve
-from adapters.sandbox.webhooks import post
+from adapters.sandbox.webhooks import deliver_callbacks, now_us, post
+from adapters.sandbox.wirefmt import EmulatorSettings
 
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT_S = 20.0
@@ -152,7 +159,81 @@ def test_a_client_that_leaves_early_harms_nobody(tmp_path: Path) -> None:
                 stream = await trio.open_tcp_stream("127.0.0.1", port)
                 await stream.send_all(beginning)
                 await stream.aclose()
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await stream.send_all(b"GET /sandbox HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert await stream.receive_some()  # the front is at work on this connection when it is reset
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.aclose()
             assert KIE.read_check(await send(client, KIE.build_check(ctx))).state == "ok"
+
+    trio.run(run)
+
+
+def test_a_long_bill_comes_whole(tmp_path: Path) -> None:
+    jobs = SqliteJobs(tmp_path / "sandbox.db")
+    for number in range(1, 1_002):
+        jobs.add(Job(f"j{number}", "kie", "a", "m", "{}", "p", (), "1:1", "1K", "jpg", number, number, number + 1, 5))
+    jobs.close()
+
+    async def run() -> None:
+        async with sandbox(tmp_path) as (client, _):
+            assert [line["n"] for line in await bill(client)] == list(range(1, 1_002))
+            assert [line["n"] for line in await bill(client, after=501)] == list(range(502, 1_002))
+
+    trio.run(run)
+
+
+def test_a_client_that_closes_its_half_ends_the_connection(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with sandbox(tmp_path) as (client, _):
+            stream = await trio.open_tcp_stream("127.0.0.1", client.base_url.port or 0)
+            await stream.send_all(b"GET /sandbox HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+            await stream.send_eof()
+            while await stream.receive_some():
+                pass
+            await stream.aclose()
+
+    trio.run(run)
+
+
+def test_a_front_with_nobody_behind_hangs_up() -> None:
+    async def run() -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        with trio.fail_after(TIMEOUT_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_front, listeners, ("127.0.0.1", 1))
+                stream = await trio.open_tcp_stream(*listeners[0].socket.getsockname())
+                assert await stream.receive_some() == b""
+                await stream.aclose()
+                nursery.cancel_scope.cancel()
+
+    trio.run(run)
+
+
+def test_sigterm_ends_it_quietly(tmp_path: Path) -> None:
+    def stop(port: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    trio.run(serve, SandboxSettings(directory=tmp_path, providers=("kie",)), stop)
+    reopened = SqliteJobs(tmp_path / "sandbox.db")
+    assert reopened.count() == 0
+    reopened.close()
+
+
+def test_it_leaves_when_nobody_asks_any_more(tmp_path: Path) -> None:
+    async def run() -> None:
+        asked: list[int] = []
+
+        async def ask_once(port: int) -> None:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                asked.append((await client.get(f"http://127.0.0.1:{port}/sandbox")).status_code)
+
+        with trio.fail_after(TIMEOUT_S):
+            async with trio.open_nursery() as nursery:
+                settings = SandboxSettings(directory=tmp_path, providers=("kie",), idle_exit_s=0.3)
+                await serve(settings, lambda port: nursery.start_soon(ask_once, port))
+        assert asked == [200]
 
     trio.run(run)
 
@@ -207,6 +288,27 @@ def test_callbacks_arrive_signed_and_whole(tmp_path: Path) -> None:
             told = KIE.read_poll(HttpReply(200, {}, body))
             assert isinstance(told, Finished)
             assert told.job == accepted.job
+
+    trio.run(run)
+
+
+def test_callbacks_go_out_in_any_number_and_once() -> None:
+    async def run() -> None:
+        jobs = MemoryJobs()
+        house = House(EmulatorSettings(jobs=jobs, limits=TokenBuckets(), files_origin="http://x"), ("kie",))
+        with trio.fail_after(TIMEOUT_S):
+            async with receiver(b"HTTP/1.1 200 OK\r\n\r\n") as (port, requests), trio.open_nursery() as nursery:
+                wire, url = '{"model":"m","input":{}}', f"http://127.0.0.1:{port}/"
+                for n in range(1, 46):
+                    job = Job(f"j{n}", "kie", "a", "m", wire, "p", (), "1:1", "1K", "jpg", n, n, n + 1, 5)
+                    jobs.add(msgspec.structs.replace(job, callback_url=url))
+                nursery.start_soon(deliver_callbacks, house)
+                told = [json.loads((await requests.receive()).partition(b"\r\n\r\n")[2]) for _ in range(45)]
+                assert sorted(hook["data"]["taskId"] for hook in told) == sorted(f"j{n}" for n in range(1, 46))
+                while house.due_webhooks(now_us()):  # noqa: ASYNC110  # the table is the only witness
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+            assert requests.statistics().current_buffer_used == 0
 
     trio.run(run)
 
