@@ -11,8 +11,8 @@ class Account(msgspec.Struct, frozen=True):
 
     ``base_url`` is the override of ``BYDAWN_<PROVIDER>_BASE_URL``, empty = the provider's own.  ``loopback`` is
     true only while that override is a loopback address: then plain http results are allowed.  ``rate`` and
-    ``max_inflight`` replace the capability record's; ``quarantine_s`` is set by the sandbox alone, whose
-    listings do not lag.
+    ``max_inflight`` replace the capability record's.  ``quarantine_s`` and ``latency_s`` come from the sandbox
+    alone, whose listings do not lag and whose jobs are quick.
     """
 
     name: str
@@ -25,8 +25,27 @@ class Account(msgspec.Struct, frozen=True):
     rate: Rate | None = None
     poll_rate: Rate | None = None
     budget_microusd: int | None = None
+    budget_day_microusd: int | None = None
     models: tuple[str, ...] = ()
     quarantine_s: float | None = None
+    latency_s: float | None = None
+
+    @property
+    def submit_rate(self) -> Rate:
+        return self.rate or self.codec.capabilities.submit_rate.value
+
+    @property
+    def query_rate(self) -> Rate:
+        return self.poll_rate or self.codec.capabilities.poll_rate.value
+
+    @property
+    def quarantine(self) -> float:
+        """Seconds after which a request that was sent can no longer turn up in a listing unseen (REC-4)."""
+        if self.quarantine_s is not None:
+            return self.quarantine_s
+        caps = self.codec.capabilities
+        lag_s = caps.listing.value.lag_s if caps.listing else 0.0
+        return caps.submit_timeout_s.value + caps.ingress_hold_s + 2 * lag_s
 
     def context(self, *, marker: int = 0, callback_url: str = "") -> Context:
         return Context(key=self.key, base_url=self.base_url, marker=marker, callback_url=callback_url)

@@ -108,6 +108,12 @@ class Breaker:
         self._pause_s = self._first_pause_s
         self.state = "closed"
 
+    def not_tried(self, now: float) -> None:
+        """The task that passed was not sent after all: a probe that proved nothing, so the next one may go."""
+        if self.state == "half_open":
+            self.state = "open"
+            self.retry_at = now
+
     def failed(self, now: float) -> None:
         self._failures += 1
         if self.state == "half_open":

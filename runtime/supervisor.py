@@ -23,7 +23,7 @@ async def supervise(
     *,
     clock: Clock,
     random: Random,
-    on_parked: Callable[[str], Awaitable[None]],
+    on_parked: Callable[[str], None],
     budget: int = 5,
     window_s: float = 60.0,
 ) -> None:
@@ -47,7 +47,7 @@ async def supervise(
                 failures.popleft()
             _log.exception("%s failed (%d of %d in %.0f s)", name, len(failures), budget, window_s)
             if len(failures) > budget:
-                await on_parked(f"{name} failed {len(failures)} times in {window_s:.0f} s: {_cause(exc)}")
+                on_parked(f"{name} failed {len(failures)} times in {window_s:.0f} s: {_cause(exc)}")
                 return
             if len(failures) == 1:
                 pause_s = 0.5

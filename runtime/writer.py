@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 from ledger.decisions import Decision, NewPayload, Outcome
-from ledger.errors import LedgerError
+from ledger.errors import CommitFailed, LedgerError
 from ledger.events import PayloadRef
 from ledger.journal import Ledger
 from runtime.ports import Threads
@@ -105,11 +105,12 @@ class LedgerWriter:
     async def _commit(self, group: list[_Waiting]) -> None:
         try:
             outcomes = await self._threads.run(partial(self._ledger.commit, [entry.decision for entry in group]))
-        except LedgerError as exc:
-            _log.error("the ledger refused a commit: %s", exc)
-            self._broken = exc
+        except BaseException as exc:
+            # Whatever it was, nobody may be left waiting behind a shield for an answer that never comes.
+            self._broken = exc if isinstance(exc, LedgerError) else CommitFailed(f"the ledger writer died: {exc!r}")
+            _log.error("the ledger refused a commit: %s", self._broken)
             for entry in [*group, *self._waiting]:
-                entry.error = exc
+                entry.error = self._broken
                 entry.done.set()
             self._waiting.clear()
             raise

@@ -1,0 +1,376 @@
+"""The account actor: buys from one provider account, follows its jobs, and recovers what a crash left open.
+
+It owns a task from the intent until the result is ready.  Buying is here (which waiting submission may start now
+is a plain question to the lanes and the token bucket); following accepted jobs is the :class:`Poller`'s, judging
+doubtful ones is :class:`Doubts`'.  The object outlives a crash of its coroutine: the supervisor calls
+:meth:`AccountActor.run` again and it goes on from the works it owns.  Nothing is bought before
+:attr:`AccountActor.recovered` (REC-2).
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from random import Random
+
+import msgspec
+import trio
+
+from adapters.base import Accepted, Finished, PollOutcome, Refused, Throttled, Unclear
+from ledger.decisions import Exceeded
+from ledger.events import AccountEvent, AccountParked, BreakerChanged, LimiterSaved, Overcharged
+from runtime.accountlog import AccountLog
+from runtime.accounts import Account
+from runtime.doubts import Doubts
+from runtime.gateway import Gateway, NotSent, Submission, SubmitResult, Superseded
+from runtime.lanes import Lane, drain_queues, next_submission
+from runtime.limits import AdaptiveLimit, Breaker, TokenBucket
+from runtime.poller import Poller, Told
+from runtime.ports import Clock, Wire
+from runtime.waiting import Bell
+from runtime.work import TaskLog, Work, WorkKey
+
+_log = logging.getLogger(__name__)
+
+_SAVE_LIMITS_S = 30.0
+_RESTART_SPREAD_S = 1.0  # overdue polls after a restart are spread over this long
+
+
+class Hands(msgspec.Struct, frozen=True):
+    """Where an account hands a task on to."""
+
+    give_back: Callable[[Work], None]  # queued again, to the router
+    ready: Callable[[Work, "AccountActor"], None]  # to the fetcher
+    settled: Callable[[Work], None]
+    blocked: Callable[[Work, Exceeded], None]  # a guard refused the intent
+    moved: Callable[[], None]  # money or room may have become free
+
+
+class AccountActor:
+    def __init__(
+        self,
+        account: Account,
+        *,
+        gateway: Gateway,
+        log: TaskLog,
+        account_log: AccountLog,
+        wire: Wire,
+        clock: Clock,
+        random: Random,
+        ledger_id: str,
+        bound: Callable[[int], Collection[str]],
+        hands: Hands,
+    ) -> None:
+        """``bound`` gives the job ids that the ledger bound to attempts since a time (UTC microseconds)."""
+        self.account = account
+        self._caps = account.codec.capabilities
+        self._gateway = gateway
+        self._account_log = account_log
+        self._clock = clock
+        self._random = random
+        self._ledger_id = ledger_id
+        self._hands = hands
+        self._bucket = TokenBucket(account.submit_rate)
+        shared = self._caps.polls_share_submit_rate.value
+        self._poller = Poller(
+            account,
+            queries=self._bucket if shared else TokenBucket(account.query_rate),
+            log=log,
+            wire=wire,
+            clock=clock,
+            random=random,
+            told=Told(ready=self._ready, ended=self._ended, unauthorized=lambda why: self.park(f"unauthorized: {why}")),
+            other_key=account_log.key_changed,
+        )
+        self._doubts = Doubts(
+            account,
+            log=log,
+            clock=clock,
+            random=random,
+            ledger_id=ledger_id,
+            query=self._poller.query,
+            busy=self._busy,
+            bound=bound,
+            other_key=account_log.key_changed,
+        )
+        self._lanes: dict[str, Lane] = {}
+        self._saved_limits: dict[str, int] = {}
+        self._owned: dict[WorkKey, Work] = {}
+        self._diary: deque[AccountEvent] = deque()
+        self._diary_bell = Bell()
+        self._buy_bell = Bell()
+        self.parked = ""
+        self.buying = True
+        self.recovered = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<AccountActor {self.account.name} owned={len(self._owned)} {self.parked or 'working'}>"
+
+    # --- for the router -----------------------------------------------------------------------------------
+
+    def room(self, lane: str) -> int:
+        """How many more tasks this lane would take now: by its concurrency, and by a second of the rate."""
+        if self.parked or not self.buying or not self.recovered.is_set():
+            return 0
+        waiting = sum(len(each.queue) for each in self._lanes.values())
+        ahead = max(2, int(self._bucket.per_second)) - waiting
+        return min(ahead, self._lane(lane).room(self._clock.monotonic()))
+
+    def offer(self, submission: Submission) -> None:
+        """Take over a queued task; the caller has asked for :meth:`room`."""
+        self._owned[submission.work.key] = submission.work
+        self._lane(submission.lane).queue.append(submission)
+        self._buy_bell.ring()
+
+    def stop_buying(self) -> list[Work]:
+        """Start no more purchases; return the tasks that were not begun."""
+        self.buying = False
+        works = [submission.work for submission in drain_queues(self._lanes.values())]
+        for work in works:
+            self._owned.pop(work.key, None)
+        return works
+
+    @property
+    def seconds_until_room(self) -> float:
+        """When a lane that is shut now might open; infinity when only an event can open it."""
+        now = self._clock.monotonic()
+        waits = [lane.breaker.seconds_until_open(now) for lane in self._lanes.values()]
+        waits.append(self._bucket.seconds_until_free(now))
+        return min((wait for wait in waits if wait > 0), default=float("inf"))
+
+    @property
+    def most_unacknowledged(self) -> int:
+        """How many submits of one lane may be unanswered at once (MON-3)."""
+        return self.account.max_inflight or self._caps.max_concurrency.value
+
+    @property
+    def in_flight(self) -> int:
+        return sum(lane.in_flight for lane in self._lanes.values())
+
+    def statistics(self) -> dict[str, str]:
+        """A snapshot for people."""
+        return {"account": repr(self), "poller": repr(self._poller), "doubts": repr(self._doubts)} | {
+            f"lane {name}": repr(lane) for name, lane in self._lanes.items()
+        }
+
+    # --- for the night and the fetcher --------------------------------------------------------------------
+
+    def take_over(self, works: Sequence[Work], intent_ages_s: Sequence[float], limits: Mapping[str, int]) -> None:
+        """Own what older epochs left open here, and remember the rate and limits they had (before :meth:`run`)."""
+        self._bucket.restore(list(intent_ages_s), self._clock.monotonic())
+        self._saved_limits = dict(limits)
+        for work in works:
+            self._owned[work.key] = work
+            if work.state.phase == "accepted":
+                self._lane(work.attempt.lane).in_flight += 1
+            elif work.state.phase != "ready":
+                self._doubts.add(work)
+
+    def follow_adopted(self, work: Work) -> None:
+        """Own a task whose doubtful attempt turned out to be a job: poll it now."""
+        self._owned[work.key] = work
+        self._lane(work.attempt.lane).in_flight += 1
+        self._poller.overdue(work)
+
+    def cancel(self, work: Work, operator: str) -> bool:
+        """Ask the provider to stop a job; False where it cannot, or where there is no job yet."""
+        if self._caps.cancel is None or work.key not in self._owned or work.state.phase != "accepted":
+            return False
+        work.cancel_by = operator
+        self._poller.overdue(work)
+        return True
+
+    def overcharged(self, work: Work, charged_microusd: int) -> None:
+        """The provider charged above the ceiling: record it truly and buy no more here (MON-8)."""
+        attempt = work.attempt
+        self._note(
+            Overcharged(
+                batch=work.batch,
+                task=work.n,
+                attempt=attempt.number,
+                ceiling_microusd=attempt.ceiling_microusd,
+                charged_microusd=charged_microusd,
+            )
+        )
+        self.park(f"overcharge: {charged_microusd} micro-dollars against a ceiling of {attempt.ceiling_microusd}")
+
+    async def ask(self, work: Work) -> PollOutcome:
+        """Read the followed job once more (for a fresh link)."""
+        await self._poller.wait_query()
+        return await self._poller.ask(work)
+
+    def park(self, reason: str) -> None:
+        """Buy nothing more here; what is open stays tracked (LIVE-4)."""
+        if self.parked:
+            return
+        self.parked = reason
+        _log.error("account %s is parked: %s", self.account.name, reason)
+        self._note(AccountParked(reason=reason))
+        for submission in drain_queues(self._lanes.values()):
+            self._owned.pop(submission.work.key, None)
+            self._hands.give_back(submission.work)
+        self._hands.moved()
+
+    # --- the actor ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until cancelled.  Safe to call again after a failure."""
+        self._poller.clear()
+        for work in list(self._owned.values()):
+            if work.state.phase == "accepted":
+                self._poller.overdue(work, within_s=_RESTART_SPREAD_S)
+            elif work.state.phase == "ready":
+                self._pass_on(work)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._doubt)
+            nursery.start_soon(self._poller.run)
+            nursery.start_soon(self._buy)
+            nursery.start_soon(self._write_diary)
+
+    async def _doubt(self) -> None:
+        await self._doubts.run(judged=self._judged, first_pass_done=self._recovered)
+
+    def _recovered(self) -> None:
+        self.recovered.set()
+        self._buy_bell.ring()
+        self._hands.moved()
+
+    async def _buy(self) -> None:
+        await self.recovered.wait()
+        while True:
+            now = self._clock.monotonic()
+            found: Submission | float = float("inf")
+            if self.buying and not self.parked:
+                lanes = list(self._lanes.values())
+                self._random.shuffle(lanes)  # none starves under the shared rate
+                found = next_submission(lanes, self._bucket, now)
+            if isinstance(found, Submission):
+                self._gateway.start(msgspec.structs.replace(found, done=self._submitted))
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._buy_bell.wait_rung(deadline=now + found)
+
+    # --- news ---------------------------------------------------------------------------------------------
+
+    def _submitted(self, submission: Submission, result: SubmitResult) -> None:
+        """The outcome of a submit is durable: decide what comes next.  Called by the gateway."""
+        work, lane = submission.work, self._lane(submission.lane)
+        self._judge_lane(lane, result)
+        match result:
+            case Accepted():
+                self._poller.accepted(work)
+                self._hands.moved()
+                return
+            case Finished():
+                work.data, work.url = result.data, result.url
+                work.said_cost_microusd = result.cost_microusd
+                self._poller.overdue(work)
+                self._hands.moved()
+                return
+            case Unclear():
+                lane.in_flight -= 1
+                self._doubts.add(work)
+            case Exceeded():
+                lane.in_flight -= 1
+                del self._owned[work.key]
+                self._hands.blocked(work, result)
+            case Superseded():
+                lane.in_flight -= 1
+                del self._owned[work.key]
+                self._hands.settled(work)
+            case _:
+                lane.in_flight -= 1
+                self._release(work)
+        self._buy_bell.ring()
+
+    def _judge_lane(self, lane: Lane, result: SubmitResult) -> None:
+        """Teach limiter and breaker what the answer says about the lane."""
+        now = self._clock.monotonic()
+        before = lane.breaker.state
+        match result:
+            case Accepted() | Finished():
+                lane.breaker.succeeded()
+                lane.limit.succeeded()
+            case Throttled(retry_after_s=seconds):
+                lane.limit.throttled(now)
+                if seconds is None:
+                    seconds = self._bucket.rate.per_s / 4 * self._random.uniform(0.5, 1.5)
+                self._bucket.block(now + min(seconds, 300.0))
+            case Refused(reason=("unauthorized" | "no_credit" | "forbidden") as reason, detail=detail):
+                self.park(f"{reason}: {detail}" if detail else reason)
+            case Unclear() | NotSent() | Refused(reason="unavailable"):
+                lane.breaker.failed(now)
+            case Refused():
+                lane.breaker.succeeded()  # it answers, this request alone is bad
+            case Exceeded() | Superseded():
+                lane.breaker.not_tried(now)
+        if lane.breaker.state != before:
+            self._note(BreakerChanged(lane=lane.name, state=lane.breaker.state, reason=type(result).__name__))
+
+    def _ready(self, work: Work) -> None:
+        self._lane(work.attempt.lane).in_flight -= 1
+        self._pass_on(work)
+        self._buy_bell.ring()
+
+    def _ended(self, work: Work, providers_fault: bool) -> None:
+        lane = self._lane(work.attempt.lane)
+        lane.in_flight -= 1
+        if providers_fault:
+            lane.breaker.failed(self._clock.monotonic())
+        self._release(work)
+        self._buy_bell.ring()
+
+    def _judged(self, work: Work) -> None:
+        if work.state.phase == "accepted":
+            self.follow_adopted(work)
+        else:
+            self._release(work)
+
+    def _busy(self) -> set[str]:
+        """Fingerprints of submits under way: a listed job may be theirs."""
+        codec = self.account.codec
+        return {
+            codec.fingerprint(
+                work.request, self.account.context(marker=work.marker(self._ledger_id, work.attempt.number))
+            )
+            for work in self._owned.values()
+            if work.state.phase == "intended"
+        }
+
+    # --- small things -------------------------------------------------------------------------------------
+
+    def _pass_on(self, work: Work) -> None:
+        self._owned.pop(work.key, None)
+        self._hands.ready(work, self)
+
+    def _release(self, work: Work) -> None:
+        self._owned.pop(work.key, None)
+        if work.state.settled:
+            self._hands.settled(work)
+        else:
+            self._hands.give_back(work)
+
+    def _lane(self, name: str) -> Lane:
+        lane = self._lanes.get(name)
+        if lane is None:
+            start = self._saved_limits.get(name) or self.account.max_inflight or self._caps.concurrency.value
+            lane = self._lanes[name] = Lane(name, AdaptiveLimit(start, self.most_unacknowledged), Breaker())
+        return lane
+
+    def _note(self, event: AccountEvent) -> None:
+        self._diary.append(event)
+        self._diary_bell.ring()
+
+    async def _write_diary(self) -> None:
+        """Append what happened to the account, and every 30 s the limits that changed."""
+        save_at = self._clock.monotonic() + _SAVE_LIMITS_S
+        while True:
+            while self._diary:
+                await self._account_log.append(self._diary[0])
+                self._diary.popleft()
+            await self._diary_bell.wait_rung(deadline=save_at)
+            if self._clock.monotonic() >= save_at:
+                save_at = self._clock.monotonic() + _SAVE_LIMITS_S
+                for name, lane in self._lanes.items():
+                    if self._saved_limits.get(name) != lane.limit.value:
+                        self._saved_limits[name] = lane.limit.value
+                        self._note(LimiterSaved(lane=name, concurrency=lane.limit.value))

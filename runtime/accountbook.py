@@ -1,0 +1,56 @@
+"""Makes the configured accounts known to the ledger, and says whether each is still who it was (REC-9)."""
+
+from collections.abc import Callable, Sequence
+
+from ledger.decisions import Append, Committed, Decision
+from ledger.events import AccountKeyChanged, AccountOpened, AccountResumed
+from ledger.reader import Reader
+from ledger.streams import account_stream
+from runtime.accountlog import AccountLog
+from runtime.accounts import Account
+from runtime.ports import Clock
+from runtime.work import StreamConflict
+from runtime.writer import Journal
+
+
+async def open_accounts(
+    accounts: Sequence[Account],
+    reader: Reader,
+    journal: Journal,
+    clock: Clock,
+    keyed: Callable[[str], str],
+) -> dict[str, AccountLog]:
+    """Return each account's log; opens new ones in the ledger, resumes parked ones.
+
+    ``keyed`` digests a text with the ledger's own secret, so that a key can be recognised but not guessed.
+    A key that differs from the recorded one is noted; attempts made with the other key are then judged by
+    nobody (see :class:`runtime.doubts.Doubts`).
+    """
+    known = {row.name: row for row in reader.accounts()}
+    number = max((row.n for row in known.values()), default=0)
+    logs: dict[str, AccountLog] = {}
+    for account in accounts:
+        fingerprint = keyed(account.key.reveal())
+        row = known.get(account.name)
+        if row is None:
+            number += 1
+            opened = AccountOpened(name=account.name, provider=account.provider, fingerprint=fingerprint)
+            outcome = await journal.append(
+                Decision(
+                    appends=(Append(account_stream(number), 0, (opened,)),),
+                    at_us=clock.now_us(),
+                )
+            )
+            if not isinstance(outcome, Committed):
+                raise StreamConflict(f"account {account.name}: {outcome}")
+            logs[account.name] = AccountLog(journal, clock, number=number, version=1)
+            continue
+        changed = row.fingerprint != fingerprint
+        log = logs[account.name] = AccountLog(
+            journal, clock, number=row.n, version=reader.version(account_stream(row.n)), key_changed=changed
+        )
+        if changed:
+            await log.append(AccountKeyChanged(fingerprint=fingerprint, confirmed_by=""))
+        if row.parked:
+            await log.append(AccountResumed(operator="run"))
+    return logs

@@ -1,0 +1,184 @@
+"""What a control message does to the ledger, and whom it tells.
+
+The same code serves a running night (then the router and the account actors own most tasks and are told) and a
+command that found the ledger free (then nobody else owns anything).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import msgspec
+import trio
+
+from ledger.commands import Cancel, Decide, Retry, TaskCommand
+from ledger.decisions import Append, Decision
+from ledger.errors import CommandRejected
+from ledger.events import BatchCancelled, ControlTaken
+from ledger.folds import TaskPhase
+from ledger.reader import Reader, TaskRow
+from ledger.streams import batch_stream, runtime_stream
+from runtime.inbox import CancelBatch, Control, ResolveTasks, RetryTasks
+from runtime.ports import Clock
+from runtime.work import StreamConflict, TaskLog, Work, WorkKey, load_work
+from runtime.writer import Journal
+
+_TOGETHER = 200  # tasks per round: their records share commits
+
+
+class Listeners(msgspec.Struct, frozen=True):
+    """Who must be told in a running night; the defaults stand for *nobody runs*."""
+
+    owned: Callable[[WorkKey], Work | None] = lambda key: None
+    queued_again: Callable[[Work], None] = lambda work: None
+    adopted: Callable[[Work], None] = lambda work: None
+    stop_batch: Callable[[int], None] = lambda batch: None
+    cancel_job: Callable[[Work, str], bool] = lambda work, operator: False
+
+
+_NOBODY = Listeners()
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What came of a message.  For a cancel: ``free`` cost nothing, ``charged`` finish and are paid, ``unknown`` were
+    asked to stop."""
+
+    changed: int = 0
+    skipped: int = 0
+    free: int = 0
+    charged: int = 0
+    unknown: int = 0
+
+    def text(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+
+class Controller:
+    def __init__(
+        self, *, journal: Journal, log: TaskLog, reader: Reader, clock: Clock, listeners: Listeners = _NOBODY
+    ) -> None:
+        self._journal = journal
+        self._log = log
+        self._reader = reader
+        self._clock = clock
+        self._tell = listeners
+
+    async def apply(self, message: Control, *, key: bytes | None = None) -> Done:
+        """Do it, then record that it was done under ``key``.  Doing it again changes nothing."""
+        match message:
+            case CancelBatch():
+                done = await self._cancel(message)
+            case RetryTasks():
+                done = await self._retry(message)
+            case ResolveTasks():
+                done = await self._resolve(message)
+        kind = type(message).__struct_config__.tag
+        await self._append_runtime(ControlTaken(kind=str(kind), operator=message.operator, result=done.text()), key)
+        return done
+
+    async def _append_runtime(self, event: ControlTaken, key: bytes | None) -> None:
+        stream = runtime_stream()
+        version = self._reader.version(stream)
+        await self._journal.append(
+            Decision(appends=(Append(stream, version, (event,)),), at_us=self._clock.now_us(), key=key)
+        )
+
+    # --- cancel -------------------------------------------------------------------------------------------
+
+    async def _cancel(self, message: CancelBatch) -> Done:
+        batch = message.batch
+        self._tell.stop_batch(batch)
+        stream = batch_stream(batch)
+        await self._journal.append(
+            Decision(
+                appends=(Append(stream, self._reader.version(stream), (BatchCancelled(operator=message.operator),)),),
+                at_us=self._clock.now_us(),
+            )
+        )
+        command = Cancel(operator=message.operator)
+        stopped = await self._each(batch, ("queued", "held"), command)
+        asked, charged = 0, 0
+        for row in self._rows(batch, ("intended", "ambiguous", "accepted", "ready")):
+            work = self._tell.owned(WorkKey(batch, row.n))
+            if work is not None and self._tell.cancel_job(work, message.operator):
+                asked += 1
+            else:
+                charged += 1
+        return Done(changed=len(stopped), free=len(stopped), charged=charged, unknown=asked)
+
+    # --- retry and resolve --------------------------------------------------------------------------------
+
+    async def _retry(self, message: RetryTasks) -> Done:
+        command = Retry(operator=message.operator)
+        states: tuple[TaskPhase, ...] = ("succeeded",) if message.rejected else ("failed", "cancelled")
+        if not message.tasks and not message.rejected:
+            states = ("failed",)
+        works = await self._each(message.batch, states, command, only=frozenset(message.tasks))
+        for work in works:
+            self._tell.queued_again(work)
+        return Done(changed=len(works), skipped=max(0, len(message.tasks) - len(works)))
+
+    async def _resolve(self, message: ResolveTasks) -> Done:
+        oldest_us = self._clock.now_us() - int(message.older_s * 1e6)
+        works: list[Work] = []
+        for row in self._rows(message.batch, ("held",), only=frozenset(message.tasks)):
+            work = load_work(self._reader, message.batch, row.n)
+            held = [attempt for attempt in work.state.attempts if attempt.doubtful]
+            if not held or (message.provider and held[-1].provider != message.provider):
+                continue
+            if message.older_s and held[-1].intended_at_us > oldest_us:
+                continue
+            command = Decide(
+                operator=message.operator, decision=message.decision, attempt=held[-1].number, job=message.job
+            )
+            if await self._record(work, command):
+                works.append(work)
+        for work in works:
+            if work.state.phase == "queued":
+                self._tell.queued_again(work)
+            elif work.state.phase == "accepted":
+                self._tell.adopted(work)
+        return Done(changed=len(works), skipped=max(0, len(message.tasks) - len(works)))
+
+    # --- small things -------------------------------------------------------------------------------------
+
+    def _rows(
+        self, batch: int, states: Sequence[TaskPhase], *, only: frozenset[int] = frozenset()
+    ) -> Iterator[TaskRow]:
+        """Every task in one of the states; read in pages, so rows may change behind the reader."""
+        after = 0
+        while page := self._reader.tasks(batch, after=after, limit=_TOGETHER, states=tuple(states)):
+            after = page[-1].n
+            yield from (row for row in page if not only or row.n in only)
+
+    async def _each(
+        self, batch: int, states: Sequence[TaskPhase], command: TaskCommand, *, only: frozenset[int] = frozenset()
+    ) -> list[Work]:
+        """Give every such task the command; return those that it changed."""
+        changed: list[Work] = []
+        round_: list[Work] = []
+
+        async def give(work: Work) -> None:
+            if await self._record(work, command):
+                changed.append(work)
+
+        async def flush() -> None:
+            async with trio.open_nursery() as nursery:
+                for work in round_:
+                    nursery.start_soon(partial(give, work))
+            round_.clear()
+
+        for row in self._rows(batch, states, only=only):
+            round_.append(load_work(self._reader, batch, row.n))
+            if len(round_) >= _TOGETHER:
+                await flush()
+        await flush()
+        return changed
+
+    async def _record(self, work: Work, command: TaskCommand) -> bool:
+        """False when the task is no longer in a state for the command: somebody was faster, nothing is wrong."""
+        before = work.state.version
+        try:
+            await self._log.record(work, command)
+        except (CommandRejected, StreamConflict):
+            return False
+        return work.state.version > before

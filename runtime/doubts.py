@@ -1,0 +1,201 @@
+"""What becomes of doubtful attempts of one account: looked up, judged, and recorded with the evidence.
+
+An attempt is doubtful when nobody can know yet whether the provider took the job: its intent is of an older
+epoch without an outcome, or its answer never came or was unclear.  Where the provider has a complete listing,
+a found job is adopted at once and an absent one is believed after the quarantine; where nothing can tell, the
+attempt becomes ``unknown`` and its task is held.  Nothing here buys anything.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from random import Random
+
+import trio
+
+from adapters.base import HttpCall, HttpReply, ListedJob, MalformedReply
+from ledger.commands import Record
+from ledger.events import (
+    AttemptAbsent,
+    AttemptAdopted,
+    AttemptAmbiguous,
+    AttemptUnknown,
+    TaskEvent,
+    UnknownReason,
+)
+from runtime.accounts import Account
+from runtime.ports import Clock, WireError
+from runtime.reconcile import SKEW_S, CannotTell, Doubt, Found, NotThere, judge
+from runtime.waiting import Bell
+from runtime.work import TaskLog, Work, WorkKey
+
+_log = logging.getLogger(__name__)
+
+_PAGES_AT_MOST = 2000
+_FIRST_PASS_S = 60.0  # an account whose listing cannot be read for this long may buy again (REC-2)
+_TRIES_WHEN_RIPE = 5
+
+
+class ListingFailed(Exception):
+    """A page could not be read: the listing proves nothing (REC-4)."""
+
+
+class Doubts:
+    """The doubtful attempts of one account."""
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        log: TaskLog,
+        clock: Clock,
+        random: Random,
+        ledger_id: str,
+        query: Callable[[HttpCall], Awaitable[HttpReply]],
+        busy: Callable[[], Collection[str]],
+        bound: Callable[[int], Collection[str]],
+        other_key: bool,
+    ) -> None:
+        """``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits
+        under way; ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds).
+        ``other_key``: attempts of older epochs were made with another key of this account's name, so nothing
+        that this key is shown proves anything about them (REC-9)."""
+        self._account = account
+        self._log = log
+        self._clock = clock
+        self._random = random
+        self._ledger_id = ledger_id
+        self._query = query
+        self._busy = busy
+        self._bound = bound
+        self._other_key = other_key
+        self._works: dict[WorkKey, Work] = {}
+        self._ripe_at: dict[WorkKey, float] = {}
+        self._failures = 0
+        self._bell = Bell()
+
+    def __repr__(self) -> str:
+        return f"<Doubts {self._account.name} {len(self._works)} failures={self._failures}>"
+
+    def __len__(self) -> int:
+        return len(self._works)
+
+    def add(self, work: Work) -> None:
+        """Take over a doubtful attempt.
+
+        The quarantine is counted from now on the monotonic clock, also for attempts of older epochs, whose
+        recorded time is not believed: a wall clock that jumped must not end a quarantine early (REC-8).
+        """
+        self._works[work.key] = work
+        self._ripe_at[work.key] = self._clock.monotonic() + self._account.quarantine
+        self._bell.ring()
+
+    async def run(self, *, judged: Callable[[Work], None], first_pass_done: Callable[[], None]) -> None:
+        """Judge until cancelled; ``judged`` gets each work whose attempt is doubtful no longer."""
+        started = self._clock.monotonic()
+        await self._name_crashed()
+        first_pass = True
+        while True:
+            looked = await self._pass(judged) if self._works else True
+            if first_pass and (looked or self._clock.monotonic() - started > _FIRST_PASS_S):
+                first_pass = False
+                first_pass_done()
+            await self._bell.wait_rung(deadline=self._next_look())
+
+    async def _name_crashed(self) -> None:
+        """Older epochs' intents without an outcome are ambiguous from here on (REC-6: never our own epoch's)."""
+        crashed = [
+            work
+            for work in self._works.values()
+            if work.state.phase == "intended" and work.attempt.epoch < self._log.epoch
+        ]
+        async with trio.open_nursery() as nursery:  # together: one commit
+            for work in crashed:
+                fact = AttemptAmbiguous(attempt=work.attempt.number, reason="crash")
+                nursery.start_soon(self._record, work, fact)
+
+    async def _pass(self, judged: Callable[[Work], None]) -> bool:
+        """Look once; False when the listing could not be read."""
+        if self._other_key:
+            for work in [work for work in self._works.values() if work.attempt.epoch < self._log.epoch]:
+                await self._unknown(work, "account_changed", judged)
+        works = dict(self._works)
+        if self._account.codec.capabilities.listing is None:
+            for work in works.values():
+                await self._unknown(work, "no_evidence", judged)
+            return True
+        now = self._clock.monotonic()
+        ripe = {key for key in works if self._ripe_at[key] <= now}
+        since_us = min(work.attempt.intended_at_us for work in works.values()) - int(SKEW_S * 1e6)
+        busy = set(self._busy())
+        try:
+            jobs = await self._listing(since_us)
+        except ListingFailed as exc:
+            self._failures += 1
+            _log.warning("%s: the listing could not be read: %s", self._account.name, exc)
+            if self._failures >= _TRIES_WHEN_RIPE:
+                for key in ripe:
+                    await self._unknown(works[key], "listing_failed", judged)
+            return False
+        self._failures = 0
+        busy.update(self._busy())
+        doubts = [
+            Doubt(key, self._fingerprint(work), work.attempt.intended_at_us, key in ripe) for key, work in works.items()
+        ]
+        for verdict in judge(doubts, jobs, self._bound(since_us), busy):
+            work = works[verdict.key]
+            number = work.attempt.number
+            match verdict:
+                case Found(job=job):
+                    await self._record(work, AttemptAdopted(attempt=number, job=job, evidence="listing"))
+                    self._drop(work, judged)
+                case NotThere():
+                    await self._record(work, AttemptAbsent(attempt=number, evidence="listing"))
+                    self._drop(work, judged)
+                case CannotTell(reason=reason):
+                    await self._unknown(work, reason, judged)
+        return True
+
+    async def _listing(self, since_us: int) -> list[ListedJob]:
+        codec = self._account.codec
+        until_us = self._clock.now_us() + int(SKEW_S * 1e6)
+        jobs: list[ListedJob] = []
+        cursor: str | None = None
+        for _ in range(_PAGES_AT_MOST):
+            call = codec.build_list(
+                self._account.context(), since_us=max(0, since_us), until_us=until_us, cursor=cursor
+            )
+            try:
+                page = codec.read_list(await self._query(call))
+            except (WireError, MalformedReply) as exc:
+                raise ListingFailed(str(exc)) from exc
+            jobs.extend(page.jobs)
+            cursor = page.next_cursor
+            if cursor is None:
+                return jobs
+        raise ListingFailed(f"more than {_PAGES_AT_MOST} pages")
+
+    def _fingerprint(self, work: Work) -> str:
+        marker = work.marker(self._ledger_id, work.attempt.number)
+        return self._account.codec.fingerprint(work.request, self._account.context(marker=marker))
+
+    def _next_look(self) -> float:
+        """When to look again: as soon as the next quarantine ends, and a few times before, for presence."""
+        if not self._works:
+            return float("inf")
+        now = self._clock.monotonic()
+        if self._failures:
+            return now + min(60.0, 2.0**self._failures) * self._random.uniform(0.5, 1.0)
+        soon = now + max(1.0, self._account.quarantine / 4)
+        ends = [end for end in self._ripe_at.values() if end > now]
+        return min([soon, *ends])
+
+    async def _unknown(self, work: Work, reason: UnknownReason, judged: Callable[[Work], None]) -> None:
+        await self._record(work, AttemptUnknown(attempt=work.attempt.number, reason=reason))
+        self._drop(work, judged)
+
+    async def _record(self, work: Work, fact: TaskEvent) -> None:
+        await self._log.record(work, Record(fact))
+
+    def _drop(self, work: Work, judged: Callable[[Work], None]) -> None:
+        del self._works[work.key], self._ripe_at[work.key]
+        judged(work)

@@ -1,0 +1,229 @@
+"""The fetcher: brings results home, in the order in which they expire.
+
+It owns a task from *ready* to *done*: download, check, store (write, fsync, rename, fsync directory), and only
+then record ``TaskCompleted`` (RES-2).  What was paid for is never thrown away: a result whose link is stale is
+asked for again at the provider, a full disk ends the run with the task still ready, and bytes that are no image
+are kept for dispute.
+"""
+
+import heapq
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Literal, TypeAlias
+
+import msgspec
+import trio
+
+from adapters.base import Finished, Gone
+from ledger.commands import Record
+from ledger.events import AttemptFailed, AttemptLost, TaskCompleted
+from ledger.reader import Reader
+from runtime import faults
+from runtime.account import AccountActor
+from runtime.blobs import Blob, BlobStore, Receiver
+from runtime.images import BadImage, Expected
+from runtime.ports import Clock, Fetched, FetchRefused, FetchRules, Threads, Wire, WireError
+from runtime.router import Quote
+from runtime.waiting import Bell
+from runtime.work import TaskLog, Work
+
+_log = logging.getLogger(__name__)
+
+_WORKERS = 24
+_TRIES = 8  # of one download that breaks on the way
+_BAD_TRIES = 2  # a bad image is fetched once more: the transfer may have been cut
+
+
+BadReason: TypeAlias = Literal["bad_image", "contract"]
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Where the results of a batch lie, and under which name this one is linked (without its ending)."""
+
+    store: BlobStore
+    name: Path
+
+
+class Fetcher:
+    def __init__(
+        self,
+        *,
+        wire: Wire,
+        threads: Threads,
+        clock: Clock,
+        random: Random,
+        log: TaskLog,
+        reader: Reader,
+        place: Callable[[Work], Placement],
+        quote: Quote,
+        settled: Callable[[Work], None],
+        give_back: Callable[[Work], None],
+        seen_size: Callable[[int], None],
+    ) -> None:
+        """``seen_size`` is told the size of each stored image, so that the disk guard learns."""
+        self._wire = wire
+        self._threads = threads
+        self._clock = clock
+        self._random = random
+        self._log = log
+        self._reader = reader
+        self._place = place
+        self._quote = quote
+        self._settled = settled
+        self._give_back = give_back
+        self._seen_size = seen_size
+        self._waiting: list[tuple[float, int, Work, AccountActor]] = []
+        self._ticket = 0
+        self._bell = Bell()
+        self.active = 0
+
+    def __repr__(self) -> str:
+        return f"<Fetcher waiting={len(self._waiting)} active={self.active}>"
+
+    @property
+    def open(self) -> int:
+        return len(self._waiting) + self.active
+
+    def take(self, work: Work, actor: AccountActor) -> None:
+        """Own a task whose result is ready."""
+        self._ticket += 1
+        heapq.heappush(self._waiting, (work.expires, self._ticket, work, actor))
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Fetch until cancelled."""
+        slots = trio.CapacityLimiter(_WORKERS)
+        async with trio.open_nursery() as nursery:
+            while True:
+                while self._waiting:
+                    await slots.acquire_on_behalf_of(ticket := object())
+                    _, _, work, actor = heapq.heappop(self._waiting)
+                    nursery.start_soon(self._fetch, work, actor, slots, ticket)
+                await self._bell.wait_rung()
+
+    async def _fetch(self, work: Work, actor: AccountActor, slots: trio.CapacityLimiter, ticket: object) -> None:
+        self.active += 1
+        try:
+            await self._bring_home(work, actor)
+        finally:
+            self.active -= 1
+            slots.release_on_behalf_of(ticket)
+
+    async def _bring_home(self, work: Work, actor: AccountActor) -> None:
+        bad = 0
+        for tries in range(_TRIES):
+            got = await self._download(work, actor)
+            match got:
+                case Blob():
+                    await self._complete(work, actor, got)
+                    return
+                case BadImage() if (bad := bad + 1) >= _BAD_TRIES:
+                    await self._fail(work, actor, "bad_image", got.reason)
+                    return
+                case FetchRefused():
+                    await self._fail(work, actor, "contract", str(got))
+                    return
+                case Fetched(status=(401 | 403 | 404 | 410)) if not await self._refresh(work, actor):
+                    return
+                case _:
+                    pass
+            pause_s = min(30.0, 0.5 * 2**tries) * self._random.uniform(0.5, 1.5)
+            await self._clock.sleep_until(self._clock.monotonic() + pause_s)
+        # Not lost: the next start asks for it again.  Until then it stays ready, and is waited for once more.
+        _log.warning("%r: the result could not be downloaded yet", work)
+        self.take(work, actor)
+
+    async def _download(self, work: Work, actor: AccountActor) -> Blob | BadImage | Fetched | FetchRefused | WireError:
+        placement = self._place(work)
+        expected = Expected(aspect=work.request.aspect, resolution=work.request.resolution)
+        link = None if work.state.filled else placement.name
+        receiver = Receiver(
+            placement.store,
+            part=f"{self._log.epoch}-{work.batch}-{work.n}-{work.attempt.number}",
+            threads=self._threads,
+        )
+        faults.point("download_started")
+        try:
+            if work.data:
+                await receiver.write(work.data)
+            else:
+                fetched = await self._wire.fetch(self._url(work), receiver.write, self._rules(actor))
+                if fetched.status != 200:
+                    return fetched
+            faults.point("download_ended")
+            result = await receiver.finish(expected, link=link)
+        except (FetchRefused, WireError) as exc:
+            return exc
+        finally:
+            await receiver.discard()
+        faults.point("blob_stored")
+        return result
+
+    def _url(self, work: Work) -> str:
+        ref = work.attempt.url
+        return work.url or (self._reader.payload(ref.row) if ref else None) or ""
+
+    def _rules(self, actor: AccountActor) -> FetchRules:
+        account = actor.account
+        return FetchRules(hosts=account.codec.capabilities.result_hosts.value, loopback=account.loopback)
+
+    async def _refresh(self, work: Work, actor: AccountActor) -> bool:
+        """Ask the provider for a fresh link; False when the task is settled by the answer."""
+        outcome = await actor.ask(work)
+        if isinstance(outcome, Finished):
+            work.url, work.data = outcome.url, outcome.data
+        elif isinstance(outcome, Gone):
+            cost = self._cost(work, actor)
+            _log.error("%r: paid and lost: %s", work, outcome.detail)
+            fact = AttemptLost(
+                attempt=work.attempt.number, reason=outcome.detail or "the result is gone", cost_microusd=cost
+            )
+            await self._log.record(work, Record(fact))
+            self._settled(work)
+            return False
+        return True
+
+    async def _complete(self, work: Work, actor: AccountActor, blob: Blob) -> None:
+        attempt = work.attempt
+        cost = self._cost(work, actor)
+        fact = TaskCompleted(
+            attempt=attempt.number,
+            version=work.state.slot,
+            sha256=blob.sha256,
+            size=blob.size,
+            media_type=blob.media_type,
+            width=blob.width,
+            height=blob.height,
+            cost_microusd=cost,
+            flags=blob.flags,
+            model_version=attempt.model_version,
+        )
+        await self._log.record(work, Record(fact))
+        faults.point("completion_recorded")
+        self._seen_size(blob.size)
+        if cost > attempt.ceiling_microusd:
+            actor.overcharged(work, cost)
+        self._settled(work)
+
+    async def _fail(self, work: Work, actor: AccountActor, reason: BadReason, detail: str) -> None:
+        ref, payload = self._log.text(detail)
+        fact = AttemptFailed(
+            attempt=work.attempt.number,
+            reason=reason,
+            cost_microusd=self._cost(work, actor),
+            detail=ref,
+        )
+        await self._log.record(work, Record(fact), payloads=[payload])
+        if work.state.settled:
+            self._settled(work)
+        else:
+            self._give_back(work)
+
+    def _cost(self, work: Work, actor: AccountActor) -> int:
+        """What the provider said it charged, else its price, else what was reserved."""
+        if work.attempt.cost_microusd is not None:
+            return work.attempt.cost_microusd
+        price = self._quote(actor.account, work.request)
+        return work.attempt.ceiling_microusd if price is None else price.microusd

@@ -1,0 +1,188 @@
+"""The submit gateway: the only place from which a paid request leaves.
+
+Order: record the intent (with its guards), act, record the outcome.  The three steps run in the gateway's own
+nursery, shielded with a bounded grace, so that neither a crashing account actor nor a shutdown can cut a submit
+off between the send and its record.  One intent is at most one request on the wire: no retry, no redirect
+(MON-1, MON-5).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import msgspec
+import trio
+
+from adapters.base import (
+    Accepted,
+    Finished,
+    HttpCall,
+    HttpReply,
+    MalformedReply,
+    Refused,
+    SubmitOutcome,
+    Throttled,
+    Unclear,
+)
+from ledger.commands import Intend, Record
+from ledger.decisions import Exceeded, Guard
+from ledger.events import AmbiguousReason, AttemptAccepted, AttemptAmbiguous, AttemptNotSent, AttemptRejected
+from runtime import faults
+from runtime.accounts import Account
+from runtime.ports import Clock, Wire, WireError
+from runtime.work import StreamConflict, TaskLog, Work
+
+_log = logging.getLogger(__name__)
+
+_KEPT_REPLY = 2000  # characters of an odd reply that are kept for dispute
+
+
+class NotSent(msgspec.Struct, frozen=True):
+    """The connection failed before the first byte."""
+
+    reason: str
+
+
+class Superseded(msgspec.Struct, frozen=True):
+    """The task changed before the intent was durable (an operator cancelled it): nothing was sent."""
+
+
+SubmitResult: TypeAlias = SubmitOutcome | NotSent | Superseded | Exceeded
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """One purchase to make.  ``done`` is called once, in the gateway, after the outcome is durable."""
+
+    work: Work
+    account: Account
+    lane: str
+    route: str
+    ceiling_microusd: int
+    guards: Sequence[Guard]
+    done: Callable[["Submission", SubmitResult], None]
+
+
+class Gateway:
+    def __init__(self, log: TaskLog, wire: Wire, clock: Clock, ledger_id: str) -> None:
+        self._log = log
+        self._wire = wire
+        self._clock = clock
+        self._ledger_id = ledger_id
+        self._nursery: trio.Nursery | None = None
+        self._exchanges: set[trio.CancelScope] = set()
+        self.open = 0
+
+    def __repr__(self) -> str:
+        return f"<Gateway open={self.open}>"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Host the submits until cancelled; those under way still end with a record, within their grace."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def start(self, submission: Submission) -> None:
+        """Begin a purchase; the answer comes through ``submission.done``."""
+        assert self._nursery is not None, "the gateway is not running"
+        self.open += 1
+        self._nursery.start_soon(self._submit, submission)
+
+    def hurry(self, grace_s: float) -> None:
+        """Give every exchange under way ``grace_s`` more; what is unanswered then is recorded as doubtful."""
+        for scope in self._exchanges:
+            scope.deadline = min(scope.deadline, self._clock.monotonic() + grace_s)
+
+    async def _submit(self, submission: Submission) -> None:
+        try:
+            # Bounded: the exchange by its own timeout (or hurry), the two records by the disk.
+            with trio.CancelScope(shield=True):
+                result = await self._buy(submission)
+        finally:
+            self.open -= 1
+        submission.done(submission, result)
+
+    async def _buy(self, submission: Submission) -> SubmitResult:
+        work, account = submission.work, submission.account
+        codec = account.codec
+        number = len(work.state.attempts) + 1
+        call = codec.build_submit(work.request, account.context(marker=work.marker(self._ledger_id, number)))
+        faults.point("before_intent")
+        intent = Intend(
+            account=account.name,
+            provider=account.provider,
+            lane=submission.lane,
+            route=submission.route,
+            ceiling_microusd=submission.ceiling_microusd,
+            body_digest=work.body_digest(call.body),
+            deadline_us=self._clock.now_us() + int(codec.capabilities.submit_timeout_s.value * 1e6),
+        )
+        try:
+            refused = await self._log.record(work, intent, guards=submission.guards)
+        except StreamConflict:
+            return Superseded()
+        if refused is not None:
+            return refused
+        faults.point("intent_recorded")
+        result, reply_text = await self._exchange(account, call)
+        faults.point("reply_read")
+        await self._record(work, number, result, reply_text)
+        faults.point("acceptance_recorded")
+        return result
+
+    async def _exchange(self, account: Account, call: HttpCall) -> tuple[SubmitOutcome | NotSent, str]:
+        sent = False
+
+        def on_sent() -> None:
+            nonlocal sent
+            sent = True
+            faults.point("request_sent")
+
+        reply: HttpReply | None = None
+        with trio.CancelScope() as scope:
+            self._exchanges.add(scope)
+            try:
+                reply = await self._wire.send(call, on_sent=on_sent)
+            except WireError as exc:
+                if not exc.sent:
+                    return NotSent(str(exc)), ""
+                return Unclear(detail=f"no reply: {exc}"), ""
+            finally:
+                self._exchanges.discard(scope)
+        if reply is None:  # told to hurry
+            return (Unclear(detail="stopped before the answer") if sent else NotSent("stopped before the send")), ""
+        text = reply.body[:_KEPT_REPLY].decode("utf-8", "replace")
+        try:
+            return account.codec.read_submit(reply), text
+        except MalformedReply as exc:
+            success = 200 <= reply.status < 300
+            return Unclear(detail=f"malformed reply: {exc}", likely_paid=success), text
+
+    async def _record(self, work: Work, number: int, result: SubmitOutcome | NotSent, reply_text: str) -> None:
+        match result:
+            case Accepted(job=job):
+                await self._log.record(work, Record(AttemptAccepted(attempt=number, job=job)))
+            case Finished(job=job):
+                await self._log.record(work, Record(AttemptAccepted(attempt=number, job=job)))
+            case NotSent(reason=reason):
+                await self._log.record(work, Record(AttemptNotSent(attempt=number, reason=reason)))
+            case Throttled():
+                await self._log.record(work, Record(AttemptRejected(attempt=number, reason="throttled")))
+            case Refused(reason=reason):
+                ref, payload = self._log.text(reply_text)
+                await self._log.record(
+                    work,
+                    Record(AttemptRejected(attempt=number, reason=reason, detail=ref)),
+                    payloads=[payload],
+                )
+            case Unclear(likely_paid=likely_paid):
+                ref, payload = self._log.text(reply_text or result.detail)
+                doubt: AmbiguousReason = "unclear_reply" if reply_text else "no_reply"
+                if likely_paid:
+                    doubt = "no_job_id"
+                _log.warning("%r at %s: %s", work, work.attempt.account, result.detail)
+                await self._log.record(
+                    work,
+                    Record(AttemptAmbiguous(attempt=number, reason=doubt, detail=ref)),
+                    payloads=[payload],
+                )

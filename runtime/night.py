@@ -1,0 +1,319 @@
+"""The night: starts the actors, wires them together, and brings them down in the right order.
+
+    night
+     ├─ ledger writer          outlives everybody: what is handed in becomes durable
+     │   ├─ submit gateway     outlives the actors: a submit under way still gets its record
+     │   │   ├─ account × N    supervised
+     │   │   ├─ fetcher        supervised
+     │   │   ├─ inbox          supervised
+     │   │   └─ router         when it returns, the night is over
+
+The order of shutdown is the reverse.  The first signal stops buying and lets what is in flight come home within
+a grace; the second one ends the waiting for answers, which are then recorded as doubtful.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import msgspec
+import trio
+
+from adapters.base import ImageRequest
+from adapters.prices import Price, PriceBook
+from ledger.journal import Ledger
+from ledger.reader import Reader
+from runtime import inbox
+from runtime.account import AccountActor, Hands
+from runtime.accountbook import open_accounts
+from runtime.accounts import Account
+from runtime.control import Controller, Listeners
+from runtime.diskguard import DiskGuard
+from runtime.fetcher import Fetcher, Placement
+from runtime.gateway import Gateway
+from runtime.history import bound_jobs, recent_intents
+from runtime.ports import Clock, Disk, Threads, Wire
+from runtime.router import Quote, Router, StopReason, Terms
+from runtime.sharing import settle_followers
+from runtime.supervisor import supervise
+from runtime.work import TaskLog, Work, WorkKey, load_work
+from runtime.writer import LedgerWriter
+
+_log = logging.getLogger(__name__)
+
+_INBOX_LOOK_S = 0.5
+_SHARE_LOOK_S = 1.0
+_HARD_STOP_S = 2.0
+_RATE_WINDOW_US = 60_000_000  # no provider of ours counts over longer
+
+
+class Seams(msgspec.Struct, frozen=True):
+    """The world, as it is passed in."""
+
+    clock: Clock
+    wire: Wire
+    threads: Threads
+    disk: Disk
+    random: Random
+
+
+class NightPlan(msgspec.Struct, frozen=True):
+    """What to do tonight.
+
+    ``accounts`` are all that may be asked about open attempts, ``buy_from`` names those that may be bought from.
+    ``deadline_s``: stop buying so many seconds from the start.  ``grace_s``: how long the first signal waits for
+    what is in flight.
+    """
+
+    terms: Terms
+    accounts: tuple[Account, ...]
+    buy_from: frozenset[str]
+    max_attempts: int = 3
+    deadline_s: float | None = None
+    grace_s: float = 60.0
+
+
+class Night:
+    """One run over a ledger that this process holds."""
+
+    def __init__(
+        self,
+        plan: NightPlan,
+        *,
+        ledger: Ledger,
+        reader: Reader,
+        seams: Seams,
+        place: Callable[[Work], Placement],
+        quote: Quote,
+        inbox_dir: Path | None,
+        folder: Path,
+        keyed: Callable[[str], str],
+    ) -> None:
+        """``place`` says where a task's image goes, ``folder`` is watched for space, ``keyed`` digests a text with the
+        ledger's secret."""
+        self._plan = plan
+        self._ledger = ledger
+        self._reader = reader
+        self._seams = seams
+        self._inbox_dir = inbox_dir
+        self._keyed = keyed
+        clock = seams.clock
+        self.writer = LedgerWriter(ledger, seams.threads)
+        self._log = TaskLog(self.writer, clock, max_attempts=plan.max_attempts)
+        self._gateway = Gateway(self._log, seams.wire, clock, ledger.ledger_id)
+        self._disk = DiskGuard(partial(seams.disk.free_bytes, folder))
+        self.actors: list[AccountActor] = []
+        self._place = place
+        self._quote = quote
+        self.router: Router
+        self.fetcher: Fetcher
+        self._draining = trio.Event()
+        self._hard = trio.Event()
+
+    # --- for the signal handler ---------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Buy nothing more and bring home what is in flight; the second call stops waiting for answers."""
+        if self._draining.is_set():
+            self._hard.set()
+        self._draining.set()
+
+    # --- the night ----------------------------------------------------------------------------------------
+
+    async def run(self) -> StopReason:
+        """Run until everything wanted is settled or buying was stopped; return why it was stopped, if it was.
+
+        Raises LedgerError, DiskFull, DiskFailed, StreamConflict: the ledger is then to be closed and opened again.
+        """
+        async with trio.open_nursery() as outer:
+            await outer.start(self.writer.run)
+            try:
+                await self._prepare()
+                async with trio.open_nursery() as middle:
+                    await middle.start(self._gateway.run)
+                    await self._crew()
+                    middle.cancel_scope.cancel()
+                await settle_followers(self._plan.terms.batch, self._reader, self._log)
+            finally:
+                self.writer.close()
+        return self.router.stopped
+
+    async def _prepare(self) -> None:
+        """Make the accounts known, build the actors, and give each what older epochs left open there."""
+        seams, plan = self._seams, self._plan
+        logs = await open_accounts(plan.accounts, self._reader, self.writer, seams.clock, self._keyed)
+        hands = Hands(
+            give_back=lambda work: self.router.give_back(work),
+            ready=lambda work, actor: self.fetcher.take(work, actor),
+            settled=lambda work: self.router.settled(work),
+            blocked=lambda work, exceeded: self.router.blocked(work, exceeded),
+            moved=lambda: self.router.moved(),
+        )
+        self.actors = [
+            AccountActor(
+                account,
+                gateway=self._gateway,
+                log=self._log,
+                account_log=logs[account.name],
+                wire=seams.wire,
+                clock=seams.clock,
+                random=seams.random,
+                ledger_id=self._ledger.ledger_id,
+                bound=partial(bound_jobs, self._reader),
+                hands=hands,
+            )
+            for account in plan.accounts
+        ]
+        for actor in self.actors:
+            actor.buying = actor.account.name in plan.buy_from
+        self.router = Router(
+            plan.terms,
+            [actor for actor in self.actors if actor.buying],
+            reader=self._reader,
+            log=self._log,
+            clock=seams.clock,
+            quote=self._quote,
+            disk_room=self._disk.room,
+        )
+        self.fetcher = Fetcher(
+            wire=seams.wire,
+            threads=seams.threads,
+            clock=seams.clock,
+            random=seams.random,
+            log=self._log,
+            reader=self._reader,
+            place=self._place,
+            quote=self._quote,
+            settled=self.router.settled,
+            give_back=self.router.give_back,
+            seen_size=self._disk.seen,
+        )
+        now_us = seams.clock.now_us()
+        intents = recent_intents(self._reader, now_us - _RATE_WINDOW_US)
+        lanes = self._reader.lanes()
+        for actor in self.actors:
+            name = actor.account.name
+            works = [load_work(self._reader, live.batch, live.n) for live in self._reader.live(name)]
+            self.router.follow(works)
+            ages_s = [(now_us - at_us) / 1e6 for account, at_us in intents if account == name]
+            limits = {lane.lane: lane.concurrency for lane in lanes if lane.account == name}
+            actor.take_over(works, ages_s, limits)
+
+    async def _crew(self) -> None:
+        async with trio.open_nursery() as crew:
+            for actor in self.actors:
+                crew.start_soon(self._supervised, f"account {actor.account.name}", actor.run, actor.park)
+            crew.start_soon(self._supervised, "fetcher", self.fetcher.run, _raise)
+            if self._inbox_dir is not None:
+                crew.start_soon(self._supervised, "inbox", partial(self._take_messages, self._inbox_dir), _note)
+            crew.start_soon(self._supervised, "sharing", self._share, _note)
+            crew.start_soon(self._wait_drain)
+            crew.start_soon(self._wait_hard)
+            if self._plan.deadline_s is not None:
+                crew.start_soon(self._wait_deadline, self._plan.deadline_s)
+            await self.router.run()
+            crew.cancel_scope.cancel()
+
+    async def _supervised(
+        self, name: str, actor: Callable[[], Awaitable[None]], on_parked: Callable[[str], None]
+    ) -> None:
+        await supervise(name, actor, clock=self._seams.clock, random=self._seams.random, on_parked=on_parked)
+
+    # --- stopping -----------------------------------------------------------------------------------------
+
+    async def _wait_drain(self) -> None:
+        await self._draining.wait()
+        self.router.stop("interrupted")
+        clock = self._seams.clock
+        await clock.sleep_until(clock.monotonic() + self._plan.grace_s)
+        self.router.let_go()
+
+    async def _wait_hard(self) -> None:
+        await self._hard.wait()
+        self._gateway.hurry(_HARD_STOP_S)
+        self.router.let_go()
+
+    async def _wait_deadline(self, seconds: float) -> None:
+        clock = self._seams.clock
+        await clock.sleep_until(clock.monotonic() + seconds)
+        self.router.stop("deadline")
+
+    # --- the inbox and the followers ----------------------------------------------------------------------
+
+    async def _take_messages(self, directory: Path) -> None:
+        controller = Controller(
+            journal=self.writer,
+            log=self._log,
+            reader=self._reader,
+            clock=self._seams.clock,
+            listeners=Listeners(
+                owned=lambda key: self.router.moving.get(key),
+                queued_again=lambda work: self.router.give_back(work),
+                adopted=self._adopted,
+                stop_batch=lambda batch: self.router.stop("cancelled") if batch == self._plan.terms.batch else None,
+                cancel_job=self._cancel_job,
+            ),
+        )
+        clock = self._seams.clock
+        while True:
+            for path, message in inbox.waiting(directory):
+                if message is None:
+                    _log.error("the inbox message %s cannot be read and was put aside", path.name)
+                    path.rename(path.with_suffix(".bad"))
+                    continue
+                done = await controller.apply(message, key=inbox.message_key(path.name))
+                _log.info("%s: %s", path.name, done)
+                path.unlink(missing_ok=True)
+            await clock.sleep_until(clock.monotonic() + _INBOX_LOOK_S)
+
+    def _actor(self, work: Work) -> AccountActor | None:
+        name = work.attempt.account
+        return next((actor for actor in self.actors if actor.account.name == name), None)
+
+    def _adopted(self, work: Work) -> None:
+        actor = self._actor(work)
+        if actor is not None:
+            self.router.follow([work])
+            actor.follow_adopted(work)
+
+    def _cancel_job(self, work: Work, operator: str) -> bool:
+        actor = self._actor(work) if work.state.attempts else None
+        return actor is not None and actor.cancel(work, operator)
+
+    async def _share(self) -> None:
+        clock = self._seams.clock
+        while True:
+            await settle_followers(self._plan.terms.batch, self._reader, self._log)
+            await clock.sleep_until(clock.monotonic() + _SHARE_LOOK_S)
+
+
+def _note(reason: str) -> None:
+    _log.error("%s; the night goes on without it", reason)
+
+
+def _raise(reason: str) -> None:
+    raise RuntimeError(reason)
+
+
+def quote_by(prices: PriceBook) -> Quote:
+    """Turn a price book into the router's question; None = unknown = not bought."""
+
+    def quote(account: Account, request: ImageRequest) -> Price | None:
+        return prices.quote(account.provider, request.model, request.resolution, references=bool(request.references))
+
+    return quote
+
+
+def open_elsewhere(reader: Reader, accounts: Sequence[Account]) -> dict[str, int]:
+    """Count open attempts at accounts that are not configured now: nobody could follow them."""
+    known = {account.name for account in accounts}
+    missing: dict[str, int] = {}
+    for attempt in reader.live(None):
+        if attempt.account not in known:
+            missing[attempt.account] = missing.get(attempt.account, 0) + 1
+    return missing
+
+
+__all__ = ["Night", "NightPlan", "Seams", "WorkKey", "open_elsewhere", "quote_by"]

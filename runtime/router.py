@@ -1,0 +1,288 @@
+"""The router: pages the queue in and gives each task to the cheapest allowed lane with room.
+
+It owns a task while it is queued.  Tasks that the same lanes can take stand in one line, so that a full lane
+holds up only its own line (LIVE-3).  What it buys and where is decided by plain functions; the loop only waits
+for room, for work that comes back, and for the next page.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from adapters.base import ImageRequest
+from adapters.prices import Price
+from ledger.commands import Fail
+from ledger.decisions import Count, Exceeded, Guard, Reserve
+from ledger.money import account_money, batch_money, day_money, lane_money, risk_money
+from ledger.reader import QueuedTask, Reader
+from runtime.account import AccountActor
+from runtime.accounts import Account
+from runtime.gateway import Submission
+from runtime.ports import Clock
+from runtime.requests import decode_request
+from runtime.waiting import Bell
+from runtime.work import TaskLog, Work, WorkKey
+
+_WINDOW = 2000  # tasks in memory at most, beside those in flight
+_PAGE = 1000
+_IDLE_LOOK_S = 1.0
+
+StopReason: TypeAlias = Literal[
+    "", "budget", "at_risk", "no_provider", "disk_full", "interrupted", "cancelled", "deadline"
+]
+Quote: TypeAlias = Callable[[Account, ImageRequest], Price | None]
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What the batch may cost and how much of it is bought in this run.
+
+    ``limit`` and ``sample`` choose the same tasks each time: the first N, or N spread evenly over ``tasks``.
+    """
+
+    batch: int
+    tasks: int
+    budget_microusd: int | None
+    max_at_risk_microusd: int
+    limit: int = 0
+    sample: int = 0
+
+    def wants(self, n: int) -> bool:
+        if self.limit and n > self.limit:
+            return False
+        if self.sample and self.sample < self.tasks:
+            return n * self.sample // self.tasks != (n - 1) * self.sample // self.tasks
+        return True
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """A lane that can take a task, at this price."""
+
+    ceiling_microusd: int
+    account: str
+    lane: str
+
+
+class Router:
+    """``moving`` holds every task that is in somebody's hands; the night is over when it is empty."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        actors: Sequence[AccountActor],
+        *,
+        reader: Reader,
+        log: TaskLog,
+        clock: Clock,
+        quote: Quote,
+        disk_room: Callable[[int], bool],
+    ) -> None:
+        """``disk_room`` says whether the disk would still hold so many more images than are in flight."""
+        self.terms = terms
+        self._actors = {actor.account.name: actor for actor in actors}
+        self._reader = reader
+        self._log = log
+        self._clock = clock
+        self._quote = quote
+        self._disk_room = disk_room
+        self._lines: dict[tuple[Choice, ...], deque[Work]] = {}
+        self._full: set[str] = set()  # money accounts that refused an intent, until something moves
+        self._cursor = 0
+        self._exhausted = False
+        self._disk_tight = False
+        self._bell = Bell()
+        self.moving: dict[WorkKey, Work] = {}
+        self.stopped: StopReason = ""
+
+    def __repr__(self) -> str:
+        return f"<Router waiting={self._waiting} moving={len(self.moving)} cursor={self._cursor} {self.stopped}>"
+
+    @property
+    def _waiting(self) -> int:
+        return sum(len(line) for line in self._lines.values())
+
+    # --- messages from the others -------------------------------------------------------------------------
+
+    def follow(self, works: Iterable[Work]) -> None:
+        """Count tasks that somebody else already owns."""
+        for work in works:
+            self.moving[work.key] = work
+
+    def give_back(self, work: Work) -> None:
+        """A task is queued again."""
+        self.moved()
+        if work.key.batch != self.terms.batch or self.stopped or not self.terms.wants(work.n):
+            self.moving.pop(work.key, None)
+        else:
+            self.moving[work.key] = work
+            self._line_up(work)
+        self._bell.ring()
+
+    def settled(self, work: Work) -> None:
+        self.moving.pop(work.key, None)
+        self.moved()
+        self._bell.ring()
+
+    def blocked(self, work: Work, exceeded: Exceeded) -> None:
+        """A guard refused the intent: the task waits until something that is open ends."""
+        guard = exceeded.guard
+        if isinstance(guard, Reserve):
+            self._full.add(guard.account)
+        self._line_up(work, first=True)
+        self._bell.ring()
+
+    def moved(self) -> None:
+        """Something ended or was acknowledged: what was full may have room again."""
+        self._full.clear()
+        self._bell.ring()
+
+    def stop(self, reason: StopReason) -> None:
+        """Buy nothing more; what is in flight is still brought home.  The first reason stays."""
+        if not self.stopped:
+            self.stopped = reason
+        for line in self._lines.values():
+            for work in line:
+                self.moving.pop(work.key, None)
+        self._lines.clear()
+        for actor in self._actors.values():
+            for work in actor.stop_buying():
+                self.moving.pop(work.key, None)
+        self._bell.ring()
+
+    def let_go(self) -> None:
+        """Wait for nothing more: what is open goes on with the next run."""
+        self.moving.clear()
+        self._bell.ring()
+
+    # --- the loop -----------------------------------------------------------------------------------------
+
+    async def run(self) -> StopReason:
+        """Route until every wanted task is settled or buying was stopped and nothing is left in flight."""
+        while True:
+            if not self.stopped:
+                await self._page_in()
+                self._place()
+                self._look_for_dead_end()
+            if not self.moving and (self._exhausted or self.stopped):
+                return self.stopped
+            await self._bell.wait_rung(deadline=self._clock.monotonic() + self._next_look_s())
+
+    async def _page_in(self) -> None:
+        while not self._exhausted and self._waiting < _WINDOW:
+            page = self._reader.queued(self.terms.batch, after=self._cursor, limit=_PAGE)
+            for task in page:
+                self._cursor = task.n
+                if self.terms.wants(task.n) and WorkKey(self.terms.batch, task.n) not in self.moving:
+                    await self._take_in(task)
+            self._exhausted = len(page) < _PAGE or bool(self.terms.limit and self._cursor >= self.terms.limit)
+
+    async def _take_in(self, task: QueuedTask) -> None:
+        if task.request is None:  # erased before it was bought: nobody can know what was wanted
+            return
+        work = Work(self.terms.batch, task.n, task.state, decode_request(task.request), task.salt)
+        if not self._choices(work):
+            await self._log.record(work, Fail(reason="no_provider"))
+            return
+        self.moving[work.key] = work
+        self._line_up(work)
+
+    def look_again(self) -> None:
+        """Tasks were queued anew (a retry): page through the queue once more."""
+        self._cursor = 0
+        self._exhausted = False
+        self._bell.ring()
+
+    def _place(self) -> None:
+        for choices, line in list(self._lines.items()):
+            while line and not self.stopped:
+                placed = self._choose(choices)
+                if placed is None:
+                    break
+                choice, route = placed
+                self._disk_tight = not self._disk_room(len(self.moving) - self._waiting + 1)
+                if self._disk_tight:
+                    return
+                self._offer(line.popleft(), choice, route)
+            if not line:
+                self._lines.pop(choices, None)
+
+    def _choose(self, choices: tuple[Choice, ...]) -> tuple[Choice, str] | None:
+        """Return the cheapest choice with room, and why it was chosen."""
+        if batch_money(self.terms.batch) in self._full or risk_money(self.terms.batch) in self._full:
+            return None
+        for place, choice in enumerate(choices):
+            if account_money(choice.account) in self._full:
+                continue
+            if self._actors[choice.account].room(choice.lane) > 0:
+                return choice, "only" if len(choices) == 1 else ("cheapest" if place == 0 else "spill")
+        return None
+
+    def _offer(self, work: Work, choice: Choice, route: str) -> None:
+        actor = self._actors[choice.account]
+        actor.offer(
+            Submission(
+                work=work,
+                account=actor.account,
+                lane=choice.lane,
+                route=route,
+                ceiling_microusd=choice.ceiling_microusd,
+                guards=self._guards(actor, choice),
+                done=_nobody,
+            )
+        )
+
+    def _guards(self, actor: AccountActor, choice: Choice) -> tuple[Guard, ...]:
+        batch, account = self.terms.batch, actor.account
+        guards: list[Guard] = [
+            Count(lane_money(account.name, choice.lane), actor.most_unacknowledged),
+            Reserve(risk_money(batch), self.terms.max_at_risk_microusd),
+        ]
+        if self.terms.budget_microusd is not None:
+            guards.append(Reserve(batch_money(batch), self.terms.budget_microusd))
+        if account.budget_microusd is not None:
+            guards.append(Reserve(account_money(account.name), account.budget_microusd))
+        if account.budget_day_microusd is not None:
+            guards.append(Reserve(day_money(account.name, self._clock.now_us()), account.budget_day_microusd))
+        return tuple(guards)
+
+    def _choices(self, work: Work) -> tuple[Choice, ...]:
+        """Return the lanes that can take the task, cheapest first (then by name, so that plans are stable)."""
+        choices = []
+        for actor in self._actors.values():
+            codec = actor.account.codec
+            if work.wanted.provider not in ("", actor.account.provider) or codec.problem(work.request) is not None:
+                continue
+            price = self._quote(actor.account, work.request)
+            if price is not None:
+                choices.append(Choice(price.ceiling_microusd, actor.account.name, codec.lane(work.request)))
+        return tuple(sorted(choices, key=lambda choice: (choice.ceiling_microusd, choice.account)))
+
+    def _line_up(self, work: Work, *, first: bool = False) -> None:
+        line = self._lines.setdefault(self._choices(work), deque())
+        if first:
+            line.appendleft(work)
+        else:
+            line.append(work)
+
+    def _look_for_dead_end(self) -> None:
+        """Stop when what waits can never be placed: nothing is in flight that could make room."""
+        if not self._waiting or len(self.moving) > self._waiting:
+            return
+        if self._disk_tight:
+            self.stop("disk_full")
+            return
+        if all(self._actors[choice.account].parked for line in self._lines for choice in line):
+            self.stop("no_provider")
+        elif any(money.startswith("risk/") for money in self._full):
+            self.stop("at_risk")
+        elif self._full:
+            self.stop("budget")
+
+    def _next_look_s(self) -> float:
+        soon = min((actor.seconds_until_room for actor in self._actors.values()), default=_IDLE_LOOK_S)
+        return max(0.01, min(_IDLE_LOOK_S, soon))
+
+
+def _nobody(*_: object) -> None:
+    """Stands in ``Submission.done`` until the account actor puts itself there."""

@@ -1,0 +1,160 @@
+"""A task on its way through the night, and the one way to add to its stream.
+
+A :class:`Work` has one owner at a time: the router while it is queued, its account from the intent until the
+result is ready, the fetcher until it is done.  Ownership travels with the object; whoever is not the owner
+sends the owner a message.  So a :class:`StreamConflict` is a bug and stops the run.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from adapters.base import ImageRequest
+from ledger.commands import Record, TaskCommand
+from ledger.decisions import Append, Conflict, Decision, Exceeded, Guard, NewPayload
+from ledger.events import PayloadRef
+from ledger.folds import LIVE, AttemptState, TaskState, evolve_task
+from ledger.reader import Reader
+from ledger.rules import decide_task
+from ledger.streams import task_stream
+from runtime.ports import Clock
+from runtime.requests import TaskRequest, decode_request
+from runtime.writer import Journal
+
+
+class StreamConflict(AssertionError):
+    """Two owners wrote to one task: a bug, never restarted into."""
+
+
+class WorkKey(msgspec.Struct, frozen=True, order=True):
+    batch: int
+    n: int
+
+
+class Work:
+    """One task with its folded state and its request."""
+
+    __slots__ = (
+        "batch",
+        "cancel_by",
+        "data",
+        "expires",
+        "n",
+        "polling",
+        "polls",
+        "said_cost_microusd",
+        "salt",
+        "state",
+        "url",
+        "wanted",
+    )
+
+    def __init__(self, batch: int, n: int, state: TaskState, wanted: TaskRequest, salt: bytes) -> None:
+        self.batch = batch
+        self.n = n
+        self.state = state
+        self.wanted = wanted
+        self.salt = salt
+        self.polls = 0
+        self.polling = False
+        self.cancel_by = ""  # the operator who wants the job stopped, until the provider was told
+        self.said_cost_microusd: int | None = None  # of a result that came with the reply
+        self.url = ""  # of the result, in memory only
+        self.data = b""  # a result that came with the reply
+        self.expires = float("inf")  # monotonic seconds at which the result is gone, as far as is known
+
+    def __repr__(self) -> str:
+        return f"<Work task-{self.batch}-{self.n} {self.state.phase}>"
+
+    @property
+    def request(self) -> ImageRequest:
+        return self.wanted.request
+
+    @property
+    def key(self) -> WorkKey:
+        return WorkKey(self.batch, self.n)
+
+    @property
+    def attempt(self) -> AttemptState:
+        """The attempt that is followed: the newest live one, else the newest.  None intended yet: do not ask."""
+        for attempt in reversed(self.state.attempts):
+            if attempt.phase in LIVE:
+                return attempt
+        return self.state.attempts[-1]
+
+    def marker(self, ledger_id: str, attempt: int) -> int:
+        """Return a number that the provider may show back: the same for the same attempt, 1 .. 2**31-1."""
+        digest = hashlib.sha256(f"{ledger_id}/{self.batch}/{self.n}/{attempt}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") % 0x7FFFFFFF + 1
+
+    def body_digest(self, body: bytes) -> str:
+        """Digest of a request body, salted so that an erased prompt cannot be guessed back from it (SEC-8)."""
+        return hashlib.sha256(self.salt + body).hexdigest()[:32]
+
+
+def load_work(reader: Reader, batch: int, n: int) -> Work:
+    """Read one task with its request.  An erased request cannot be worked on: ValueError."""
+    state = reader.state(task_stream(batch, n))
+    if state.queued is None:
+        raise ValueError(f"task-{batch}-{n}: never queued")
+    stored = reader.salted(state.queued.request.row)
+    if stored is None:
+        raise ValueError(f"task-{batch}-{n}: its request was erased")
+    salt, text = stored
+    return Work(batch, n, state, decode_request(text), salt)
+
+
+class TaskLog:
+    """Decides a command on a task's state, makes the events durable, then (and only then) evolves the state."""
+
+    def __init__(self, journal: Journal, clock: Clock, *, max_attempts: int = 3) -> None:
+        """``max_attempts`` bounds the failed attempts of a task before it fails."""
+        self._journal = journal
+        self._clock = clock
+        self._max_attempts = max_attempts
+
+    @property
+    def epoch(self) -> int:
+        return self._journal.epoch
+
+    def text(self, text: str) -> tuple[PayloadRef, NewPayload]:
+        """Prepare an erasable text for a command; hand the second part to :meth:`record`."""
+        return self._journal.payload(text)
+
+    async def record(
+        self,
+        work: Work,
+        command: TaskCommand,
+        *,
+        guards: Sequence[Guard] = (),
+        payloads: Sequence[NewPayload] = (),
+        beside: Sequence[Append] = (),
+    ) -> Exceeded | None:
+        """Append what the command adds; None when it is durable (or was already), else the guard that refused.
+
+        Args:
+            beside: appends to other streams that must become durable in the same commit.
+
+        Raises:
+            StreamConflict: somebody else wrote to the stream.
+            CommandRejected: the command is illegal in this state.
+            LedgerError: the ledger is unusable.
+        """
+        if isinstance(command, Record):
+            command = msgspec.structs.replace(command, max_attempts=self._max_attempts)
+        events = decide_task(work.state, command)
+        if not events:
+            return None
+        at_us = self._clock.now_us()
+        own = Append(task_stream(work.batch, work.n), work.state.version, events)
+        outcome = await self._journal.append(
+            Decision(appends=(own, *beside), at_us=at_us, guards=tuple(guards), payloads=tuple(payloads))
+        )
+        if isinstance(outcome, Exceeded):
+            return outcome
+        if isinstance(outcome, Conflict):
+            raise StreamConflict(f"{work!r}: expected version {outcome.expected}, found {outcome.actual}")
+        for event in events:
+            work.state = evolve_task(work.state, event, epoch=self._journal.epoch, at_us=at_us)
+        return None
