@@ -17,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.images import EXTENSIONS, BadImage, Expected, Inspected, inspect
+from runtime.images import BadImage, Expected, Inspected, inspect
+from runtime.names import with_ending
 from runtime.ports import Disk, DiskFailed, NameTaken, Threads
 
 _log = logging.getLogger(__name__)
@@ -86,14 +87,14 @@ class BlobStore:
 
     def link(self, sha256: str, media_type: str, name: Path) -> Path:
         """Give a blob its name for people; returns it relative to the folder.  The same name twice is fine."""
-        target = self.root / name.with_name(f"{name.name}.{EXTENSIONS[media_type]}")
+        target = self.root / with_ending(name, media_type)
         self.disk.make_dir(target.parent)
         self.disk.link(self.path(sha256), target)
         return target.relative_to(self.root)
 
     def supersede(self, name: Path, media_type: str, version: int) -> None:
         """Keep the picture under ``name`` as ``name.v<version>``, before the next version takes the name."""
-        target = self.root / name.with_name(f"{name.name}.{EXTENSIONS[media_type]}")
+        target = self.root / with_ending(name, media_type)
         if self.disk.exists(target):
             self.disk.rename(target, target.with_name(f"{name.name}.v{version}{target.suffix}"))
 

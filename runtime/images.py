@@ -21,7 +21,6 @@ ASPECT_SLACK = 0.05  # providers round sides to multiples of 8 or 16; the widest
 SMALL_SHARE = 0.5  # of the pixels of a square of the asked resolution
 
 MediaType: TypeAlias = Literal["image/png", "image/jpeg", "image/webp"]
-EXTENSIONS: dict[str, str] = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 
 _PILLOW = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 _PNG = b"\x89PNG\r\n\x1a\n"
