@@ -29,7 +29,7 @@ from bydawn.inputs.references import BadReference, parse_references, reference_p
 
 _MAX_ID_CHARS = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_NUMBER = re.compile(r"\d{1,18}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _YES = frozenset({"true", "yes", "1", "on"})
 _NO = frozenset({"false", "no", "0", "off"})
 _FORMATS = {"jpg": "jpg", "jpeg": "jpg", "png": "png"}

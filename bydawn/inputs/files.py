@@ -19,7 +19,6 @@ from bydawn.inputs.checking import Check, Checked, RowSet, bad_rows_error
 from bydawn.inputs.formats import find_format
 from bydawn.inputs.jsons import JsonReader
 from bydawn.inputs.mapping import Columns, compile_mapping
-from bydawn.inputs.newtask import NewTask
 from bydawn.inputs.options import (
     DEFAULT_ASPECT,
     DEFAULT_MODEL,
@@ -30,6 +29,7 @@ from bydawn.inputs.options import (
 from bydawn.inputs.rows import Row
 from bydawn.inputs.source import Source, copy_stream
 from bydawn.inputs.tables import TableReader
+from ledger.imports import NewTask
 from runtime.requests import encode_request, request_key
 
 

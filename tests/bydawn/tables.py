@@ -6,7 +6,7 @@ from pathlib import Path
 from adapters.base import Codec
 from adapters.registry import codec
 from bydawn.inputs import Checked, InputOptions, open_input
-from bydawn.inputs.newtask import NewTask
+from ledger.imports import NewTask
 from runtime.requests import TaskRequest, decode_request
 
 PROVIDERS = ("kie", "replicate", "segmind")

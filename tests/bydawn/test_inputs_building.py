@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adapters.base import ImageRequest
 from bydawn.errors import UserError
 from bydawn.inputs import InputOptions, parse_maps
-from bydawn.inputs.newtask import NewTask
+from ledger.imports import NewTask
 from runtime.requests import TaskRequest, decode_request, encode_request, request_key
 from tests.bydawn.tables import check, csv_text, ids, put, read, requests
 
