@@ -11,7 +11,7 @@ charge* may become :class:`Refused` or :class:`Throttled`.  Everything else that
 """
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -153,12 +153,16 @@ FailedReason = Literal["policy", "provider", "cancelled", "expired", "contract"]
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The job ended without a result.  ``retryable``: another attempt may succeed."""
+    """The job ended without a result.  ``retryable``: another attempt may succeed.
+
+    Charged all the same: ``cost_microusd`` when the provider says how much, ``charged`` when it only says that.
+    """
 
     reason: FailedReason
     detail: str = ""
     retryable: bool = True
-    cost_microusd: int = 0  # charged all the same
+    cost_microusd: int = 0
+    charged: bool = False
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -267,3 +271,15 @@ class Codec(Protocol):
     def build_cancel(self, job: str, ctx: Context) -> HttpCall: ...
 
     def read_cancel(self, reply: HttpReply) -> PollOutcome: ...
+
+
+@runtime_checkable
+class Recall(Protocol):
+    """A slower question that some providers still answer when polls have forgotten the job.
+
+    To be asked once before a job that became ``NotVisible`` counts as paid and lost.
+    """
+
+    def build_recall(self, job: str, ctx: Context) -> HttpCall: ...
+
+    def read_recall(self, reply: HttpReply) -> PollOutcome: ...

@@ -178,6 +178,7 @@ class _Prediction(msgspec.Struct, frozen=True):
     output: msgspec.Raw = msgspec.Raw(b"null")
     error: msgspec.Raw = msgspec.Raw(b"null")
     data_removed: bool = False
+    started_at: msgspec.Raw = msgspec.Raw(b"null")
     metrics: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -382,8 +383,9 @@ def _outcome(prediction: _Prediction) -> PollOutcome:
         case "failed":
             return _failed(decode_or_none(prediction.error, str) or "")
         case "canceled":
-            # Charged: buying again is the user's decision, not ours.
-            return Failed("cancelled", "canceled at Replicate; charged once it had started", retryable=False)
+            # Charged once it ran: buying again is the user's decision, not ours.
+            started = decode_or_none(prediction.started_at, str) is not None
+            return Failed("cancelled", "canceled at Replicate", retryable=False, charged=started)
         case "aborted":
             return Failed("expired", "the deadline passed before it started; not charged")
         case _:
@@ -395,7 +397,8 @@ def _succeeded(prediction: _Prediction) -> PollOutcome:
         return Gone("Replicate removed the output one hour after it was made")
     metrics = decode_or_none(prediction.metrics, dict[str, msgspec.Raw]) or {}
     if "resolution" in metrics and decode_or_none(metrics["resolution"], str) == "fallback":
-        return Failed("contract", "made by the fallback model, which was not asked for", retryable=False)
+        text = "made by the fallback model, which was not asked for"
+        return Failed("contract", text, retryable=False, charged=True)
     url, data = result_of(prediction.output)
     if not url and not data:
         return Gone("succeeded without a usable output")

@@ -16,7 +16,7 @@ What matters here:
 - Status and result are kept for one hour after the submission, then every poll answers 404.  The file itself
   lives seven days and the history still names it.
 - The history filters by whole days of an unnamed time zone: we ask for a day more on both sides, and the
-  reader of a listing compares times itself.
+  reader of a listing compares times itself.  It also knows single requests of any age (``build_recall``).
 - Lanes by aspect ratio are our policy (fair shares between the formats of a batch), not Segmind's protocol;
   all of them share one account's rate.
 - Its answers name URLs on its own hosts.  They are never followed with the key; every URL is built from ids.
@@ -77,6 +77,7 @@ _HISTORY = "/inference-request/request-history"
 _PAGE_SIZE = 100
 _WINDOW = timedelta(days=31)  # the history refuses a wider one
 _FILE_LIFE_S = 7 * 86_400.0
+_ZONES_US = 12 * 3_600_000_000  # a time without a zone may be this much later than it reads as UTC
 _MAX_SEED = 2**31 - 1
 _RANDOM_SEED = -1
 
@@ -298,14 +299,18 @@ class SegmindCodec:
             job = decode_or_none(reply.body, _Job)
             if job is not None and job.status == "FAILED":
                 return _failed(job)
-        text = _text(reply)
-        match reply.status:
-            case 404 if text:
-                return NotVisible()  # in Segmind's own words; another server's 404 page says nothing
-            case 429:
-                return Throttled(_reset_s(reply))
-            case _:
-                return Unreadable(words(f"status {reply.status} {text}"), unauthorized=reply.status in (401, 403))
+        return _no_answer(reply)
+
+    def build_recall(self, job: str, ctx: Context) -> HttpCall:
+        """Ask the history for one request, of any age: its file outlives the record that polls read."""
+        if not job:
+            raise ValueError("a recall needs a request id")
+        return HttpCall("GET", _history_url(ctx) + "/" + quote(job, safe=""), _headers(ctx))
+
+    def read_recall(self, reply: HttpReply) -> PollOutcome:
+        if 200 <= reply.status < 300:
+            return _row_outcome(decode(reply.body, _Row, "history"))
+        return _no_answer(reply)
 
     def build_check(self, ctx: Context) -> HttpCall:
         return HttpCall("GET", _url(ctx, "/v1/get-user-credits"), _headers(ctx))
@@ -346,8 +351,7 @@ class SegmindCodec:
             "sort_by": "model_created",
             "sort_order": "desc",
         }
-        host = ctx.base_url or _HISTORY_HOST
-        return HttpCall("GET", host.rstrip("/") + _HISTORY + "?" + urlencode(query), _headers(ctx))
+        return HttpCall("GET", _history_url(ctx) + "?" + urlencode(query), _headers(ctx))
 
     def read_list(self, reply: HttpReply) -> JobPage:
         if not 200 <= reply.status < 300:
@@ -401,6 +405,10 @@ def _url(ctx: Context, path: str) -> str:
     return (ctx.base_url or CAPABILITIES.base_url).rstrip("/") + path
 
 
+def _history_url(ctx: Context) -> str:
+    return (ctx.base_url or _HISTORY_HOST).rstrip("/") + _HISTORY
+
+
 def _headers(ctx: Context) -> dict[str, str]:
     return {"x-api-key": ctx.key.reveal(), "Accept": "application/json"}
 
@@ -419,6 +427,17 @@ def _not_acceptable(text: str) -> Refused:
     if _MONEY.search(text):
         return Refused("no_credit", text)
     return Refused("policy" if _POLICY.search(text) else "invalid", text)
+
+
+def _no_answer(reply: HttpReply) -> PollOutcome:
+    text = _text(reply)
+    match reply.status:
+        case 404 if text:
+            return NotVisible()  # in Segmind's own words; another server's 404 page says nothing
+        case 429:
+            return Throttled(_reset_s(reply))
+        case _:
+            return Unreadable(words(f"status {reply.status} {text}"), unauthorized=reply.status in (401, 403))
 
 
 def _reset_s(reply: HttpReply) -> float | None:
@@ -465,9 +484,11 @@ def _failure(text: str, cost_microusd: int) -> Failed:
 def _listed(row: _Row) -> ListedJob:
     if not is_job_id(row.request_id):
         raise MalformedReply("history: a row without a usable id")
+    # Too early a time would rule a job out, and what is ruled out is bought again: when in doubt, the latest one.
+    zone_us = _ZONES_US if row.created_at.tzinfo is None else 0
     return ListedJob(
         row.request_id,
-        to_us(row.created_at),
+        to_us(row.created_at) + zone_us,
         _shown_fingerprint(row),
         _row_outcome(row),
         microusd(row.credits_deduction),

@@ -263,7 +263,14 @@ def test_the_version_is_kept_unless_it_is_hidden() -> None:
 def test_an_image_of_the_fallback_model_breaks_the_contract() -> None:
     outcome = REPLICATE.read_poll(reply(200, prediction(metrics={"resolution": "fallback"})))
     assert isinstance(outcome, Failed)
-    assert (outcome.reason, outcome.retryable) == ("contract", False)
+    assert (outcome.reason, outcome.retryable, outcome.charged) == ("contract", False, True)
+
+
+@pytest.mark.parametrize(("started_at", "charged"), [("2026-11-22T01:00:00Z", True), (None, False)])
+def test_a_canceled_prediction_is_charged_once_it_ran(started_at: object, charged: bool) -> None:
+    outcome = REPLICATE.read_poll(reply(200, {**ROWS["canceled"].body, "started_at": started_at}))
+    assert isinstance(outcome, Failed)
+    assert (outcome.reason, outcome.retryable, outcome.charged) == ("cancelled", False, charged)
 
 
 @pytest.mark.parametrize(

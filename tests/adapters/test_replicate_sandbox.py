@@ -156,7 +156,7 @@ def test_a_cancel_while_running_is_charged_and_stays(world: EmulatorSettings, em
     cancel = REPLICATE.build_cancel(job, CTX)
     outcome = REPLICATE.read_cancel(ask(emulator, cancel, START_US + S))
     assert isinstance(outcome, Failed)
-    assert outcome.reason == "cancelled"
+    assert (outcome.reason, outcome.charged) == ("cancelled", True)
     assert poll(emulator, job, START_US + 60 * S) == outcome
     assert REPLICATE.read_cancel(ask(emulator, cancel, START_US + 60 * S)) == outcome
     assert _charged(world, job) == 67_000

@@ -19,6 +19,7 @@ from adapters.base import (
     MalformedReply,
     NotVisible,
     Pending,
+    Recall,
     Refused,
     Secret,
     Standing,
@@ -320,6 +321,22 @@ def test_credits_that_cannot_be_read_are_malformed() -> None:
         SEGMIND.read_check(reply(200, {"credits": "many"}))
 
 
+def test_a_recall_asks_the_history_for_one_request() -> None:
+    assert isinstance(SEGMIND, Recall)
+    call = SEGMIND.build_recall("../x", CTX)
+    assert call.url == "https://api.spotprod.segmind.com/inference-request/request-history/..%2Fx"
+    with pytest.raises(ValueError, match="request id"):
+        SEGMIND.build_recall("", CTX)
+    done = row(model_status="COMPLETED", generation_url="https://images.segmind.com/a.jpeg", credits_deduction=0.084)
+    outcome = SEGMIND.read_recall(reply(200, done))
+    assert isinstance(outcome, Finished)
+    assert (outcome.url, outcome.cost_microusd) == ("https://images.segmind.com/a.jpeg", 84_000)
+    assert SEGMIND.read_recall(reply(404, {"error": "Request not found"})) == NotVisible()
+    assert SEGMIND.read_recall(reply(404, b"<html>")) == Unreadable("status 404")
+    with pytest.raises(MalformedReply):
+        SEGMIND.read_recall(reply(200, {"request_id": JOB}))
+
+
 # --- the history --------------------------------------------------------------------------------------------
 
 
@@ -379,11 +396,11 @@ def test_a_listed_job_has_the_fingerprint_of_its_attempt() -> None:
     assert (listed.jobs[0].created_us, listed.next_cursor) == (1_795_309_200_120_000, None)
 
 
-def test_an_echo_may_be_text_and_a_time_without_a_zone_is_utc() -> None:
+def test_an_echo_may_be_text_and_a_time_without_a_zone_is_the_latest_it_can_be() -> None:
     text = msgspec.json.encode(body_of(REQUEST)).decode()
     listed = SEGMIND.read_list(page(row(request_body=text, created_at="2026-11-22 01:00:00")))
     assert listed.jobs[0].fingerprint == SEGMIND.fingerprint(REQUEST, CTX)
-    assert listed.jobs[0].created_us == 1_795_309_200_000_000
+    assert listed.jobs[0].created_us == 1_795_309_200_000_000 + DAY_US // 2
 
 
 def test_attempts_are_told_apart_by_their_marker_unless_the_user_chose_the_seed() -> None:
@@ -501,7 +518,7 @@ def test_garbage_gives_an_outcome_or_is_called_malformed(status: int, headers: d
     outcome = SEGMIND.read_submit(garbage)
     if isinstance(outcome, Refused | Throttled):
         assert status in (400, 401, 403, 404, 405, 406, 410, 429)
-    for reader in (SEGMIND.read_poll, SEGMIND.read_check, SEGMIND.read_list):
+    for reader in (SEGMIND.read_poll, SEGMIND.read_recall, SEGMIND.read_check, SEGMIND.read_list):
         try:
             read_back: object = reader(garbage)
         except MalformedReply:

@@ -23,7 +23,7 @@ from adapters.base import (
     Throttled,
     Unclear,
 )
-from adapters.sandbox.base import Job, Reply
+from adapters.sandbox.base import Call, Job, Reply
 from adapters.sandbox.picture import read_digest, request_digest
 from adapters.sandbox.segmind import SegmindEmulator
 from adapters.sandbox.wirefmt import EmulatorSettings
@@ -283,6 +283,21 @@ def test_a_request_is_shown_to_its_owner_only(emulator: SegmindEmulator) -> None
         assert get(emulator, path).status == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "costs"),
+    [
+        ("POST", "/v2/nano-banana-2", True),
+        ("POST", "/v1/nano-banana", True),
+        ("GET", "/v2/nano-banana-2", False),
+        ("GET", "/v2/requests/x", False),
+        ("POST", "/v2/requests/x", False),
+        ("POST", "/upload-asset", False),
+    ],
+)
+def test_one_call_costs_money(emulator: SegmindEmulator, method: str, path: str, costs: bool) -> None:
+    assert emulator.is_submit(Call(method, path, {}, {}, b"", ORIGIN)) == costs
+
+
 # --- v1 and uploads -----------------------------------------------------------------------------------------
 
 
@@ -397,6 +412,15 @@ def test_the_history_knows_what_a_poll_has_forgotten(world: EmulatorSettings) ->
         "FAILED",
         msgspec.json.decode(SEGMIND.build_submit(REQUEST, CTX).body),
     )
+
+
+def test_a_recall_finds_the_file_that_polls_have_forgotten(emulator: SegmindEmulator) -> None:
+    job, now_us = buy(emulator), START_US + 8 * HOUR
+    assert poll(emulator, job, now_us) == NotVisible()
+    outcome = SEGMIND.read_recall(ask(emulator, SEGMIND.build_recall(job, CTX), now_us))
+    assert isinstance(outcome, Finished)
+    assert outcome.url == f"{ORIGIN}/files/segmind/{job}.jpg"
+    assert SEGMIND.read_recall(ask(emulator, SEGMIND.build_recall("unknown", CTX), now_us)) == NotVisible()
 
 
 def test_the_history_may_be_late(world: EmulatorSettings) -> None:

@@ -1,0 +1,17 @@
+"""What a capability record rules out by itself; the codecs' tests have the rest."""
+
+import msgspec
+import pytest
+
+from adapters.base import ImageRequest
+from adapters.fitting import misfit
+from adapters.replicate import CAPABILITIES
+
+
+@pytest.mark.parametrize(("length", "fits"), [(10, True), (11, False)])
+def test_a_documented_prompt_limit_is_kept(length: int, fits: bool) -> None:
+    models = CAPABILITIES.models
+    short = tuple(msgspec.structs.replace(model, max_prompt_chars=10) for model in models.value)
+    record = msgspec.structs.replace(CAPABILITIES, models=msgspec.structs.replace(models, value=short))
+    found = misfit(record, ImageRequest("ü" * length))
+    assert found == (None if fits else "the prompt has 11 characters, Replicate takes 10 for nano-banana-2")
