@@ -4,7 +4,6 @@ Whoever appends has decided already; nothing is judged here but fencing.  What t
 compared inside the transaction: if anybody else has appended since, this process is too late and must stop (LED-6).
 """
 
-from ledger.decisions import NewPayload
 from ledger.encoding import EVENT_TYPES, chain_next, encode_event
 from ledger.engine import Store
 from ledger.errors import Fenced
@@ -54,9 +53,9 @@ class Appender:
         self._rows.append((seq, stream, version, epoch, at_us, tag, key, data.decode()))
         return seq
 
-    def add_payload(self, payload: NewPayload, request_key: bytes | None = None) -> None:
+    def add_payload(self, row: int, salt: bytes, text: str, request_key: bytes | None) -> None:
         """Take an erasable text into the next transaction."""
-        self._payloads.append((payload.row, payload.salt, payload.text, request_key))
+        self._payloads.append((row, salt, text, request_key))
 
     def flush(self) -> None:
         """Write everything gathered, with its views, as one durable transaction.

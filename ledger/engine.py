@@ -221,7 +221,7 @@ def open_writer(path: Path) -> Store:
         if _check_format(store):
             store.run(f"PRAGMA application_id = {APPLICATION_ID}")
             store.run(f"PRAGMA user_version = {FORMAT}")
-        store.run("PRAGMA secure_delete = ON")
+        store.run("PRAGMA main.secure_delete = ON")
         store.run("PRAGMA cache_size = -16000")
         store.run("PRAGMA wal_autocheckpoint = 4000")
         store.run("PRAGMA synchronous = FULL")

@@ -43,6 +43,7 @@ from ledger.events import (
     TaskQueued,
 )
 from ledger.folds import AccountState, BatchState, TaskState
+from ledger.imports import PAGE, Imported, import_staged
 from ledger.lock import RunLock
 from ledger.money import Move
 from ledger.projection import task_moves
@@ -58,7 +59,8 @@ from ledger.replay import (
     load_state,
 )
 from ledger.schema import VIEWS
-from ledger.streams import account_stream, batch_stream, runtime_stream, stream_label, stream_parts
+from ledger.staging import NewTask, Staged, StagedRow, Staging
+from ledger.streams import account_stream, batch_stream, runtime_stream, stream_label, stream_parts, task_stream
 from ledger.views import stored_projection
 
 _CACHED_TASKS = 50_000
@@ -92,6 +94,7 @@ class Ledger:
         self._settled: list[int] = []
         self._keys: dict[bytes, int] = {}  # of decisions that are not in the file yet
         self.ledger_id = self._born()
+        self._staging = Staging(store)
         self._projection = stored_projection(store)
         self._appender = Appender(store, chain_start(self.ledger_id), self._projection)
         last = store.row("SELECT coalesce(max(seq), 0) FROM events")
@@ -163,10 +166,23 @@ class Ledger:
         status = self.path.stat()
         return status.st_dev, status.st_ino
 
-    def start_epoch(self, *, machine: str, pid: int, app_version: str, operator: str, command: str, at_us: int) -> int:
-        """Make this process the writer of a new epoch, durably, and return its number."""
+    def start_epoch(
+        self,
+        *,
+        machine: str,
+        pid: int,
+        app_version: str,
+        operator: str,
+        command: str,
+        at_us: int,
+        identity: tuple[int, int] | None = None,
+    ) -> int:
+        """Make this process the writer of a new epoch, durably, and return its number.
+
+        ``identity`` replaces the file's own (device, inode) where two files must count as one: in simulation.
+        """
         self._usable()
-        device, inode = self.identity()
+        device, inode = identity or self.identity()
         started = EpochStarted(
             ledger_id=self.ledger_id,
             machine=machine,
@@ -244,7 +260,7 @@ class Ledger:
             if value > cap:
                 return Exceeded(guard, value)
         for payload in decision.payloads:
-            self._appender.add_payload(payload)
+            self._appender.add_payload(payload.row, payload.salt, payload.text, None)
         self._projection.move(Move(account, *total) for account, total in moved.items())
         return Committed(self._accept(steps, at_us, key))
 
@@ -308,6 +324,100 @@ class Ledger:
             found = self.store.row("SELECT seq FROM events WHERE key = ?", (key,))
             return 0 if found is None else int(found[0])
         return known
+
+    # --- importing ----------------------------------------------------------------------------------------
+
+    def stage(self, batch: int | None, tasks: Iterable[NewTask], *, input_digest: str = "") -> Staged:
+        """Take the rows of an input in, durably nowhere, and compare them with the tasks of ``batch``.
+
+        Args:
+            batch: None for a batch that does not exist yet.
+            input_digest: of the input; what a killed import of *another* input left behind does not count as known.
+        """
+        self._usable()
+        self._staging.fill(tasks)
+        return self._staging.compare(batch, beyond=self._beyond(batch, input_digest))
+
+    def _beyond(self, batch: int | None, input_digest: str) -> int:
+        half = None if batch is None else self.batch(batch).open_import
+        return half.first - 1 if half is not None and input_digest and half.input_digest != input_digest else -1
+
+    def missing(self, batch: int, *, limit: int = 1000) -> list[int]:
+        """Tasks of the batch that the staged input does not ask for any more."""
+        return self._staging.missing(batch, limit=limit)
+
+    def import_staged(
+        self,
+        batch: int,
+        *,
+        source: str,
+        input_digest: str,
+        at_us: int,
+        share: bool,
+        mapping: dict[str, str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        page: int = PAGE,
+    ) -> Imported:
+        """Make what is staged part of ``batch`` and seal it; goes on with a killed import of the same input.
+
+        Raises:
+            LedgerError: a given id repeats; nothing was written.
+        """
+        self._usable()
+        imported = import_staged(
+            self,
+            self._staging,
+            batch,
+            source=source,
+            input_digest=input_digest,
+            at_us=at_us,
+            share=share,
+            mapping=mapping,
+            progress=progress,
+            page=page,
+        )
+        self._staging.clear()
+        return imported
+
+    def highest_task(self, batch: int) -> int:
+        """The highest task number that the batch ever used: numbers are not used twice."""
+        first, last = task_stream(batch, 0), task_stream(batch + 1, 0) - 1
+        found = self.store.row("SELECT max(stream) FROM tasks WHERE stream BETWEEN ? AND ?", (first, last))
+        newest = 0 if found is None or found[0] is None else stream_parts(found[0]).n
+        return max(newest, *(entry.last for entry in self.batch(batch).imports), 0)
+
+    def queue_page(self, batch: int, number: int, rows: list[StagedRow], *, at_us: int) -> None:
+        """Append one page of an import.  The same events as by :meth:`commit`, without what only a decision needs:
+        no guards, no key, no state to compare with, since the numbers are new."""
+        self._usable()
+        epoch, base = self._epoch, task_stream(batch, 0)
+        add, add_payload, note = self._appender.add, self._appender.add_payload, self._projection.imported
+        with self._fatal():
+            salts = self._entropy(16 * len(rows))
+            payload = self._next_payload
+            self._next_payload += len(rows)
+            at = 0
+            for n, task_id, request, key, model, aspect, resolution, references, variant, line, group, owner in rows:
+                salt = salts[at : at + 16]
+                at += 16
+                event = TaskQueued(
+                    task_id,
+                    PayloadRef(payload, payload_digest(salt, request)),
+                    model,
+                    aspect,
+                    resolution,
+                    line,
+                    number,
+                    variant,
+                    references,
+                    owner,
+                    group,
+                )
+                seq = add(base + n, 1, epoch, at_us, event, None)
+                add_payload(payload, salt, request, key)
+                note(seq, base + n, at_us, event)
+                payload += 1
+            self._flush()
 
     # --- states -------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ _PAID = frozenset({"done", "failed", "surplus", "lost"})
 class Rows(msgspec.Struct):
     """Row operations of one commit, as tuples in the order of the columns of ``ledger.schema``."""
 
+    imported: list[tuple[object, ...]]  # (stream, owner, at_us, queued, id)
     new_tasks: list[tuple[object, ...]]
     tasks: list[tuple[object, ...]]  # all but (queued, id), then the stream
     attempts: list[tuple[object, ...]]
@@ -82,6 +83,7 @@ class Projection:
         self._epochs: dict[int, int] = {}
         self._ended: dict[int, int] = {}
         self._dropped: list[tuple[int, int]] = []
+        self._imported: list[tuple[object, ...]] = []
 
     def balance(self, account: str) -> Balance:
         """What a money account holds now."""
@@ -120,9 +122,10 @@ class Projection:
             for key in _count_keys(batch, after):
                 self._count(key, 1)
 
-    def queued_tasks(self, batch: int, number: int) -> None:
-        """Count ``number`` newly queued tasks whose rows the import writes itself."""
-        self._count((batch, "queued", ""), number)
+    def imported(self, seq: int, stream: int, at_us: int, event: TaskQueued) -> None:
+        """Note a task's first event.  The same row as by :meth:`task`, which a rebuild uses, at half the cost."""
+        self._imported.append((stream, event.owner, at_us, seq, event.id))
+        self._count((stream >> 36 & 0xFFFFFF, "queued", ""), 1)
 
     def batch(self, batch: int, event: BatchEvent, after: BatchState) -> None:
         """Note an event of a batch."""
@@ -171,6 +174,7 @@ class Projection:
             else:
                 ended.append((stream, number))
         rows = Rows(
+            imported=self._imported,
             new_tasks=new_tasks,
             tasks=tasks,
             attempts=attempts,

@@ -7,6 +7,11 @@ from ledger.projection import Projection, Rows
 _STATEMENTS: tuple[tuple[str, str], ...] = (
     # Drops come first: a commit that drops an import may also open the next one.
     ("dropped", "DELETE FROM {s}tasks WHERE stream BETWEEN ? AND ?"),
+    # What every imported task has in common is not bound a million times.
+    (
+        "imported",
+        "INSERT INTO {s}tasks VALUES (?, 1, 'queued', '', '', 0, 0, 1, ?, ?, '', '', ?, NULL, ?)",
+    ),
     ("new_tasks", "INSERT INTO {s}tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
     (
         "tasks",
