@@ -1,0 +1,217 @@
+"""``bydawn show``: the whole dossier of one task.
+
+Everything on record but two things: addresses of results, which are as good as the image, and keys, which are not on
+record at all.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from bydawn.cli.formats import clip, clock_time, count, dollars, local, moment, plain, size
+from bydawn.cli.options import json_option, ledger_options
+from bydawn.cli.output import faint, json_line, line, pairs, state_paint, strong, table
+from bydawn.cli.telling import tell
+from bydawn.selection import find_task, open_batch, target
+from ledger.events import PayloadRef
+from ledger.folds import AttemptState, TaskState
+from ledger.streams import task_stream
+
+if TYPE_CHECKING:
+    from ledger.events import Recorded
+    from ledger.reader import BatchRow, Reader, TaskRow
+    from runtime.requests import TaskRequest
+
+
+class Dossier(msgspec.Struct, frozen=True):
+    """All that is known of a task; ``wanted`` is None when the text was erased."""
+
+    batch: "BatchRow"
+    row: "TaskRow"
+    state: TaskState
+    wanted: "TaskRequest | None"
+    events: list["Recorded"]
+
+
+@click.command()
+@click.argument("task", metavar="[BATCH/]TASK")
+@json_option
+@ledger_options
+def show(task: str, as_json: bool, ledger: Path | None, sandbox: bool) -> None:
+    """Everything on record about one task."""
+    wanted = target(task)
+    with open_batch(ledger, wanted.batch, sandbox=sandbox) as (reader, batch):
+        dossier = gather(reader, batch, find_task(reader, batch, wanted.task))
+
+        def text_of(ref: PayloadRef) -> str | None:
+            return reader.payload(ref.row)
+
+        if as_json:
+            json_line("task", **as_data(dossier))
+            for recorded in dossier.events:
+                json_line("event", **event_data(recorded))
+        else:
+            show_head(dossier)
+            show_attempts(dossier.state.attempts)
+            show_money(dossier.state)
+            line()
+            line(strong("events") + faint(f"  (times in {local(dossier.row.at_us):%Z})"))
+            show_events(dossier.events, [tell(recorded.event, text_of) for recorded in dossier.events])
+
+
+def gather(reader: "Reader", batch: "BatchRow", row: "TaskRow") -> Dossier:
+    from runtime.requests import decode_request
+
+    stream = task_stream(batch.batch, row.n)
+    state = reader.state(stream)
+    text = reader.payload(state.queued.request.row) if state.queued is not None else None
+    wanted = decode_request(text) if text is not None else None
+    events: list[Recorded] = []
+    while page := reader.events(stream=stream, after=len(events)):
+        events += page
+    return Dossier(batch, row, state, wanted, events)
+
+
+# --- for scripts ------------------------------------------------------------------------------------------
+
+
+def as_data(dossier: Dossier) -> dict[str, object]:
+    row, state, wanted = dossier.row, dossier.state, dossier.wanted
+    return {
+        "batch": dossier.batch.name,
+        "id": row.id,
+        "number": row.n,
+        "state": row.phase,
+        "reason": row.reason,
+        "line": row.line,
+        "shared_with": row.owner,
+        "cost_microusd": row.cost_microusd,
+        "request": msgspec.to_builtins(wanted.request) if wanted else None,
+        "columns": wanted.columns if wanted else None,
+        "attempts": [
+            {name: value for name, value in msgspec.to_builtins(attempt).items() if name != "url"}
+            for attempt in state.attempts
+        ],
+        "results": [
+            {name: value for name, value in msgspec.to_builtins(result).items() if name != "note"}
+            for result in state.results
+        ],
+    }
+
+
+def event_data(recorded: "Recorded") -> dict[str, object]:
+    """The event with its fields as they are on record; texts by reference stay references, so they are left out."""
+    fields = {
+        name: msgspec.to_builtins(value)
+        for name in recorded.event.__struct_fields__
+        if not isinstance(value := getattr(recorded.event, name), PayloadRef)
+    }
+    return {
+        "seq": recorded.seq,
+        "version": recorded.version,
+        "epoch": recorded.epoch,
+        "at_us": recorded.at_us,
+        "event": recorded.event.TYPE,
+        "fields": fields,
+    }
+
+
+# --- for people -------------------------------------------------------------------------------------------
+
+
+def show_head(dossier: Dossier) -> None:
+    row, wanted = dossier.row, dossier.wanted
+    paint = state_paint().get(row.phase, str)
+    why = f"  {row.reason}" if row.reason else ""
+    line(f"{strong(plain(f'{dossier.batch.name}/{row.id}'))}  {paint(row.phase)}{why}")
+    result = dossier.state.current
+    entries = [("prompt", "[erased]")]
+    if wanted is not None:
+        request = wanted.request
+        options = [request.model, request.aspect, request.resolution]
+        options += [f"seed {request.seed}"] if request.seed is not None else []
+        options += [f"version {request.model_version}"] if request.model_version else []
+        entries = [
+            ("prompt", clip(plain(request.prompt), 400)),
+            ("wanted", " · ".join(options)),
+            ("references", ", ".join(plain(url.partition("?")[0]) for url in request.references)),
+            ("columns", ", ".join(plain(f"{name}={text}") for name, text in list(wanted.columns.items())[:12])),
+        ]
+    entries += [
+        ("input", f"row {row.line}" + (f", variant {row.variant}" if row.variant > 1 else "")),
+        ("shares", f"the purchase of task #{row.owner}" if row.owner else ""),
+        ("changed", moment(row.at_us)),
+    ]
+    if result is not None:
+        entries.append(("image", f"{result.media_type} {result.width}×{result.height}, {size(result.size)}"))
+        entries.append(("file", f"blobs/{result.sha256[:2]}/{result.sha256}"))
+        entries.append(("flags", ", ".join(result.flags)))
+        entries.append(("review", result.verdict))
+    pairs(entries)
+
+
+def show_attempts(attempts: tuple[AttemptState, ...]) -> None:
+    if not attempts:
+        return
+    line()
+    line(strong("attempts"))
+    table(
+        ("#", "state", "account", "lane", "route", "ceiling", "cost", "job", "why"),
+        [
+            (
+                attempt.number,
+                attempt.phase,
+                attempt.account,
+                attempt.lane,
+                attempt.route or "-",
+                dollars(attempt.ceiling_microusd),
+                "-" if attempt.cost_microusd is None else dollars(attempt.cost_microusd),
+                clip(attempt.job or "-", 40),
+                _why(attempt),
+            )
+            for attempt in attempts
+        ],
+        right=("#", "ceiling", "cost"),
+        paint=state_paint(),
+    )
+
+
+def _why(attempt: AttemptState) -> str:
+    parts = [
+        attempt.reason,
+        f"adopted by {attempt.adopted_by}" if attempt.adopted_by else "",
+        f"decided: {attempt.decided.replace('_', ' ')}" if attempt.decided else "",
+    ]
+    return ", ".join(part for part in parts if part) or "-"
+
+
+def show_money(state: TaskState) -> None:
+    """What the task has cost and still holds, by the same books that the ledger keeps."""
+    from ledger.money import batch_money, duplicates_money, holdings, risk_money
+
+    held = {move.account: move for move in holdings(state, batch=0, epoch=0)}
+    book, risk, twice = (held.get(name(0)) for name in (batch_money, risk_money, duplicates_money))
+    if book is None:
+        return
+    line()
+    line(strong("money"))
+    pairs(
+        [
+            ("spent", dollars(book.captured)),
+            ("reserved", dollars(book.reserved) if book.reserved else ""),
+            ("at risk", dollars(risk.reserved) if risk and risk.reserved else ""),
+            ("beside a doubtful attempt", dollars(twice.captured + twice.reserved) if twice else ""),
+        ]
+    )
+
+
+def show_events(events: list["Recorded"], told: list[str]) -> None:
+    day = ""
+    for recorded, text in zip(events, told, strict=True):
+        today = f"{local(recorded.at_us):%Y-%m-%d}"
+        if today != day:
+            line(f"  {faint(today)}")
+            day = today
+        line(f"  {clock_time(recorded.at_us)}  {faint(f'{count(recorded.seq):>11}')}  {plain(text)}")

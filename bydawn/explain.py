@@ -1,0 +1,234 @@
+"""What each error code means, why it happens and what to do.
+
+The codes are stable: a script may compare them and a search finds them.  ``bydawn explain CODE`` prints an entry, and
+``docs/reference/errors.md`` lists them all; a test holds the three together.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Explanation(NamedTuple):
+    """``exit_code`` is what a command that ends with this trouble returns."""
+
+    what: str
+    why: str
+    fix: str
+    exit_code: int = 2
+
+
+_INPUT: dict[str, Explanation] = {
+    "BD-010": Explanation(
+        "The input cannot be opened.",
+        "The file does not exist, is a directory, or may not be read by you.",
+        "Check the path; `-` reads standard input.",
+    ),
+    "BD-011": Explanation(
+        "The format of the input is not known.",
+        "bydawn tells the format by the file's ending and its first bytes: CSV, TSV (also .gz), JSONL, JSON.",
+        "Save the table as CSV or JSONL, or give the file its usual ending.",
+    ),
+    "BD-012": Explanation(
+        "The bytes of the input are not what they should be.",
+        "Text in another encoding than UTF-8, a damaged .gz, or a file that was cut off.",
+        "Name the encoding with --encoding, or export the table again.",
+    ),
+    "BD-013": Explanation(
+        "The table has no usable header.",
+        "It is empty, or two columns have the same name, so that a name would not say which one is meant.",
+        "Give every column a name of its own in the first line.",
+    ),
+    "BD-014": Explanation(
+        "A --map names a field or a column that does not exist.",
+        "The left side must be a field (prompt, id, aspect_ratio, ...), the right side a column or a template.",
+        "Compare with the columns that the message lists; case counts.",
+    ),
+    "BD-015": Explanation(
+        "No column gives the prompt.",
+        "There is no column named `prompt`, and bydawn does not guess with your money.",
+        "--map prompt=COLUMN, or a template: --map prompt='Studio photo of {Title}'.",
+    ),
+    "BD-016": Explanation(
+        "Rows of the input are not usable; nothing was sent.",
+        "Each bad row is listed with its column and reason, here and in rejected.csv.",
+        "Correct those rows, or go on without them: --skip-invalid.",
+    ),
+    "BD-017": Explanation(
+        "The input changed while it was being read.",
+        "The file is read twice, to check it all before anything is recorded, and the two did not agree.",
+        "Wait until whatever writes the file is done, then run the same command again.",
+    ),
+    "BD-018": Explanation(
+        "No chosen provider takes what the options ask for.",
+        "The model, aspect or resolution is not offered by any of them, whatever the row says.",
+        "Choose another value or more providers; `bydawn providers` shows what each takes.",
+    ),
+    "BD-020": Explanation(
+        "An option has a value that cannot be read.",
+        "Money is written like 250 or 0.75, durations like 90s, 20m or 8h, times like 07:00.",
+        "Correct the value; the command's --help shows the form.",
+    ),
+}
+
+_SETTINGS: dict[str, Explanation] = {
+    "BD-030": Explanation(
+        "A settings file cannot be read, or holds a key that bydawn does not know.",
+        "Unknown keys are refused, so that a misspelt limit is not silently no limit.",
+        "Correct the line that the message names.",
+    ),
+    "BD-031": Explanation(
+        "There is no ledger here, and off a terminal a new one is made only when asked for.",
+        "A script started in the wrong folder would begin the batch again from nothing, and pay again.",
+        "--new-ledger the first time, or --ledger FILE, or keep a bydawn.toml in the folder.",
+    ),
+    "BD-040": Explanation(
+        "A provider or account of this name is not known.",
+        "It is neither a provider nor an account of your settings.",
+        "`bydawn providers` lists both.",
+    ),
+    "BD-041": Explanation(
+        "Keys of chosen accounts are missing.",
+        "Neither the environment variable, nor its _FILE form, nor the settings give one.",
+        "Set the variable that the message names, or leave that provider out with --provider.  To practise: --sandbox.",
+        4,
+    ),
+    "BD-042": Explanation(
+        "A base URL is not usable.",
+        "BYDAWN_<PROVIDER>_BASE_URL must be https, or plain http to this machine.",
+        "Correct the variable, or unset it to reach the provider itself.",
+    ),
+    "BD-043": Explanation(
+        "A key cannot be read, or cannot be sent in a header.",
+        "The key file is missing or not readable, or the key holds spaces, line ends or other signs no key has.",
+        "Copy the key again; a trailing line end in a key file is fine.",
+        4,
+    ),
+    "BD-050": Explanation(
+        "A price is not known, and what has no price is not bought.",
+        "A price belongs to one provider, model and resolution, and is never lent to another.",
+        "Set it in the [prices] of bydawn.toml, or choose another provider, model or resolution.",
+    ),
+}
+
+_COMMANDS: dict[str, Explanation] = {
+    "BD-100": Explanation(
+        "The command line cannot be understood.",
+        "An option or a command that does not exist, or an argument too many or too few.",
+        "bydawn --help, or the command's own --help.",
+    ),
+    "BD-101": Explanation(
+        "There is no batch of this name.",
+        "A batch is known by its name: --name, else the input's file name without its ending.",
+        "`bydawn log` lists the batches of this ledger; --ledger FILE looks into another.",
+        10,
+    ),
+    "BD-102": Explanation(
+        "The batch has no such task.",
+        "A task's id is the row's id, with aspect, resolution, model or variant where several were asked for.",
+        "`bydawn tasks BATCH` lists the ids; `#17` is the seventeenth task of the import.",
+        10,
+    ),
+    "BD-103": Explanation(
+        "No batch has been started yet.",
+        "The ledger is there and empty.",
+        "bydawn run INPUT",
+        10,
+    ),
+    "BD-104": Explanation(
+        "The output file cannot be written.",
+        "Its folder does not exist, may not be written, or the disk is full.",
+        "Choose another place with -o, or leave -o out and redirect standard output.",
+        7,
+    ),
+    "BD-105": Explanation(
+        "A key was rejected by its provider.",
+        "The provider answered the cheap authenticated call with a refusal: the key is wrong, revoked or not enabled.",
+        "Copy the key from the provider's console again, then `bydawn providers check`.",
+        4,
+    ),
+    "BD-106": Explanation(
+        "The sandbox cannot listen on this port.",
+        "Another program has it, perhaps another sandbox.",
+        "Leave --port out (a free one is taken and printed), or end the other program.",
+    ),
+    "BD-107": Explanation(
+        "There is no error code of this name.",
+        "Codes look like BD-101.",
+        "`bydawn explain` without a code lists them all.",
+    ),
+    "BD-108": Explanation(
+        "Something on this machine would break a run.",
+        "`bydawn doctor` found at least one thing that must be put right first; it stands in its list.",
+        "Do what the line says, then run `bydawn doctor` again.",
+    ),
+    "BD-900": Explanation(
+        "Internal error: a fault of bydawn, not of your input.",
+        "Whatever was recorded is safe; what was in flight is looked up before anything is bought again.",
+        "Run the same command again.  BYDAWN_DEBUG=1 shows the trace for a report.",
+        1,
+    ),
+}
+
+_LEDGER: dict[str, Explanation] = {
+    "BD-500": Explanation(
+        "The ledger could not do what was asked.",
+        "The message names the cause.",
+        "bydawn verify; bydawn doctor",
+        1,
+    ),
+    "BD-510": Explanation(
+        "There is no ledger at this place.",
+        "No run has been started here, or the file was moved.",
+        "Go to the batch's folder, or name the file: --ledger FILE.",
+        10,
+    ),
+    "BD-511": Explanation(
+        "Another process has this ledger open for writing.",
+        "A run is going on.  Only one process writes; reading commands work all the time.",
+        "`bydawn status` shows the run; wait for it, or stop it with Ctrl-C there.",
+        11,
+    ),
+    "BD-512": Explanation(
+        "The file is not a ledger, or its content contradicts itself.",
+        "It was changed by something else, cut off while being copied, or the disk is failing.",
+        "`bydawn verify` names the place.  Restore the latest copy; keep the damaged file for the provider's bill.",
+        12,
+    ),
+    "BD-513": Explanation(
+        "The ledger was written by a newer bydawn.",
+        "An older program could misread what it does not know, and is not allowed to write.",
+        "Upgrade bydawn here, or use the machine that has the newer one.",
+        12,
+    ),
+    "BD-514": Explanation(
+        "The ledger lies where SQLite cannot keep its promises.",
+        "On network file systems locks and syncs are not reliable: a crash could lose what was bought.",
+        "Keep the ledger on a local disk (--ledger FILE); the images may lie elsewhere (--to DIR).",
+    ),
+    "BD-515": Explanation(
+        "A newer process has taken this ledger over.",
+        "This one was paused or cut off for long, and another run was started meanwhile.",
+        "Nothing to do: the newer run goes on.  `bydawn status` shows it.",
+        11,
+    ),
+    "BD-516": Explanation(
+        "The disk refused a commit; nothing more was sent.",
+        "An I/O error, or the file system went read-only.",
+        "`bydawn doctor` tests the disk.  Then run the same command again: it goes on where it stopped.",
+        7,
+    ),
+    "BD-517": Explanation(
+        "No space left for the ledger; nothing more was sent.",
+        "The disk, or your quota on it, is full.",
+        "Free some space and run the same command again: nothing paid is lost.",
+        7,
+    ),
+    "BD-518": Explanation(
+        "The state of the task does not allow what was asked of it.",
+        "A task that is settled cannot fail, one that was never doubtful cannot be decided.",
+        "`bydawn show TASK` tells the state; then retry, resolve or cancel as it allows.",
+    ),
+}
+
+EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(_INPUT | _SETTINGS | _COMMANDS | _LEDGER)

@@ -1,0 +1,157 @@
+"""One line per task: what ``manifest.jsonl`` and ``bydawn export`` hold, and the name of each image.
+
+All of it follows from the ledger alone, so that both can be deleted and come back the same, byte for byte (RES-7).
+Tasks are read a page at a time and lines are yielded: a batch of a million needs no more memory than one of ten.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from adapters.base import ImageRequest
+from ledger.events import Recorded, TaskCompleted, TaskEvent
+from ledger.folds import EMPTY_TASK, BatchState, TaskPhase, TaskState, evolve_task
+from ledger.reader import Reader, TaskRow
+from ledger.streams import task_stream
+from runtime.names import image_name, render, with_ending
+from runtime.outputs import ERRORS, MANIFEST, ManifestRow, error_line, manifest_line, write_lines
+from runtime.ports import Disk
+from runtime.requests import TaskRequest, decode_request
+
+PAGE = 1_000
+TROUBLED: tuple[TaskPhase, ...] = ("failed", "held", "cancelled")
+ERASED = "[erased]"
+
+
+class Naming:
+    """How the images of a batch are named; the same for all time."""
+
+    def __init__(self, batch: BatchState) -> None:
+        # The first seal decides whether the folder is flat: it never changes, so no file moves when a batch grows.
+        self._first_total = next((entry.last for entry in batch.imports if entry.phase == "sealed"), 0)
+        self._template = batch.settings.name_template or ""
+
+    def name_of(
+        self, n: int, task_id: str, wanted: TaskRequest, *, aspect: str, resolution: str, variant: int, version: int
+    ) -> Path:
+        """Return the place of an image in the batch's folder, without its ending."""
+        text = task_id
+        if self._template:
+            model = wanted.request.model
+            row = row_id(task_id, model=model, aspect=aspect, resolution=resolution, variant=variant)
+            fields = {
+                **wanted.columns,
+                "id": task_id,
+                "row": row,
+                "aspect": aspect.replace(":", "x"),
+                "resolution": resolution,
+                "model": model,
+                "variant": str(variant),
+                "version": str(version),
+            }
+            text = render(self._template, fields)
+        return image_name(text, n=n, first_total=self._first_total)
+
+
+def row_id(task_id: str, *, model: str, aspect: str, resolution: str, variant: int) -> str:
+    """The id of the input row: the task's id without the parts that were fanned out."""
+    for part in (f".v{variant}", f".{model}", f".{resolution}", f".{aspect}"):
+        if len(part) < len(task_id):
+            task_id = task_id.removesuffix(part)
+    return task_id
+
+
+def write_outputs(reader: Reader, batch: int, disk: Disk) -> None:
+    """Write ``manifest.jsonl`` and ``errors.jsonl`` into the batch's folder, each whole or not at all.  Blocking.
+
+    Raises:
+        DiskFull, DiskFailed: the files of before are still there.
+    """
+    folder = Path(reader.batch(batch).folder)
+    write_lines(disk, folder / MANIFEST, map(manifest_line, manifest_rows(reader, batch)))
+    # A pass of its own: it is short, and only one file is open at a time.
+    troubled = (row for row in manifest_rows(reader, batch, states=TROUBLED))
+    write_lines(disk, folder / ERRORS, (text for row in troubled if (text := error_line(row)) is not None))
+
+
+def manifest_rows(reader: Reader, batch: int, *, states: tuple[TaskPhase, ...] = ()) -> Iterator[ManifestRow]:
+    """Yield the tasks of the batch in input order, all or those in ``states``."""
+    naming = Naming(reader.batch(batch))
+
+    @lru_cache(maxsize=10_000)
+    def id_of(n: int) -> str | None:
+        owner = reader.task(batch, n)
+        return None if owner is None else owner.id
+
+    after = 0
+    while page := reader.tasks(batch, after=after, limit=PAGE, states=states):
+        for row in page:
+            owner = row.shared_with or row.owner
+            yield _line(reader, row, naming, shared_with=id_of(owner) if owner else None)
+        after = page[-1].n
+
+
+def _history(reader: Reader, row: TaskRow) -> tuple[TaskState, int]:
+    """The state of a task, and when its image was completed (0 = never)."""
+    state, done_at_us = EMPTY_TASK, 0
+    for recorded in _events(reader, task_stream(row.batch, row.n)):
+        event: TaskEvent = recorded.event  # type: ignore[assignment]  # a task's stream holds nothing else
+        state = evolve_task(state, event, epoch=recorded.epoch, at_us=recorded.at_us)
+        if isinstance(event, TaskCompleted):
+            done_at_us = recorded.at_us
+    return state, done_at_us
+
+
+def _events(reader: Reader, stream: int) -> Iterator[Recorded]:
+    after = 0
+    while page := reader.events(stream=stream, after=after):
+        yield from page
+        after = page[-1].version
+
+
+def _line(reader: Reader, row: TaskRow, naming: Naming, *, shared_with: str | None) -> ManifestRow:
+    state, done_at_us = _history(reader, row)
+    text = reader.payload(row.request.row)
+    wanted = TaskRequest(ImageRequest(ERASED, row.model)) if text is None else decode_request(text)
+    line = ManifestRow(
+        id=row.id,
+        row=row_id(row.id, model=row.model, aspect=row.aspect, resolution=row.resolution, variant=row.variant),
+        status=row.phase,
+        provider=row.provider or None,
+        account=row.account or None,
+        model=row.model,
+        attempts=row.attempts,
+        cost_microusd=row.cost_microusd,
+        shared_with=shared_with,
+        error=(row.reason or row.phase) if row.phase in TROUBLED else None,
+        columns=wanted.columns,
+    )
+    result = state.current
+    if result is None:
+        return line
+    name = naming.name_of(
+        row.n,
+        row.id,
+        wanted,
+        aspect=row.aspect,
+        resolution=row.resolution,
+        variant=row.variant,
+        version=result.version,
+    )
+    bought = state.attempt(result.attempt)
+    return replace(
+        line,
+        file=with_ending(name, result.media_type).as_posix(),
+        sha256=result.sha256,
+        media_type=result.media_type,
+        width=result.width,
+        height=result.height,
+        model_version=result.model_version or None,
+        version=result.version,
+        review=result.verdict or None,
+        review_note=reader.payload(result.note.row) if result.note is not None else None,
+        flags=result.flags,
+        seconds=round((done_at_us - bought.intended_at_us) / 1e6, 3) if bought is not None and done_at_us else None,
+    )
