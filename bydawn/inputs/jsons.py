@@ -20,8 +20,11 @@ _MAX_ELEMENT_CHARS = 4 * MAX_CELL_CHARS
 _all_text = msgspec.json.Decoder(dict[str, str])
 _any_value = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
-# A whole string is one token, so that brackets inside it do not count; a lone quote is a string that the chunk cut.
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},"]', re.DOTALL)
+# A whole string is one token, so that brackets inside it do not count, and so is an object without brackets inside,
+# which most rows are; a lone quote is a string that the chunk cut.  The quantifiers are possessive, or a cut object
+# would be tried in all its parts.
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_TOKEN = re.compile(rf'{_STRING}|\{{(?:[^][{{}}"]++|{_STRING})*+\}}|[][{{}},"]', re.DOTALL)
 
 
 class JsonReader:
