@@ -45,15 +45,22 @@ class Egress(msgspec.Struct, frozen=True):
         """Read ``HTTPS_PROXY``, ``NO_PROXY`` (either case, lower first) and ``SSL_CERT_FILE``.
 
         Raises:
-            ValueError: the proxy is not an http:// or https:// URL.  The text names no password.
+            ValueError: the proxy is not an http:// or https:// URL, or the certificates cannot be loaded.  The text
+                names no password.
         """
         proxy = environ.get("https_proxy") or environ.get("HTTPS_PROXY") or ""
         no_proxy = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-        return cls(
+        egress = cls(
             proxy=_parse_proxy(proxy) if proxy else None,
             no_proxy=tuple(entry.strip().lower() for entry in no_proxy.split(",") if entry.strip()),
             ca_file=environ.get("SSL_CERT_FILE", ""),
         )
+        if egress.ca_file:
+            try:
+                egress.tls_context()  # found out now, at the start, and not at the first call of the night
+            except OSError as exc:  # includes ssl.SSLError
+                raise ValueError(f"SSL_CERT_FILE {egress.ca_file}: {exc.strerror or exc}") from exc
+        return egress
 
     def proxy_for(self, host: str) -> Proxy | None:
         return None if self.proxy is None or is_loopback(host) or _bypassed(host, self.no_proxy) else self.proxy

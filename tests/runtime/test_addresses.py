@@ -3,6 +3,7 @@
 import ipaddress
 import ssl
 from collections.abc import Iterable
+from pathlib import Path
 
 import httpcore
 import httpx
@@ -12,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import trio_test
 
+from adapters.base import HttpCall
 from runtime.addresses import host_allowed, is_global, is_loopback, peer_allowed, refusal
 from runtime.egress import Egress
-from runtime.ports import FetchRefused, FetchRules
+from runtime.ports import FetchRefused, FetchRules, WireError
 from runtime.wire import HttpWire
 from tests.runtime.servers import TLS, Seen, http, serve
 
@@ -332,6 +334,21 @@ async def _pump(source: trio.SocketStream, target: trio.SocketStream) -> None:
         await target.send_all(chunk)
 
 
+@trio_test
+async def test_a_certificate_nobody_vouches_for_is_proof_that_nothing_was_sent() -> None:
+    async def ok(seen: Seen, stream: trio.abc.Stream) -> None:
+        await stream.send_all(http(body=b"x"))
+
+    async with serve(ok, tls=True) as server:
+        dial = _Elsewhere(server.port, {"api.example.com": "93.184.216.34", "api.example.net": "93.184.216.34"})
+        for egress, host in ((Egress(), "api.example.com"), (OURS, "api.example.net")):
+            wire = HttpWire(egress, dial=dial)
+            with pytest.raises(WireError, match="certificate") as error:
+                await wire.send(HttpCall("POST", f"https://{host}/", {"authorization": "Bearer k"}))
+            assert not error.value.sent
+        assert server.seen == []
+
+
 # --- the environment --------------------------------------------------------------------------------------
 
 
@@ -367,6 +384,13 @@ def test_a_proxy_url_is_read_with_its_defaults_and_hides_its_password() -> None:
     assert (egress.proxy.scheme, egress.proxy.host, egress.proxy.port) == ("https", "proxy.example.net", 443)
     assert "hush" not in repr(egress)
     assert "aHVzaC" not in repr(egress)
+
+
+def test_certificates_that_cannot_be_loaded_are_found_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("no certificate here")
+    for name in ("missing.pem", "empty.pem"):
+        with pytest.raises(ValueError, match="SSL_CERT_FILE"):
+            Egress.from_environment({"SSL_CERT_FILE": str(tmp_path / name)})
 
 
 @pytest.mark.parametrize("proxy", ["socks5://u:hush-hush@p:1080", "http://", "http://[u:hush-hush"])
