@@ -82,6 +82,12 @@ _SETTINGS: dict[str, Explanation] = {
         "A script started in the wrong folder would begin the batch again from nothing, and pay again.",
         "--new-ledger the first time, or --ledger FILE, or keep a bydawn.toml in the folder.",
     ),
+    "BD-032": Explanation(
+        "The key file of the ledger is damaged.",
+        "FILE.db.key holds the secret by which accounts and machines are told apart; it is cut short or was replaced.",
+        "Put it back from a backup; or remove it: then the accounts must be confirmed anew.",
+        12,
+    ),
     "BD-040": Explanation(
         "A provider or account of this name is not known.",
         "It is neither a provider nor an account of your settings.",
@@ -104,10 +110,73 @@ _SETTINGS: dict[str, Explanation] = {
         "Copy the key again; a trailing line end in a key file is fine.",
         4,
     ),
+    "BD-044": Explanation(
+        "An account cannot buy: its key is rejected, or it has no credit left.",
+        "Asked before anything else is done, by a call that costs nothing.",
+        "Correct the key or top the account up, or leave it out with --provider.  `bydawn providers check` tells more.",
+        4,
+    ),
+    "BD-045": Explanation(
+        "Attempts are open at an account that this run does not use.",
+        "What was bought there would not be collected, and results expire.",
+        "Add the account to --provider, and set its key.",
+        4,
+    ),
     "BD-050": Explanation(
         "A price is not known, and what has no price is not bought.",
         "A price belongs to one provider, model and resolution, and is never lent to another.",
         "Set it in the [prices] of bydawn.toml, or choose another provider, model or resolution.",
+    ),
+}
+
+_RUNNING: dict[str, Explanation] = {
+    "BD-060": Explanation(
+        "No sandbox answers at the address in BYDAWN_SANDBOX_URL.",
+        "The variable names one that was ended, or another program has its port.",
+        "Start it with `bydawn sandbox`, or unset the variable: then `run --sandbox` starts one by itself.",
+        6,
+    ),
+    "BD-061": Explanation(
+        "The sandbox could not be started.",
+        "Its log, named in the message, says more.",
+        "Try it by hand: `bydawn sandbox`.",
+        6,
+    ),
+    "BD-070": Explanation(
+        "Known tasks would now want another image.",
+        "The input or the options changed what defines their requests; what was bought for them may be of no use then.",
+        "--on-change keep leaves them as they were; or make it a batch of its own: --name NEW.",
+    ),
+    "BD-071": Explanation(
+        "Many tasks ask for the very same image.",
+        "More than 2 % of the rows are equal after mapping: usually the mapping forgot a column.",
+        "Correct --map; or --dedupe share buys each once and shares it, --dedupe off buys every one.",
+    ),
+    "BD-072": Explanation(
+        "Buying needs your consent.",
+        "Off a terminal bydawn cannot ask, and nothing is spent without leave.",
+        "--budget USD (the most the batch may ever spend), or --yes.  `bydawn plan` shows what it would cost.",
+    ),
+    "BD-073": Explanation(
+        "Nothing was bought: you said no.",
+        "The plan was shown and declined.",
+        "Run the same command again to buy; other options change the plan.",
+    ),
+    "BD-074": Explanation(
+        "A practice batch cannot be continued as a real one, nor the other way round.",
+        "They live in ledgers of their own, so that emulated images never pass for bought ones.",
+        "Add or leave out --sandbox, as the message says.",
+    ),
+    "BD-075": Explanation(
+        "The output folder belongs to another batch.",
+        "Its file .bydawn names a batch that this ledger does not know by this name.",
+        "--to another folder; or use the ledger that made it: --ledger FILE.",
+    ),
+    "BD-080": Explanation(
+        "The disk is full or cannot be written.",
+        "Buying stopped while everything in flight still fitted; what was paid for is on record.",
+        "Free some space and run the same command again: it fetches what is paid and goes on.",
+        7,
     ),
 }
 
@@ -229,6 +298,12 @@ _LEDGER: dict[str, Explanation] = {
         "A task that is settled cannot fail, one that was never doubtful cannot be decided.",
         "`bydawn show TASK` tells the state; then retry, resolve or cancel as it allows.",
     ),
+    "BD-519": Explanation(
+        "A decision would have broken a rule that protects money: a fault of bydawn.",
+        "The ledger checks every purchase again before it is recorded, and refused this one; nothing more was sent.",
+        "Keep the ledger and report it with the message; `bydawn verify` tells whether the record is whole.",
+        1,
+    ),
 }
 
-EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(_INPUT | _SETTINGS | _COMMANDS | _LEDGER)
+EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(_INPUT | _SETTINGS | _RUNNING | _COMMANDS | _LEDGER)

@@ -4,9 +4,10 @@ All of it follows from the ledger alone, so that both can be deleted and come ba
 Tasks are read a page at a time and lines are yielded: a batch of a million needs no more memory than one of ten.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -23,6 +24,9 @@ from runtime.requests import TaskRequest, decode_request
 PAGE = 1_000
 TROUBLED: tuple[TaskPhase, ...] = ("failed", "held", "cancelled")
 ERASED = "[erased]"
+
+# per import: field -> column or template
+Mappings: TypeAlias = Mapping[int, Mapping[str, str]]
 
 
 class Naming:
@@ -78,7 +82,9 @@ def write_outputs(reader: Reader, batch: int, disk: Disk) -> None:
 
 def manifest_rows(reader: Reader, batch: int, *, states: tuple[TaskPhase, ...] = ()) -> Iterator[ManifestRow]:
     """Yield the tasks of the batch in input order, all or those in ``states``."""
-    naming = Naming(reader.batch(batch))
+    state = reader.batch(batch)
+    naming = Naming(state)
+    mappings = {each.number: each.mapping for each in state.imports}
 
     @lru_cache(maxsize=10_000)
     def id_of(n: int) -> str | None:
@@ -89,7 +95,7 @@ def manifest_rows(reader: Reader, batch: int, *, states: tuple[TaskPhase, ...] =
     while page := reader.tasks(batch, after=after, limit=PAGE, states=states):
         for row in page:
             owner = row.shared_with or row.owner
-            yield _line(reader, row, naming, shared_with=id_of(owner) if owner else None)
+            yield _line(reader, row, naming, mappings, shared_with=id_of(owner) if owner else None)
         after = page[-1].n
 
 
@@ -111,7 +117,22 @@ def _events(reader: Reader, stream: int) -> Iterator[Recorded]:
         after = page[-1].version
 
 
-def _line(reader: Reader, row: TaskRow, naming: Naming, *, shared_with: str | None) -> ManifestRow:
+def _columns(row: TaskRow, state: TaskState, wanted: TaskRequest, mappings: Mappings) -> dict[str, str]:
+    """The columns of the input: what was asked for under the names it had there, then what was carried along."""
+    mapping = mappings.get(state.queued.number, {}) if state.queued else {}
+
+    def column(field: str) -> str:
+        name = mapping.get(field, field)
+        return field if "{" in name else name  # a template has no column of its own
+
+    asked = {column("prompt"): wanted.request.prompt}
+    if wanted.request.references:
+        asked[column("images")] = "|".join(wanted.request.references)
+    asked |= {column("aspect_ratio"): row.aspect, column("resolution"): row.resolution}
+    return asked | wanted.columns
+
+
+def _line(reader: Reader, row: TaskRow, naming: Naming, mappings: Mappings, *, shared_with: str | None) -> ManifestRow:
     state, done_at_us = _history(reader, row)
     text = reader.payload(row.request.row)
     wanted = TaskRequest(ImageRequest(ERASED, row.model)) if text is None else decode_request(text)
@@ -126,7 +147,7 @@ def _line(reader: Reader, row: TaskRow, naming: Naming, *, shared_with: str | No
         cost_microusd=row.cost_microusd,
         shared_with=shared_with,
         error=(row.reason or row.phase) if row.phase in TROUBLED else None,
-        columns=wanted.columns,
+        columns=_columns(row, state, wanted, mappings),
     )
     result = state.current
     if result is None:

@@ -67,8 +67,18 @@ def risk_money(batch: int) -> str:
 
 
 def duplicates_money(batch: int) -> str:
-    """Purchases made beside a doubtful one (MON-4)."""
+    """Purchases made beside a doubtful one (MON-4); ``open`` counts those that were charged."""
     return f"duplicates/{batch}"
+
+
+def lost_money(batch: int) -> str:
+    """Paid, and the result is gone; also part of the batch's cost (MON-10)."""
+    return f"lost/{batch}"
+
+
+def surplus_money(batch: int) -> str:
+    """Paid and not needed, kept as spare; also part of the batch's cost (MON-10)."""
+    return f"surplus/{batch}"
 
 
 LANE_PREFIX = "lane/"
@@ -121,8 +131,12 @@ def _claims(attempt: AttemptState, batch: int, epoch: int) -> list[Move]:
     match attempt.phase:
         case "not_sent" | "rejected" | "absent":
             return []
-        case "done" | "failed" | "surplus" | "lost":
+        case "done" | "failed":
             return _lines(attempt, batch, 0, attempt.cost_microusd or 0)
+        case "surplus" | "lost":
+            cost = attempt.cost_microusd or 0
+            apart = surplus_money(batch) if attempt.phase == "surplus" else lost_money(batch)
+            return [*_lines(attempt, batch, 0, cost), Move(apart, 0, cost, 1)]
         case "accepted" | "ready":
             return _lines(attempt, batch, ceiling, 0)
         case "unknown":
@@ -147,5 +161,5 @@ def _lines(attempt: AttemptState, batch: int, reserved: int, captured: int) -> l
         Move(day_money(attempt.account, attempt.intended_at_us), reserved, captured, 0),
     ]
     if attempt.permission:
-        lines.append(Move(duplicates_money(batch), reserved, captured, 0))
+        lines.append(Move(duplicates_money(batch), reserved, captured, int(captured > 0)))
     return lines

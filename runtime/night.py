@@ -301,7 +301,9 @@ def quote_by(prices: PriceBook) -> Quote:
     """Turn a price book into the router's question; None = unknown = not bought."""
 
     def quote(account: Account, request: ImageRequest) -> Price | None:
-        return prices.quote(account.provider, request.model, request.resolution, references=bool(request.references))
+        record = account.codec.capabilities.model(request.model)
+        name = record.name if record else request.model  # a provider's own id is priced under bydawn's name
+        return prices.quote(account.provider, name, request.resolution, references=bool(request.references))
 
     return quote
 

@@ -251,6 +251,8 @@ class Router:
         choices = []
         for actor in self._actors.values():
             codec = actor.account.codec
+            if actor.account.models and work.request.model not in actor.account.models:
+                continue
             if work.wanted.provider not in ("", actor.account.provider) or codec.problem(work.request) is not None:
                 continue
             price = self._quote(actor.account, work.request)

@@ -13,6 +13,30 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Work",
         (
             (
+                "run",
+                "bydawn.cli.run:run",
+                "INPUT|BATCH",
+                "Create the batch or go on with it, until every task is settled",
+            ),
+            (
+                "plan",
+                "bydawn.cli.run:plan",
+                "INPUT",
+                "Validate, dedupe, estimate cost, time and disk; sends nothing",
+            ),
+            (
+                "run",
+                "bydawn.cli.run:run",
+                "INPUT|BATCH",
+                "Create the batch or go on with it, until every task is settled",
+            ),
+            (
+                "plan",
+                "bydawn.cli.run:plan",
+                "INPUT",
+                "Validate, dedupe, estimate cost, time and disk, per provider and for the mix",
+            ),
+            (
                 "status",
                 "bydawn.cli.status:status",
                 "[BATCH]",
@@ -31,6 +55,12 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
     (
         "Prove",
         (
+            (
+                "verify",
+                "bydawn.cli.verify:verify",
+                "[BATCH]",
+                "Check the ledger against itself and against the image files",
+            ),
             ("export", "bydawn.cli.export:export", "[BATCH]", "One line per task as JSONL or CSV"),
         ),
     ),

@@ -62,6 +62,13 @@ class InputFile:
     ) -> None:
         self._source.close()
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bytes as given, hex; reads them once if nobody has yet."""
+        if not self._source.digest:
+            self._source.survey()
+        return self._source.digest
+
     def check(self, codecs: Mapping[str, Codec], *, rejected: Path | None = None) -> Checked:
         """Read everything once and say what is wrong with it.
 

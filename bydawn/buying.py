@@ -1,0 +1,272 @@
+"""Runs a night under trio for the command line: wire, signals, progress, and how it ended."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+import msgspec
+import trio
+
+from adapters.base import MalformedReply, Standing
+from adapters.prices import PriceBook
+from bydawn.errors import UserError
+from bydawn.manifest import Naming, write_outputs
+from bydawn.opening import Opened
+from bydawn.progress import Progress
+from ledger.decisions import Append, Decision
+from ledger.errors import CommitFailed
+from ledger.errors import DiskFull as LedgerDiskFull
+from ledger.events import EpochEnded
+from ledger.money import batch_money
+from ledger.reader import Reader
+from ledger.streams import runtime_stream
+from runtime import faults
+from runtime.accounts import Account
+from runtime.blobs import BlobStore
+from runtime.clock import TrioClock
+from runtime.disk import RealDisk
+from runtime.egress import Egress
+from runtime.fetcher import Placement
+from runtime.inbox import inbox_of
+from runtime.night import Night, NightPlan, Seams, quote_by
+from runtime.ports import DiskFailed, DiskFull, WireError
+from runtime.router import StopReason, Terms
+from runtime.threads import TrioThreads
+from runtime.wire import HttpWire
+from runtime.work import Work
+
+_log = logging.getLogger(__name__)
+
+_EXIT = {"budget": 5, "at_risk": 5, "deadline": 5, "no_provider": 6, "disk_full": 7, "interrupted": 130}
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a run ended.  ``run_cost_microusd`` is what this run captured; ``parked`` says per account why."""
+
+    stopped_by: StopReason
+    seconds: float
+    run_cost_microusd: int
+    parked: dict[str, str]
+
+
+def check_accounts(accounts: Sequence[Account], egress: Egress) -> None:
+    """Make the cheap authenticated call to each account; before anything is imported or bought.
+
+    Raises:
+        UserError: a key is rejected or an account has no credit (exit 4).  What cannot be reached now does not raise:
+            the night waits for it.
+    """
+    standings = trio.run(_check_all, accounts, egress)
+    bad = {name: standing for name, standing in standings.items() if standing.state in ("rejected", "no_credit")}
+    if bad:
+        raise UserError(
+            "BD-044",
+            "; ".join(
+                f"{name}: {'the key is rejected' if standing.state == 'rejected' else 'no credit is left'}"
+                for name, standing in bad.items()
+            ),
+            why="; ".join(standing.detail for standing in bad.values() if standing.detail),
+            fix="mend the key or the balance, or leave it out with --provider; bydawn providers check tells more",
+            exit_code=4,
+        )
+
+
+async def _check_all(accounts: Sequence[Account], egress: Egress) -> dict[str, Standing]:
+    wire = HttpWire(egress)
+    found: dict[str, Standing] = {}
+
+    async def check(account: Account) -> None:
+        try:
+            reply = await wire.send(account.codec.build_check(account.context()))
+            found[account.name] = account.codec.read_check(reply)
+        except (WireError, MalformedReply) as exc:
+            found[account.name] = Standing("unreadable", detail=str(exc))
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for account in accounts:
+                nursery.start_soon(check, account)
+    finally:
+        await wire.aclose()
+    return found
+
+
+class Buying(msgspec.Struct, frozen=True):
+    """What one run is to do.  ``follow`` are all accounts with keys, ``buy_from`` the chosen ones."""
+
+    batch: int
+    terms: Terms
+    follow: tuple[Account, ...]
+    buy_from: frozenset[str]
+    prices: PriceBook
+    egress: Egress
+    max_attempts: int
+    deadline_s: float | None
+    wanted: int
+    quiet: bool
+
+
+def buy(opened: Opened, buying: Buying, talk: Callable[[str], None]) -> Ended:
+    """Run the night, write the outputs, record the end.  Call once per process.
+
+    Raises:
+        UserError: the disk of ledger or images failed (exit 7); everything paid for is still on record.
+    """
+    ledger = opened.ledger
+    started = time.monotonic()
+    if os.environ.get("BYDAWN_FAULT"):
+        faults.install(faults.kill_at(os.environ["BYDAWN_FAULT"]))
+    with ledger.reader() as reader:
+        before = _captured(reader, buying.batch)
+        disk = RealDisk()
+        folder = Path(reader.batch(buying.batch).folder)
+        disk.make_dir(folder)
+        try:
+            night = _night(opened, buying, reader, disk, folder)
+            stopped = trio.run(_with_signals, night, buying, reader, talk)
+        except BaseExceptionGroup as group:
+            raise _translated(group, folder) from group
+        parked = {actor.account.name: actor.parked for actor in night.actors if actor.parked}
+        ended = Ended(stopped, time.monotonic() - started, _captured(reader, buying.batch) - before, parked)
+        _record_end(opened, reader, buying.batch, ended)
+        try:
+            write_outputs(reader, buying.batch, disk)
+        except (DiskFull, DiskFailed) as exc:
+            raise _disk_error(exc, folder) from exc
+    return ended
+
+
+def exit_code(ended: Ended, *, failed: int, held: int) -> int:
+    """Say with which code the program ends."""
+    if ended.stopped_by == "no_provider" and any("unauthorized" in why for why in ended.parked.values()):
+        return 4
+    if ended.stopped_by in _EXIT:
+        return _EXIT[ended.stopped_by]
+    return 3 if failed or held else 0
+
+
+def _night(opened: Opened, buying: Buying, reader: Reader, disk: RealDisk, folder: Path) -> Night:
+    stores: dict[int, BlobStore] = {}
+    namings: dict[int, Naming] = {}
+
+    def place(work: Work) -> Placement:
+        if work.batch not in stores:
+            state = reader.batch(work.batch)
+            stores[work.batch] = BlobStore(disk, Path(state.folder))
+            namings[work.batch] = Naming(state)
+        queued = work.state.queued
+        assert queued is not None
+        name = namings[work.batch].name_of(
+            work.n,
+            queued.id,
+            work.wanted,
+            aspect=queued.aspect,
+            resolution=queued.resolution,
+            variant=queued.variant,
+            version=work.state.slot,
+        )
+        return Placement(store=stores[work.batch], name=name)
+
+    BlobStore(disk, folder).sweep(opened.ledger.epoch)
+    seed = os.environ.get("BYDAWN_SEED")
+    return Night(
+        NightPlan(
+            terms=buying.terms,
+            accounts=buying.follow,
+            buy_from=buying.buy_from,
+            max_attempts=buying.max_attempts,
+            deadline_s=buying.deadline_s,
+        ),
+        ledger=opened.ledger,
+        reader=reader,
+        seams=Seams(
+            clock=TrioClock(),
+            wire=HttpWire(buying.egress),
+            threads=TrioThreads(),
+            disk=disk,
+            random=Random(int(seed)) if seed else Random(),
+        ),
+        place=place,
+        quote=quote_by(buying.prices),
+        inbox_dir=inbox_of(opened.ledger.path),
+        folder=folder,
+        keyed=opened.keyed,
+    )
+
+
+async def _with_signals(night: Night, buying: Buying, reader: Reader, talk: Callable[[str], None]) -> StopReason:
+    """The first SIGINT or SIGTERM drains, the second stops hard; both continue later."""
+
+    async def listen(*, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                talk("draining: buying nothing more, bringing home what is in flight (again to stop at once)")
+                night.drain()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(listen)
+        if not buying.quiet:
+            progress = Progress(reader, buying.batch, wanted=buying.wanted, note=talk, bar=sys.stderr.isatty())
+            nursery.start_soon(progress.run)
+        stopped = await night.run()
+        nursery.cancel_scope.cancel()
+    return stopped
+
+
+def _captured(reader: Reader, batch: int) -> int:
+    account = batch_money(batch)
+    balance = reader.money(account).get(account)
+    return balance.captured if balance else 0
+
+
+def _record_end(opened: Opened, reader: Reader, batch: int, ended: Ended) -> None:
+    states: dict[str, int] = {}
+    for row in reader.counts(batch):
+        states[row.state] = states.get(row.state, 0) + row.n
+    event = EpochEnded(
+        stopped_by=ended.stopped_by or "done",
+        exit_code=exit_code(ended, failed=states.get("failed", 0), held=states.get("held", 0)),
+        batch=batch,
+        succeeded=states.get("succeeded", 0),
+        failed=states.get("failed", 0),
+        held=states.get("held", 0),
+        run_cost_microusd=ended.run_cost_microusd,
+    )
+    stream = runtime_stream()
+    append = Append(stream, reader.version(stream), (event,))
+    opened.ledger.commit([Decision(appends=(append,), at_us=time.time_ns() // 1000)])
+
+
+def _translated(group: BaseExceptionGroup[BaseException], folder: Path) -> BaseException:
+    """The first cause that a user can act on; anything else is a bug and stays as it is."""
+    leaves = list(_leaves(group))
+    for exc in leaves:
+        if isinstance(exc, DiskFull | DiskFailed | LedgerDiskFull):
+            return _disk_error(exc, folder)
+    for exc in leaves:
+        if isinstance(exc, CommitFailed):
+            return exc
+    return leaves[0] if len(leaves) == 1 else group
+
+
+def _leaves(exc: BaseException) -> Sequence[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        return [leaf for inner in exc.exceptions for leaf in _leaves(inner)]
+    return [exc]
+
+
+def _disk_error(exc: Exception, folder: Path) -> UserError:
+    return UserError(
+        "BD-080",
+        "the disk is full" if isinstance(exc, DiskFull | LedgerDiskFull) else "the disk cannot be written",
+        where=str(folder),
+        why=f"{exc}; nothing that was paid for is lost: it is on record and is fetched next time",
+        fix="free some space and run the same command again",
+        exit_code=7,
+    )

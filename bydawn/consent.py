@@ -1,0 +1,111 @@
+"""Before the first dollar: what will be bought, from whom, what it should and could cost, and the user's leave."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+
+from bydawn.cli.formats import count, dollars, duration, size
+from bydawn.errors import UserError
+from bydawn.opening import operator
+from ledger.events import SpendAgreed
+from runtime.planning import Plan
+
+
+def plan_lines(plan: Plan, *, free_bytes: int | None = None) -> Sequence[str]:
+    """The plan as people read it."""
+    lines = []
+    shared = plan.tasks - plan.images
+    head = f"{count(plan.tasks)} tasks, {count(plan.images)} images to buy"
+    lines.append(head + (f" ({count(shared)} share another task's image)" if shared else ""))
+    head_cells = ("provider", "images", "a second", "cost", "done in", "alone")
+    rows = [
+        (
+            part.account,
+            count(part.images),
+            f"{part.per_second:.1f}",
+            dollars(part.expected_microusd),
+            duration(part.finish_s) if part.images else "-",
+            f"{dollars(part.alone_microusd)} in {duration(part.alone_s)}" if part.can_take else "-",
+        )
+        for part in plan.accounts
+    ]
+    total = ("together", count(plan.images), "", dollars(plan.expected_microusd), duration(plan.finish_s), "")
+    table = [head_cells, *rows, total]
+    widths = [max(len(row[n]) for row in table) for n in range(len(head_cells))]
+    for row in table:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  " + "  ".join(cells).rstrip())
+    lines.append(
+        f"cost: at least {dollars(plan.low_microusd)}, expected {dollars(plan.expected_microusd)}, "
+        f"never more than {dollars(plan.worst_microusd)} (every attempt charged at its ceiling)"
+    )
+    disk = f"disk: about {size(plan.disk_bytes)} at most"
+    lines.append(disk + (f", {size(free_bytes)} free" if free_bytes is not None else ""))
+    for part in plan.accounts:
+        lines.append(f"{part.account}: {part.why}")
+        lines.extend(f"  cannot take: {problem}" for problem in part.problems)
+    lines.extend(plan.notes)
+    return lines
+
+
+def refuse_uncovered(plan: Plan) -> None:
+    """Raise when some tasks could be bought nowhere: said before anything is spent."""
+    if not plan.uncovered:
+        return
+    first = plan.uncovered[0]
+    price = any("no price" in reason for each in plan.uncovered for reason in each.reasons)
+    raise UserError(
+        "BD-050" if price else "BD-018",
+        f"{count(sum(each.group.count for each in plan.uncovered))} tasks can be bought from no chosen provider",
+        where=str(first.group),
+        why="; ".join(first.reasons),
+        fix="choose another --provider, --model or --resolution" + (", or set the price" if price else ""),
+    )
+
+
+def ask_leave(
+    plan: Plan,
+    images: int,
+    *,
+    sandbox: bool,
+    yes: bool,
+    budget_microusd: int | None,
+    agreed: SpendAgreed | None,
+    talk: Callable[[str], None],
+) -> SpendAgreed | None:
+    """Return the consent to record, None when what was agreed before covers it.
+
+    Raises:
+        UserError: off a terminal without consent, or the user said no (exit 2).
+    """
+    if agreed is not None and images <= agreed.images:
+        return None
+
+    def consent(by: str) -> SpendAgreed:
+        return SpendAgreed(
+            images=images,
+            expected_microusd=plan.expected_microusd,
+            worst_microusd=plan.worst_microusd,
+            by=by,  # type: ignore[arg-type]  # one of the closed words below
+            operator=operator(),
+        )
+
+    if sandbox:
+        return consent("sandbox")
+    for line in plan_lines(plan):
+        talk(line)
+    if budget_microusd is not None:
+        return consent("budget")
+    if yes:
+        return consent("yes")
+    if not sys.stdin.isatty():
+        raise UserError(
+            "BD-072",
+            f"buying {count(images)} images for about {dollars(plan.expected_microusd)} needs your consent",
+            why="this is not a terminal, so bydawn cannot ask",
+            fix=f"--budget {max(1, round(plan.expected_microusd * 1.1 / 1e6))} (the most it may ever spend), or --yes",
+        )
+    if not click.confirm(f"Buy {count(images)} images for about {dollars(plan.expected_microusd)}?", err=True):
+        raise UserError("BD-073", "nothing was bought", why="you said no", fix="run the same command again to buy")
+    return consent("prompt")

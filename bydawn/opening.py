@@ -1,0 +1,113 @@
+"""Opens a ledger for writing: run lock, a new epoch with the identity of this machine, and the ledger's secret."""
+
+import getpass
+import hashlib
+import hmac
+import os
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+import bydawn
+from bydawn.errors import UserError
+from ledger.errors import LedgerHeld
+from ledger.journal import Ledger
+
+_SECRET_BYTES = 32
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A ledger that this process may write; ``keyed`` digests a text with the ledger's secret (hex, 32 digits)."""
+
+    ledger: Ledger
+    keyed: Callable[[str], str]
+    created: bool
+
+
+def operator() -> str:
+    """Who is at the keyboard, for the record."""
+    try:
+        return os.environ.get("BYDAWN_OPERATOR") or getpass.getuser()
+    except (KeyError, OSError):  # no such user in this container
+        return f"uid-{os.getuid()}"
+
+
+@contextmanager
+def opened_for_writing(path: Path, *, create: bool) -> Iterator[Opened]:
+    """Hold the ledger for writing under a new epoch.
+
+    Raises:
+        LedgerHeld: another process has it; leave a message in its inbox instead.
+        LedgerError: as :meth:`ledger.journal.Ledger.create_or_open` says.
+    """
+    created = not path.exists()
+    if created and create:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ledger = Ledger.create_or_open(path, create=create)
+    try:
+        secret = _ledger_secret(path)
+
+        def keyed(text: str) -> str:
+            return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:32]
+
+        ledger.start_epoch(
+            machine=keyed(_machine()),
+            pid=os.getpid(),
+            app_version=bydawn.__version__,
+            operator=operator(),
+            command=shlex.join(["bydawn", *sys.argv[1:]]),
+            at_us=time.time_ns() // 1000,
+        )
+        yield Opened(ledger, keyed, created)
+    finally:
+        ledger.close()
+
+
+def held_error(path: Path, exc: LedgerHeld) -> UserError:
+    return UserError(
+        LedgerHeld.code,
+        "another bydawn is running on this ledger",
+        where=str(path),
+        why=str(exc),
+        fix="wait for it, or look at it: bydawn status --watch",
+        exit_code=11,
+    )
+
+
+def _ledger_secret(path: Path) -> bytes:
+    """Read the secret beside the ledger, made on first use: 0600, never stored or shown elsewhere (SEC-1)."""
+    place = path.with_name(path.name + ".key")
+    try:
+        handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        secret = place.read_bytes()
+        if len(secret) != _SECRET_BYTES:
+            raise UserError(
+                "BD-032",
+                "the key file of the ledger is damaged",
+                where=str(place),
+                why=f"it should hold {_SECRET_BYTES} bytes and holds {len(secret)}",
+                fix="put it back from a backup; or remove it: accounts must then be confirmed anew",
+                exit_code=12,
+            ) from None
+        return secret
+    secret = secrets.token_bytes(_SECRET_BYTES)
+    with os.fdopen(handle, "wb") as file:
+        file.write(secret)
+        file.flush()
+        os.fsync(file.fileno())
+    return secret
+
+
+def _machine() -> str:
+    """What tells this machine from another: its systemd id where there is one, else its host name."""
+    try:
+        return Path("/etc/machine-id").read_text().strip() or os.uname().nodename
+    except OSError:
+        return os.uname().nodename

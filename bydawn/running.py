@@ -1,0 +1,549 @@
+"""What ``run`` and ``plan`` do, step by step."""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from bydawn import importing, values
+from bydawn.buying import Buying, Ended, buy, check_accounts, exit_code
+from bydawn.cli.formats import count, dollars, duration
+from bydawn.config import Config, load_config, refuse_stray_ledger
+from bydawn.consent import ask_leave, plan_lines, refuse_uncovered
+from bydawn.errors import UserError
+from bydawn.inputs import Checked, InputFile, InputOptions, open_input, parse_maps
+from bydawn.keys import chosen_accounts
+from bydawn.opening import Opened, held_error, opened_for_writing, operator
+from bydawn.practice import find_or_start, practice_accounts
+from bydawn.selection import ledger_path
+from bydawn.summary import Summary, result_lines, summarise
+from ledger.errors import LedgerHeld
+from ledger.events import BatchConfigured
+from ledger.folds import BatchState
+from ledger.journal import Ledger
+from ledger.reader import Reader
+from runtime.accounts import Account
+from runtime.disk import RealDisk
+from runtime.egress import Egress
+from runtime.night import open_elsewhere
+from runtime.outputs import MarkerDamaged, read_marker
+from runtime.planning import Group, Plan, default_at_risk
+from runtime.planning import plan as make_plan
+from runtime.router import Terms
+
+_LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """The command line, as it was given; empty or None = not given."""
+
+    target: str
+    yes: bool
+    dry_run: bool
+    new: bool
+    name: str = ""
+    to: Path | None = None
+    providers: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    maps: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    aspects: tuple[str, ...] = ()
+    resolutions: tuple[str, ...] = ()
+    variants: str | None = None
+    limit: str | None = None
+    sample: str | None = None
+    budget: str | None = None
+    max_at_risk: str | None = None
+    deadline: str | None = None
+    attempts: str | None = None
+    name_template: str | None = None
+    encoding: str | None = None
+    dedupe: str | None = None
+    on_change: str | None = None
+    skip_invalid: bool = False
+    new_ledger: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+    ledger: Path | None = None
+    sandbox: bool = False
+
+
+class _Settings:
+    """The options of this run, from flag, environment and files."""
+
+    def __init__(self, request: Request, config: Config) -> None:
+        self.config = config
+        self._request = request
+
+    def text(self, name: str, default: str = "") -> str:
+        flag: str | bool | None = getattr(self._request, name, None)
+        return self.config.setting(name, flag or None, default).value
+
+    def many(self, name: str, flags: Sequence[str]) -> tuple[str, ...]:
+        found, _ = self.config.many(name, flags)
+        return tuple(part for text in found for part in values.listed(text))
+
+    def whole(self, name: str, *, least: int = 1) -> int | None:
+        setting = self.config.setting(name, getattr(self._request, name))
+        return values.whole(setting.value, where=setting.origin, least=least) if setting.value else None
+
+    def money(self, name: str) -> int | None:
+        setting = self.config.setting(name, getattr(self._request, name))
+        return values.money(setting.value, where=setting.origin) if setting.value else None
+
+    def moment_us(self, name: str) -> int | None:
+        setting = self.config.setting(name, getattr(self._request, name))
+        if not setting.value:
+            return None
+        zone = datetime.now().astimezone().tzinfo
+        assert zone is not None
+        return values.moment_us(setting.value, where=setting.origin, now_us=_now_us(), zone=zone)
+
+    def input_options(self) -> InputOptions:
+        request = self._request
+        return InputOptions(
+            maps=self.config.maps(parse_maps(request.maps)),
+            references=self.config.many("reference", request.references)[0],
+            aspects=self.many("aspect", request.aspects),
+            resolutions=self.many("resolution", request.resolutions),
+            models=self.many("model", request.models),
+            variants=self.whole("variants"),
+            encoding=self.text("encoding"),
+            skip_invalid=values.yes(self.text("skip_invalid"), where="skip_invalid"),
+        )
+
+
+def start(request: Request) -> int:
+    """Plan or run; returns the exit code.  Raises UserError for whatever the user can mend."""
+    _log_to_stderr(request.verbose)
+    talk = _talker(request.quiet)
+    settings = _Settings(request, load_config(Path.cwd(), os.environ))
+    named = importing.name_batch(request.target, request.name)
+    ledger_file = ledger_path(_named_ledger(request, settings), sandbox=request.sandbox)
+    egress = Egress.from_environment(os.environ)
+    accounts = _accounts(request, settings, ledger_file)
+    if named.input is None:
+        return _continue(request, settings, named.name, ledger_file, accounts, egress, talk)
+    options = settings.input_options()
+    with open_input(named.input, options) as file:
+        folder = _folder(request, settings, named.name, ledger_file)
+        digest = importing.input_digest(file.digest, options)
+        known = None if request.new or request.dry_run else _sealed_before(ledger_file, named.name, digest)
+        checked = None if known else _check(file, accounts, folder)
+        if request.dry_run:
+            assert checked is not None
+            return _show_plan(request, settings, checked, accounts, folder)
+        check_accounts(accounts, egress)
+        refuse_stray_ledger(
+            ledger_file,
+            settings.config,
+            named=bool(request.ledger or settings.text("ledger")),
+            asked=request.new_ledger,
+            terminal=sys.stdin.isatty(),
+            sandbox=request.sandbox,
+        )
+        try:
+            with opened_for_writing(ledger_file, create=True) as opened:
+                batch = _find_or_open(opened, request, named.name, folder)
+                if checked is not None:
+                    _import(opened.ledger, batch, file, checked, digest, settings, request, options, named.input, talk)
+                groups = checked.groups if checked is not None else None
+                return _buy(opened, batch, request, settings, accounts, egress, groups, talk)
+        except LedgerHeld as exc:
+            raise held_error(ledger_file, exc) from exc
+
+
+def _continue(
+    request: Request,
+    settings: _Settings,
+    name: str,
+    ledger_file: Path,
+    accounts: list[Account],
+    egress: Egress,
+    talk: Callable[[str], None],
+) -> int:
+    """Go on with a batch by its name: no input is read."""
+    with _KnownBatches(ledger_file) as reader:
+        batch = reader.batch_by_name(name) if reader else None
+        others = ", ".join(row.name for row in reader.batches()) if reader else ""
+    if batch is None:
+        raise UserError(
+            "BD-101",
+            f"there is no batch named {name}",
+            where=str(ledger_file),
+            why=f"the batches are: {others}" if others else "no batch has been started here yet",
+            fix="give the input file to start one: bydawn run FILE.csv",
+            exit_code=10,
+        )
+    check_accounts(accounts, egress)
+    try:
+        with opened_for_writing(ledger_file, create=False) as opened:
+            return _buy(opened, batch, request, settings, accounts, egress, None, talk)
+    except LedgerHeld as exc:
+        raise held_error(ledger_file, exc) from exc
+
+
+# --- before the ledger ------------------------------------------------------------------------------------
+
+
+def _accounts(request: Request, settings: _Settings, ledger_file: Path) -> list[Account]:
+    names = settings.many("provider", request.providers)
+    if not request.sandbox:
+        return chosen_accounts(settings.config, names)
+    return practice_accounts(find_or_start(ledger_file), names)
+
+
+def _folder(request: Request, settings: _Settings, name: str, ledger_file: Path) -> Path:
+    given = str(request.to) if request.to else settings.text("to")
+    if given:
+        return Path(given).absolute()
+    return ledger_file.parent / (f"{name}-sandbox" if request.sandbox else name)
+
+
+def _check(file: InputFile, accounts: Iterable[Account], folder: Path) -> Checked:
+    codecs = {account.provider: account.codec for account in accounts}
+    checked = file.check(codecs, rejected=folder / "rejected.csv")
+    file.require_usable(checked)
+    return checked
+
+
+def _sealed_before(ledger_file: Path, name: str, digest: str) -> bool:
+    """Whether this very input is the batch's newest import: then nothing needs to be read again."""
+    with _KnownBatches(ledger_file) as reader:
+        batch = reader.batch_by_name(name) if reader else None
+        if reader is None or batch is None:
+            return False
+        imports = reader.batch(batch).imports
+        return bool(imports) and imports[-1].phase == "sealed" and imports[-1].input_digest == digest
+
+
+class _KnownBatches:
+    """A reader of the ledger, None while there is none."""
+
+    def __init__(self, path: Path) -> None:
+        self._reader = Reader(path) if path.is_file() else None
+
+    def __enter__(self) -> Reader | None:
+        return self._reader
+
+    def __exit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+
+def _show_plan(
+    request: Request, settings: _Settings, checked: Checked, accounts: Sequence[Account], folder: Path
+) -> int:
+    plan = _plan(settings, checked.groups, accounts, None)
+    free = RealDisk().free_bytes(next(path for path in (folder, *folder.parents) if path.exists()))
+    if request.as_json:
+        fields = {**msgspec.to_builtins(plan), "rows": checked.rows, "free_bytes": free}
+        sys.stdout.write(json.dumps({"type": "plan", **fields}) + "\n")
+    else:
+        for line in plan_lines(plan, free_bytes=free):
+            sys.stdout.write(line + "\n")
+        for provider, refusals in checked.refusals.items():
+            for reason, times in refusals.items():
+                sys.stdout.write(f"{provider} cannot take {count(times)} tasks: {reason}\n")
+        sys.stdout.write("Nothing was sent.\n")
+    refuse_uncovered(plan)
+    return 0
+
+
+def _plan(settings: _Settings, groups: Iterable[Group], accounts: Sequence[Account], deadline_us: int | None) -> Plan:
+    return make_plan(
+        groups,
+        accounts,
+        settings.config.price_book(),
+        attempts=settings.whole("attempts") or 3,
+        budget_microusd=settings.money("budget"),
+        deadline_s=(deadline_us - _now_us()) / 1e6 if deadline_us else None,
+    )
+
+
+# --- with the ledger --------------------------------------------------------------------------------------
+
+
+def _find_or_open(opened: Opened, request: Request, name: str, folder: Path) -> int:
+    with opened.ledger.reader() as reader:
+        batch = reader.batch_by_name(name)
+        if batch is not None and not request.new:
+            practice = reader.batch(batch).sandbox
+            if practice != request.sandbox:
+                raise UserError(
+                    "BD-074",
+                    f"batch {name} is {'practice' if practice else 'real'}, this run is not",
+                    fix="add --sandbox" if practice else "leave --sandbox out",
+                )
+            return batch
+        taken = {each.name for each in reader.batches()}
+        ledger_id = reader.ledger_id()
+    number = 2
+    fresh = name
+    while fresh in taken:
+        fresh, number = f"{name}-{number}", number + 1
+    if fresh != name:
+        folder = folder.with_name(folder.name.replace(name, fresh, 1))
+    try:
+        marker = read_marker(RealDisk(), folder)
+    except MarkerDamaged as exc:
+        raise UserError("BD-075", str(exc), where=str(folder), fix="--to another folder") from exc
+    if marker is not None:
+        raise UserError(
+            "BD-075",
+            "the output folder belongs to another batch" + ("" if marker.ledger == ledger_id else " of another ledger"),
+            where=str(folder),
+            why="its .bydawn names a batch that this ledger does not know by this name",
+            fix="--to another folder, or run with the ledger that made it: --ledger FILE",
+        )
+    return importing.open_batch(opened.ledger, fresh, folder=folder, sandbox=request.sandbox)
+
+
+def _import(
+    ledger: Ledger,
+    batch: int,
+    file: InputFile,
+    checked: Checked,
+    digest: str,
+    settings: _Settings,
+    request: Request,
+    options: InputOptions,
+    source: str,
+    talk: Callable[[str], None],
+) -> None:
+    shown = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if total > 50_000 and time.monotonic() - shown > 1.0:
+            shown = time.monotonic()
+            talk(f"importing {count(done)} of {count(total)}")
+
+    choices = importing.ImportChoices(
+        dedupe=values.one_of(settings.text("dedupe") or "", ("", "share", "off"), where="--dedupe"),
+        on_change=values.one_of(settings.text("on_change") or "error", ("error", "keep"), where="--on-change"),
+    )
+    added = importing.import_input(
+        ledger,
+        batch,
+        file,
+        checked,
+        digest,
+        source=source,
+        options=options,
+        choices=choices,
+        talk=talk,
+        progress=progress,
+    )
+    if checked.bad_rows:
+        talk(f"{count(checked.bad_rows)} bad rows were left out: {checked.rejected}")
+    talk(f"{count(added)} tasks added from {source}" if added else f"{source} adds nothing new")
+
+
+def _buy(
+    opened: Opened,
+    batch: int,
+    request: Request,
+    settings: _Settings,
+    accounts: list[Account],
+    egress: Egress,
+    groups: Sequence[Group] | None,
+    talk: Callable[[str], None],
+) -> int:
+    ledger = opened.ledger
+    deadline_us = settings.moment_us("deadline")
+    importing.configure(
+        ledger,
+        batch,
+        BatchConfigured(
+            operator=operator(),
+            providers=tuple(account.name for account in accounts),
+            budget_microusd=settings.money("budget"),
+            max_at_risk_microusd=settings.money("max_at_risk"),
+            attempts=settings.whole("attempts"),
+            deadline_us=deadline_us,
+            limit=settings.whole("limit", least=1) or 0,
+            sample=settings.whole("sample", least=1) or 0,
+            name_template=settings.text("name_template") or None,
+        ),
+    )
+    state = ledger.batch(batch)
+    with ledger.reader() as reader:
+        _say_where(opened, state, request, talk)
+        wanted = _wanted(state)
+        if groups is None and (state.agreed is None or wanted > state.agreed.images):
+            groups = _groups_of(reader, batch, accounts)
+        plan = _plan(settings, _share_of(groups or (), wanted), accounts, deadline_us)
+        refuse_uncovered(plan)
+        agreed = ask_leave(
+            plan,
+            wanted,
+            sandbox=request.sandbox,
+            yes=request.yes,
+            budget_microusd=state.settings.budget_microusd,
+            agreed=state.agreed,
+            talk=talk,
+        )
+        if agreed is not None:
+            importing.append_batch(ledger, batch, agreed)
+        state = ledger.batch(batch)
+        _refuse_unreachable(reader, accounts)
+    expected = state.agreed.expected_microusd if state.agreed else 0
+    buying = Buying(
+        batch=batch,
+        terms=Terms(
+            batch=batch,
+            tasks=state.sealed_through,
+            budget_microusd=state.settings.budget_microusd,
+            max_at_risk_microusd=state.settings.max_at_risk_microusd or default_at_risk(expected),
+            limit=state.settings.limit or 0,
+            sample=state.settings.sample or 0,
+        ),
+        follow=tuple(accounts),
+        buy_from=frozenset(account.name for account in accounts),
+        prices=settings.config.price_book(),
+        egress=egress,
+        max_attempts=state.settings.attempts or 3,
+        deadline_s=(deadline_us - _now_us()) / 1e6 if deadline_us else None,
+        wanted=wanted,
+        quiet=request.quiet,
+    )
+    before = ledger_head(ledger)
+    ended = buy(opened, buying, talk)
+    with ledger.reader() as reader:
+        summary = summarise(reader, batch, ended)
+        if request.as_json:
+            for line in result_lines(reader, batch, after=before):
+                sys.stdout.write(line + "\n")
+            sys.stdout.write(json.dumps({"type": "summary", **msgspec.to_builtins(summary)}) + "\n")
+        else:
+            _say_summary(summary, ended, state, talk)
+    return exit_code(ended, failed=summary.failed, held=summary.held)
+
+
+def ledger_head(ledger: Ledger) -> int:
+    with ledger.reader() as reader:
+        return reader.head().seq
+
+
+def _wanted(state: BatchState) -> int:
+    """How many tasks this run is to settle."""
+    total = state.sealed_through
+    for bound in (state.settings.limit, state.settings.sample):
+        if bound:
+            total = min(total, bound)
+    return total
+
+
+def _groups_of(reader: Reader, batch: int, accounts: Sequence[Account]) -> list[Group]:
+    """Count the tasks of a batch by shape, from the ledger."""
+    takers = tuple(dict.fromkeys(account.provider for account in accounts))
+    tally: Counter[tuple[str, str, str, bool]] = Counter()
+    after = 0
+    while page := reader.queued(batch, after=after, limit=10_000):
+        after = page[-1].n
+        for task in page:
+            queued = task.state.queued
+            if queued is not None:
+                tally[queued.model, queued.aspect, queued.resolution, queued.references > 0] += 1
+    return [Group(model, aspect, size, refs, takers, n) for (model, aspect, size, refs), n in tally.items()]
+
+
+def _share_of(groups: Sequence[Group], wanted: int) -> list[Group]:
+    """Scale the groups down to what a --limit or --sample leaves of them."""
+    total = sum(group.count for group in groups)
+    if total <= wanted or not total:
+        return list(groups)
+    left = wanted
+    scaled = []
+    for group in groups:
+        part = min(left, -(-group.count * wanted // total))
+        left -= part
+        scaled.append(msgspec.structs.replace(group, count=part, shared=min(group.shared, part)))
+    return scaled
+
+
+def _refuse_unreachable(reader: Reader, accounts: Sequence[Account]) -> None:
+    """Raise when attempts are open at accounts that this run has no key for: nobody could follow them."""
+    missing = open_elsewhere(reader, accounts)
+    if missing:
+        raise UserError(
+            "BD-045",
+            "; ".join(f"{count(times)} attempts are open at {name}" for name, times in missing.items()),
+            why="this run does not use that account, so nobody would collect what was paid for there",
+            fix="add it to --provider (and its key)",
+            exit_code=4,
+        )
+
+
+# --- talk -------------------------------------------------------------------------------------------------
+
+
+def _say_where(opened: Opened, state: BatchState, request: Request, talk: Callable[[str], None]) -> None:
+    new = " (new)" if opened.created else ""
+    fresh = " (new)" if state.agreed is None else ""
+    practice = " [sandbox]" if request.sandbox else ""
+    talk(f"ledger {opened.ledger.path}{new} · batch {state.name}{fresh}{practice} → {state.folder}")
+
+
+def _say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callable[[str], None]) -> None:
+    talk(
+        f"{count(summary.succeeded)} of {count(summary.tasks)} tasks succeeded, {dollars(summary.cost_microusd)} "
+        f"in all, {dollars(summary.run_cost_microusd)} in this run of {duration(ended.seconds)}"
+    )
+    if summary.failed or summary.held:
+        parts = [f"{count(summary.failed)} failed" if summary.failed else ""]
+        parts += [f"{count(summary.held)} held ({dollars(summary.at_risk_microusd)} at risk)" if summary.held else ""]
+        talk(f"{' and '.join(part for part in parts if part)} stay:")
+        if summary.failed:
+            talk(f"  bydawn retry {state.name}")
+        if summary.held:
+            talk(f"  bydawn tasks {state.name} --state held    then: bydawn resolve {state.name} --all --buy-again")
+    if summary.lost:
+        talk(f"{count(summary.lost)} paid and lost: {dollars(summary.lost_microusd)}")
+    if summary.surplus:
+        talk(f"{count(summary.surplus)} paid and not needed, kept as spare: {dollars(summary.surplus_microusd)}")
+    for name, why in ended.parked.items():
+        talk(f"account {name} was parked: {why}")
+    left = summary.tasks - summary.succeeded - summary.failed - summary.held - summary.cancelled
+    if ended.stopped_by:
+        talk(f"stopped by {ended.stopped_by.replace('_', ' ')}; {count(left)} tasks are left")
+    if left:
+        talk(f"go on: bydawn run {state.name}" + (" --sandbox" if state.sandbox else ""))
+    talk(f"manifest: {Path(state.folder) / 'manifest.jsonl'}")
+
+
+def _talker(quiet: bool) -> Callable[[str], None]:
+    def talk(text: str) -> None:
+        if not quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    return talk
+
+
+def _named_ledger(request: Request, settings: _Settings) -> Path | None:
+    if request.ledger is not None:
+        return request.ledger
+    text = settings.text("ledger")
+    return Path(text) if text and not request.sandbox else None
+
+
+def _log_to_stderr(verbose: int) -> None:
+    logging.basicConfig(
+        level=_LEVELS[min(verbose, len(_LEVELS) - 1)], format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    for chatty in ("httpx", "httpcore", "hpack"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
