@@ -94,7 +94,8 @@ class Night:
 
     def complete(self, batch: int, n: int, version: int, attempt: int) -> None:
         sha256 = hashlib.sha256(IMAGE).hexdigest()
-        name = next(row.name for row in self.ledger.reader().batches() if row.batch == batch)
+        with self.ledger.reader() as reader:
+            name = reader.batch(batch).name
         blob = self.folder / name / "blobs" / sha256[:2] / sha256
         blob.parent.mkdir(parents=True, exist_ok=True)
         blob.write_bytes(IMAGE)

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from bydawn.cli.main import main
+from bydawn.manifest import write_outputs
+from ledger.reader import Reader
+from runtime.disk import RealDisk
 from tests.bydawn.a_night import IDS, SECRET_URL, START_US, tell
 
 
@@ -234,3 +237,46 @@ def test_a_file_that_is_no_ledger_is_exit_12(call: Caller, tmp_path: Path) -> No
     said = call("status", "--ledger", str(other))
     assert said.code == 12
     assert "BD-512" in said.err
+
+
+# --- export -----------------------------------------------------------------------------------------------
+
+
+def test_an_export_has_a_line_per_task_with_its_columns(call: Caller) -> None:
+    lines = call("export", "teapots").lines
+    assert [line["id"] for line in lines] == list(IDS)
+    red, blue, odd, *_, again = lines
+    assert (red["file"], red["version"], red["seconds"]) == ("images/red.png", 1, 3.0)
+    assert (blue["provider"], blue["attempts"], blue["cost_microusd"]) == ("kie", 2, 60_000)
+    assert (odd["status"], odd["error"], odd["file"]) == ("failed", "policy", None)
+    assert (again["shared_with"], again["cost_microusd"], again["file"]) == ("red", 0, "images/red-again.png")
+    assert red["Title"] == "=HYPERLINK(1)"
+
+
+def test_an_export_as_csv_cannot_run_formulas(call: Caller, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    said = call("export", "--format", "csv", "-o", str(output))
+    assert said.out == ""
+    assert "7 tasks of teapots" in said.err
+    rows = list(csv.DictReader(io.StringIO(output.read_text("utf-8"))))
+    assert [row["Title"] for row in rows] == ["'=HYPERLINK(1)"] * len(IDS)
+    assert rows[2]["id"] == "'=1+1"
+
+
+def test_an_export_that_cannot_be_written_is_exit_7(call: Caller, night: Path) -> None:
+    said = call("export", "-o", str(night / "bydawn.db" / "below-a-file.jsonl"))
+    assert said.code == 7
+    assert "BD-104" in said.err
+
+
+def test_the_manifest_can_be_rebuilt_byte_for_byte(night: Path) -> None:
+    folder = night / "teapots"
+    with Reader(night / "bydawn.db") as reader:
+        write_outputs(reader, 1, RealDisk())
+        first = {name: (folder / name).read_bytes() for name in ("manifest.jsonl", "errors.jsonl")}
+        for name in first:
+            (folder / name).unlink()
+        write_outputs(reader, 1, RealDisk())
+    assert {name: (folder / name).read_bytes() for name in first} == first
+    troubled = [json.loads(line)["id"] for line in first["errors.jsonl"].splitlines()]
+    assert troubled == ["=1+1", "wet\x1b[2J"]

@@ -1,0 +1,90 @@
+"""``verify`` finds what is missing, changed or added, names the place and exits 13."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bydawn.cli.main import main
+from tests.bydawn.a_night import tell
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("night")
+    tell(folder / "bydawn.db", folder)
+    return folder
+
+
+@pytest.fixture
+def night(told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy to break; its batch still points at the images of the original, so they are put back."""
+    blob = next(told.glob("teapots/blobs/*/*"))
+    kept = blob.read_bytes()
+    shutil.copy(told / "bydawn.db", tmp_path / "bydawn.db")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    blob.write_bytes(kept)
+
+
+def verified(*args: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, object]]]:
+    code = main(["verify", "--json", *args])
+    return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_good_night_agrees(night: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify"]) == 0
+    assert "all agrees" in capsys.readouterr().out
+    code, (summary,) = verified("teapots", capsys=capsys)
+    assert code == 0
+    assert (summary["ok"], summary["files"], summary["problems"]) == (True, 2, 0)
+
+
+def test_a_missing_image_is_named(told: Path, night: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blob = next(told.glob("teapots/blobs/*/*"))
+    blob.unlink()
+    code, lines = verified(capsys=capsys)
+    assert code == 13
+    assert [line["text"] for line in lines[:-1]] == ["is missing", "is missing"]
+    assert lines[0]["place"] == str(blob)
+    assert main(["verify", "--no-files"]) == 0
+
+
+@pytest.mark.parametrize("change", [lambda old: old[:-1], lambda old: old[:-1] + b"?"], ids=["cut", "changed"])
+def test_a_changed_image_is_found(told: Path, night: Path, change: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert callable(change)
+    blob = next(told.glob("teapots/blobs/*/*"))
+    blob.write_bytes(change(blob.read_bytes()))
+    assert main(["verify"]) == 13
+    assert str(blob) in capsys.readouterr().out
+
+
+def test_a_changed_event_is_found(night: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect(night / "bydawn.db") as tampered:
+        tampered.execute("DROP TRIGGER events_are_never_changed")
+        tampered.execute("UPDATE events SET data = replace(data, '60000', '10000') WHERE type = 'task.completed.v1'")
+    tampered.close()
+    code, lines = verified(capsys=capsys)
+    assert code == 13
+    assert {"chain", "books"} <= {line.get("code") for line in lines}
+
+
+def test_a_restored_ledger_contradicts_a_later_head(night: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seal = night / "head.json"
+    assert main(["verify", "--seal", str(seal)]) == 0
+    assert main(["verify", "--against", str(seal)]) == 0
+    head = json.loads(seal.read_text())
+    seal.write_text(json.dumps({**head, "seq": head["seq"] + 5}))
+    capsys.readouterr()
+    code, lines = verified("--against", str(seal), capsys=capsys)
+    assert code == 13
+    assert lines[0]["code"] == "head"
+
+
+def test_a_seal_that_is_none_is_refused(night: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (night / "head.json").write_text("{}")
+    assert main(["verify", "--against", str(night / "head.json")]) == 2
+    assert "BD-020" in capsys.readouterr().err
