@@ -11,9 +11,9 @@ F = TypeVar("F", bound=Callable[..., object])
 
 def ledger_options(command: F) -> F:
     """``--ledger`` and ``--sandbox``: which ledger is meant."""
-    command = click.option("--sandbox", is_flag=True, help="The practice ledger, bydawn-sandbox.db, and no other.")(
-        command
-    )
+    command = click.option(
+        "--sandbox", is_flag=True, help="Practice: emulated providers, and a ledger of its own, bydawn-sandbox.db."
+    )(command)
     return click.option(
         "--ledger",
         type=click.Path(dir_okay=False, path_type=Path),
