@@ -4,7 +4,6 @@ Expected trouble arrives as a :class:`~bydawn.errors.UserError` or an error of t
 and says so.  With ``--json`` the trouble is one JSON line on stderr, so that stdout stays pure data.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -43,8 +42,14 @@ def report(error: UserError, *, as_json: bool) -> None:
     """Print what, where, why and the fix to stderr."""
     parts = {"where": error.where, "why": error.why, "fix": error.fix}
     if as_json:
-        line = {"type": "error", "code": error.code, "what": error.what, **parts, "exit_code": error.exit_code}
-        sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
+        line: dict[str, str | int] = {
+            "type": "error",
+            "code": error.code,
+            "what": error.what,
+            **parts,
+            "exit_code": error.exit_code,
+        }
+        _write_json(line)
         return
     sys.stderr.write(f"{click.style('error', fg='red', bold=True) if _coloured() else 'error'} {error.code}: ")
     sys.stderr.write(f"{error.what}\n")
@@ -56,8 +61,8 @@ def report(error: UserError, *, as_json: bool) -> None:
 def report_usage(error: click.ClickException, *, as_json: bool) -> None:
     message = error.format_message()
     if as_json:
-        line = {"type": "error", "code": "BD-100", "what": message, "exit_code": error.exit_code}
-        sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
+        line: dict[str, str | int] = {"type": "error", "code": "BD-100", "what": message, "exit_code": error.exit_code}
+        _write_json(line)
         return
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is not None and context.parent is not None:
@@ -100,6 +105,12 @@ def ledger_trouble(error: Exception) -> UserError:
     code = getattr(error, "code", "BD-500")
     told = EXPLANATIONS[code]
     return UserError(code=code, what=str(error) or told.what, why=told.why, fix=told.fix, exit_code=told.exit_code)
+
+
+def _write_json(line: dict[str, str | int]) -> None:
+    import json
+
+    sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _coloured() -> bool:

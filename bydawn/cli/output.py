@@ -3,13 +3,13 @@
 Colour and bold appear on a terminal only and never with ``NO_COLOR``; nothing is said by colour alone.
 """
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import click
+import msgspec
 
 from bydawn.cli.formats import plain, width
 
@@ -29,7 +29,7 @@ def talk(text: str) -> None:
 
 def json_line(kind: str, **fields: object) -> None:
     """One object, ``type`` first.  Amounts are micro-dollars, times are UTC microseconds."""
-    sys.stdout.write(json.dumps({"type": kind, **fields}, ensure_ascii=False, separators=(",", ":")) + "\n")
+    sys.stdout.write(msgspec.json.encode({"type": kind, **fields}).decode() + "\n")
 
 
 def on_terminal() -> bool:
