@@ -4,11 +4,12 @@ Whoever appends has decided already; nothing is judged here but fencing.  What t
 compared inside the transaction: if anybody else has appended since, this process is too late and must stop (LED-6).
 """
 
-from ledger.encoding import EVENT_TYPES, chain_next, encode_event
+from ledger.encoding import EVENT_TYPES, chain_next, encode_event, unreadable
 from ledger.engine import Store
-from ledger.errors import Fenced
+from ledger.errors import Fenced, InvariantBroken
 from ledger.events import Event
 from ledger.projection import Projection
+from ledger.streams import stream_label
 from ledger.views import write_rows
 
 _TAGS: dict[type, tuple[str, bytes]] = {
@@ -43,11 +44,24 @@ class Appender:
         """The chain over everything gathered so far."""
         return self._head
 
-    def add(self, stream: int, version: int, epoch: int, at_us: int, event: Event, key: bytes | None) -> int:
-        """Take an event into the next transaction and return its seq."""
+    def add(self, stream: int, version: int, epoch: int, at_us: int, event: Event, key: bytes | None = None) -> int:
+        """Take an event into the next transaction and return its seq.
+
+        Raises:
+            InvariantBroken: it could not be read back.
+        """
+        data = encode_event(event)
+        wrong = unreadable(event, data)
+        if wrong:
+            raise InvariantBroken(f"{stream_label(stream)}: {event.TYPE}: {wrong}")
+        return self.add_encoded(stream, version, epoch, at_us, event, data, key)
+
+    def add_encoded(
+        self, stream: int, version: int, epoch: int, at_us: int, event: Event, data: bytes, key: bytes | None = None
+    ) -> int:
+        """The same for an event whose ``data`` is known to be readable."""
         seq = self.seq = self.seq + 1
         tag, tag_bytes = _TAGS[type(event)]
-        data = encode_event(event)
         self._head = chain_next(self._head, seq, stream, version, epoch, at_us, tag_bytes, key, data)
         # Text and not bytes: a TEXT column of a STRICT table takes nothing else.
         self._rows.append((seq, stream, version, epoch, at_us, tag, key, data.decode()))

@@ -20,10 +20,10 @@ EVENT_TYPES: tuple[type[Event], ...] = tuple(
 
 # tag of an old version -> how its JSON becomes an event of today.  Old tags stay readable for ever; a changed
 # meaning is a new tag and one line here.
-UPCASTERS: dict[str, Callable[[str], Event]] = {}
+UPCASTERS: dict[str, Callable[[str | bytes], Event]] = {}
 
 _encode = msgspec.json.Encoder().encode
-_DECODERS: dict[str, Callable[[str], Event]] = {
+_DECODERS: dict[str, Callable[[str | bytes], Event]] = {
     event_type.TYPE: msgspec.json.Decoder(event_type).decode for event_type in EVENT_TYPES
 }
 _DECODERS.update(UPCASTERS)
@@ -36,6 +36,19 @@ _NO_KEY = -1  # as a length: a missing key is not an empty one
 def encode_event(event: Event) -> bytes:
     """Return the JSON that is stored."""
     return _encode(event)
+
+
+def unreadable(event: Event, data: bytes) -> str:
+    """Say why ``data`` could not be read back, empty if it can.
+
+    Structs are not checked when they are made, so a negative cost, say, would only show in a ledger that nobody can
+    open any more.
+    """
+    try:
+        _DECODERS[event.TYPE](data)
+    except msgspec.DecodeError as exc:
+        return str(exc)
+    return ""
 
 
 def decode_event(tag: str, data: str) -> Event:

@@ -240,13 +240,18 @@ def open_writer(path: Path) -> Store:
     return store
 
 
-def open_reader(path: Path) -> Store:
-    """Open for reading only.  A newer ledger may be read as far as its events are known."""
+def open_reader(path: Path, *, scratch: bool = False) -> Store:
+    """Open for reading only.  A newer ledger may be read as far as its events are known.
+
+    Args:
+        scratch: allow writing to temporary databases beside it; the ledger itself stays read-only.
+    """
     if not path.exists():
         raise LedgerMissing(f"there is no ledger at {path}")
     store = Store(_connect(path, "ro"), path)
     try:
-        store.run("PRAGMA query_only = ON")
+        if not scratch:
+            store.run("PRAGMA query_only = ON")
         store.run("PRAGMA cache_size = -4000")
         if store.row("PRAGMA application_id") != (APPLICATION_ID,):
             raise LedgerDamaged(f"{path} is not a ledger of bydawn")

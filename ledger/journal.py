@@ -28,12 +28,11 @@ from ledger.decisions import (
     Repeated,
     Reserve,
 )
-from ledger.encoding import chain_start, payload_digest
+from ledger.encoding import chain_start, encode_event, payload_digest
 from ledger.engine import Store, check_place, create_file, engine_facts, open_writer, read_mounts
 from ledger.errors import InvariantBroken, LedgerDamaged, LedgerError, LedgerMissing
 from ledger.events import (
     AccountEvent,
-    AttemptIntended,
     BatchEvent,
     EpochStarted,
     Event,
@@ -58,6 +57,7 @@ from ledger.replay import (
     evolve,
     load_state,
 )
+from ledger.rules import breach
 from ledger.schema import VIEWS
 from ledger.staging import NewTask, Staged, StagedRow, Staging
 from ledger.streams import account_stream, batch_stream, runtime_stream, stream_label, stream_parts, task_stream
@@ -246,7 +246,7 @@ class Ledger:
                 after = evolve(stream, state, event, epoch=epoch, at_us=at_us)
                 if stream >> KIND_SHIFT == TASK_KIND:
                     before_task, after_task = cast(TaskState, state), cast(TaskState, after)
-                    self._protect(stream, event, before_task)
+                    self._protect(stream, cast(TaskEvent, event), before_task)
                     for account, reserved, captured, number in task_moves(stream, epoch, before_task, after_task):
                         total = moved.setdefault(account, [0, 0, 0])
                         total[0] += reserved
@@ -272,19 +272,15 @@ class Ledger:
         _, _, number = moved.get(guard.lane, (0, 0, 0))
         return self._projection.balance(guard.lane).open + number, guard.cap
 
-    def _protect(self, stream: int, event: Event, before: TaskState) -> None:
+    def _protect(self, stream: int, event: TaskEvent, before: TaskState) -> None:
         """The rules that stay on in production, whoever decided: a breach is a bug and stops the run."""
-        if isinstance(event, TaskQueued):
-            if before.version:
-                raise InvariantBroken(f"{stream_label(stream)}: queued twice")
-            return
-        _, batch, n = stream_parts(stream)
-        if n > self.batch(batch).sealed_through:
-            raise InvariantBroken(f"{stream_label(stream)}: its import is not sealed (LED-11)")
-        if isinstance(event, AttemptIntended):
-            allowed = before.open_permission if before.doubted else 0
-            if before.phase != "queued" or event.permission != allowed or (before.doubted and not allowed):
-                raise InvariantBroken(f"{stream_label(stream)}: a second purchase without leave (MON-2)")
+        if not isinstance(event, TaskQueued):
+            _, batch, n = stream_parts(stream)
+            if n > self.batch(batch).sealed_through:
+                raise InvariantBroken(f"{stream_label(stream)}: its import is not sealed (LED-11)")
+        wrong = breach(before, event)
+        if wrong:
+            raise InvariantBroken(f"{stream_label(stream)}: {event.TYPE}: {wrong}")
 
     def _accept(self, steps: Iterable[_Step], at_us: int, key: bytes | None) -> int:
         """Take the events in; the key goes with the last one, so that a repeat is answered with its seq."""
@@ -391,7 +387,7 @@ class Ledger:
         no guards, no key, no state to compare with, since the numbers are new."""
         self._usable()
         epoch, base = self._epoch, task_stream(batch, 0)
-        add, add_payload, note = self._appender.add, self._appender.add_payload, self._projection.imported
+        add, add_payload, note = self._appender.add_encoded, self._appender.add_payload, self._projection.imported
         with self._fatal():
             salts = self._entropy(16 * len(rows))
             payload = self._next_payload
@@ -413,7 +409,7 @@ class Ledger:
                     owner,
                     group,
                 )
-                seq = add(base + n, 1, epoch, at_us, event, None)
+                seq = add(base + n, 1, epoch, at_us, event, encode_event(event))
                 add_payload(payload, salt, request, key)
                 note(seq, base + n, at_us, event)
                 payload += 1

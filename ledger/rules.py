@@ -35,10 +35,11 @@ from ledger.events import (
     TaskCompleted,
     TaskEvent,
     TaskFailed,
+    TaskQueued,
     TaskRetried,
     TaskShared,
 )
-from ledger.folds import AttemptPhase, AttemptState, TaskState, evolve_task
+from ledger.folds import LIVE, AttemptPhase, AttemptState, TaskState, evolve_task
 
 # fact -> the phases of an attempt in which it may happen.  A late answer may still arrive for an attempt that
 # was already called ambiguous; an attempt in a final phase never moves again.
@@ -105,9 +106,50 @@ def decide_task(state: TaskState, command: TaskCommand) -> tuple[TaskEvent, ...]
             assert_never(command)
 
 
-def legal_in(event: TaskEvent) -> frozenset[AttemptPhase] | None:
-    """The attempt phases in which ``event`` may happen; None when it is not about the walk of an attempt."""
-    return LEGAL.get(type(event))
+def breach(state: TaskState, event: TaskEvent) -> str:
+    """Say what is illegal about ``event`` happening in ``state``, empty if nothing is.
+
+    The same rules as those of the decisions, read from the events: the audit holds them against history.
+    """
+    legal = LEGAL.get(type(event))
+    if legal is not None:
+        number: int = event.attempt  # type: ignore[union-attr]  # every event named in LEGAL has it
+        attempt = state.attempt(number)
+        if attempt is None:
+            return f"there is no attempt {number}"
+        if attempt.phase not in legal:
+            return f"attempt {number} is {attempt.phase}"
+        if isinstance(event, TaskCompleted) and (state.filled or event.version != state.slot):
+            return f"image version {event.version} while version {state.slot} is wanted"
+        return ""
+    match event:
+        case TaskQueued():
+            return "queued twice" if state.queued is not None else ""
+        case AttemptIntended():
+            return _intent_breach(state, event)
+        case TaskFailed() | TaskCancelled() | TaskShared():
+            return "" if state.phase == "queued" else f"the task is {state.phase}"
+        case CancelAsked():
+            return "" if state.phase in LIVE else f"the task is {state.phase}"
+        case TaskRetried():
+            return "" if state.phase in ("succeeded", "failed", "cancelled") else f"the task is {state.phase}"
+        case OperatorDecided(attempt=number):
+            attempt = state.attempt(number)
+            return "" if attempt is not None and attempt.phase == "unknown" else f"attempt {number} is not in doubt"
+        case ResultReviewed(version=version):
+            known = any(result.version == version for result in state.results)
+            return "" if known else f"there is no image version {version}"
+    return ""
+
+
+def _intent_breach(state: TaskState, event: AttemptIntended) -> str:
+    if state.queued is None or state.phase != "queued":
+        return f"bought while {state.phase}" if state.queued is not None else "bought before it was queued"
+    if event.attempt != len(state.attempts) + 1:
+        return f"attempt {event.attempt} follows attempt {len(state.attempts)}"
+    if event.permission != (state.open_permission if state.doubted else 0) or (state.doubted and not event.permission):
+        return "bought beside a doubtful attempt without leave (MON-2)"
+    return ""
 
 
 def _refuse(state: TaskState, what: str) -> CommandRejected:

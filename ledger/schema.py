@@ -121,23 +121,23 @@ VIEW_TABLES: dict[str, str] = {
     ) STRICT""",
 }
 
-VIEW_INDEXES: dict[str, tuple[str, ...]] = {
-    "tasks": (
-        # Paging the queue, and the followers that wait for an image of somebody else's.
-        "CREATE INDEX {schema}tasks_queued ON tasks (stream) WHERE phase = 'queued' AND owner = 0",
-        "CREATE INDEX {schema}tasks_following ON tasks (stream) WHERE phase = 'queued' AND owner <> 0",
-        "CREATE INDEX {schema}tasks_held ON tasks (stream) WHERE phase = 'held'",
-    ),
-    "open_attempts": ("CREATE INDEX {schema}open_attempts_of ON open_attempts (account, phase)",),
-    "batches": ("CREATE UNIQUE INDEX {schema}batches_by_name ON batches (name)",),
-}
+VIEW_INDEXES: tuple[str, ...] = (
+    # Paging the queue, and the followers that wait for an image of somebody else's.
+    "CREATE INDEX tasks_queued ON tasks (stream) WHERE phase = 'queued' AND owner = 0",
+    "CREATE INDEX tasks_following ON tasks (stream) WHERE phase = 'queued' AND owner <> 0",
+    "CREATE INDEX open_attempts_of ON open_attempts (account, phase)",
+    "CREATE UNIQUE INDEX batches_by_name ON batches (name)",
+)
 
 
-def view_statements(schema: str = "") -> list[str]:
-    """The statements that create the views, in ``schema`` (``"temp."``) or in the ledger itself."""
-    tables = [f"CREATE TABLE {schema}{name} {columns}" for name, columns in VIEW_TABLES.items()]
-    indexes = [index.format(schema=schema) for group in VIEW_INDEXES.values() for index in group]
-    return tables + indexes
+def view_tables(schema: str = "") -> list[str]:
+    """The statements that create the tables of the views, in another ``schema`` (``"replay."``) for comparing."""
+    return [f"CREATE TABLE {schema}{name} {columns}" for name, columns in VIEW_TABLES.items()]
+
+
+def view_statements() -> list[str]:
+    """The statements that create the views in the ledger itself."""
+    return view_tables() + list(VIEW_INDEXES)
 
 
 @MIGRATIONS()

@@ -1,0 +1,325 @@
+"""The file itself: where it may lie, who may read it, what is refused, and what a failed write means."""
+
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ledger.audit import verify
+from ledger.commands import Cancel
+from ledger.decisions import Append, Decision
+from ledger.encoding import decode_event
+from ledger.engine import check_place, engine_facts, network_filesystem, open_writer, read_mounts, translated
+from ledger.errors import (
+    CommitFailed,
+    DiskFull,
+    Fenced,
+    InvariantBroken,
+    LedgerDamaged,
+    LedgerError,
+    LedgerHeld,
+    LedgerMissing,
+    LedgerNewer,
+    LedgerPlace,
+)
+from ledger.events import AttemptFailed
+from ledger.journal import Ledger
+from ledger.lock import RunLock, lock_path
+from ledger.reader import Reader
+from ledger.schema import FORMAT
+from ledger.streams import task_stream
+from tests.ledger.ledgers import decision, do, opened
+from tests.ledger.stories import INTEND, bought
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_files_are_private_from_the_first_byte(tmp_path: Path) -> None:
+    """SEC-7."""
+    path = tmp_path / "new" / "bydawn.db"
+    before = os.umask(0)
+    try:
+        with opened(path, tasks=1) as ledger, ledger.reader():
+            names = sorted(entry.name for entry in path.parent.iterdir())
+            assert names == ["bydawn.db", "bydawn.db-shm", "bydawn.db-wal", "bydawn.db.lock"]
+            assert {mode(entry) for entry in path.parent.iterdir()} == {0o600}
+            assert mode(path.parent) == 0o700
+    finally:
+        os.umask(before)
+
+
+def test_a_directory_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    opened(tmp_path / "bydawn.db").close()
+    assert mode(tmp_path) == 0o755
+
+
+MOUNTS = """\
+/dev/vda / ext4 rw 0 0
+nas:/vol /mnt/nas nfs4 rw 0 0
+nas:/my\\040vol /mnt/my\\040nas cifs rw 0 0
+me@host:/ /mnt/far fuse.sshfs rw 0 0
+disk /mnt/near fuse.ext4 rw 0 0
+tmpfs /mnt/nas/local tmpfs rw 0 0
+broken
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("/home/ann", ""),
+        ("/mnt/nas", "nfs4"),
+        ("/mnt/nas/deep/er", "nfs4"),
+        ("/mnt/nas2", ""),
+        ("/mnt/nas/local", ""),
+        ("/mnt/my nas/x", "cifs"),
+        ("/mnt/far", "fuse.sshfs"),
+        ("/mnt/near", ""),
+    ],
+)
+def test_network_file_systems_are_known_by_their_mount(place: str, kind: str) -> None:
+    """LED-10."""
+    assert network_filesystem(Path(place), MOUNTS) == kind
+
+
+def test_a_ledger_on_a_network_file_system_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    """LED-10."""
+    path = tmp_path / "bydawn.db"
+    with pytest.raises(LedgerPlace):
+        Ledger.create_or_open(path, create=True, mounts=lambda: f"nas:/ {tmp_path} nfs rw 0 0\n")
+    assert list(tmp_path.iterdir()) == []
+    check_place(path)
+    assert "/" in read_mounts()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LedgerPlace):
+        Ledger.create_or_open(tmp_path / "file" / "bydawn.db", create=True)
+    ledger = tmp_path / "bydawn.db"
+    ledger.touch()
+    lock_path(ledger).mkdir()
+    with pytest.raises(LedgerPlace):
+        RunLock.take(ledger)
+
+
+def test_full_synchronous_and_write_ahead_logging_are_on(tmp_path: Path) -> None:
+    """LED-10."""
+    with opened(tmp_path / "bydawn.db") as ledger:
+        assert ledger.store.row("PRAGMA journal_mode") == ("wal",)
+        assert ledger.store.row("PRAGMA synchronous") == (2,)
+        assert ledger.store.row("PRAGMA main.secure_delete") == (1,)
+
+
+def test_events_cannot_be_changed_or_removed_even_by_us(tmp_path: Path) -> None:
+    """LED-1."""
+    with opened(tmp_path / "bydawn.db", tasks=1) as ledger:
+        for statement in ("UPDATE events SET at_us = 0", "DELETE FROM events", "DELETE FROM commits"):
+            with pytest.raises(CommitFailed, match="append-only"):
+                ledger.store.run(statement)
+
+
+def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    """LED-5."""
+    with opened(tmp_path / "bydawn.db") as ledger, ledger.reader() as reader, pytest.raises(CommitFailed):
+        reader.store.run("DELETE FROM tasks")
+
+
+def test_a_newer_ledger_is_shown_and_never_written(tmp_path: Path) -> None:
+    """LED-9."""
+    path = tmp_path / "bydawn.db"
+    opened(path, tasks=1).close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    with pytest.raises(LedgerNewer):
+        Ledger.create_or_open(path, create=True)
+    with Reader(path) as reader:
+        assert reader.newer()
+        assert [task.id for task in reader.tasks(1)] == ["row-1"]
+    with pytest.raises(LedgerNewer):
+        decode_event("task.unheard_of.v1", "{}")
+    with pytest.raises(LedgerDamaged):
+        decode_event("task.completed.v1", "{}")
+
+
+def test_a_ledger_whose_making_was_cut_short_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "bydawn.db"
+    path.touch()
+    with pytest.raises(LedgerDamaged):
+        Reader(path)
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA application_id = 0x42594457")
+    with pytest.raises(LedgerDamaged), Reader(path) as reader:
+        reader.ledger_id()
+    opened(path, tasks=1).close()
+    assert verify(path).ok
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("DELETE FROM meta WHERE name = 'ledger_id'")
+        raw.commit()
+    with pytest.raises(LedgerDamaged), Reader(path) as reader:
+        reader.ledger_id()
+
+
+def test_a_file_that_ends_between_events_and_commit_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "bydawn.db"
+    opened(path, tasks=1).close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("INSERT INTO events SELECT 99, stream, 99, epoch, at_us, type, NULL, data FROM events LIMIT 1")
+        raw.commit()
+    with pytest.raises(LedgerDamaged):
+        Ledger.create_or_open(path, create=False)
+    # The refused handle let go of the lock.
+    RunLock.take(path).release()
+
+
+def test_views_of_another_version_are_folded_anew(tmp_path: Path) -> None:
+    path = tmp_path / "bydawn.db"
+    with opened(path, tasks=3) as ledger:
+        do(ledger, 1, INTEND, *bought(1))
+        do(ledger, 2, INTEND)
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("UPDATE meta SET value = '0' WHERE name = 'views'")
+        raw.execute("DROP TABLE open_attempts")
+        raw.execute("DELETE FROM tasks")
+        raw.commit()
+    opened(path).close()
+    assert verify(path).ok
+
+
+def test_a_full_disk_closes_the_ledger_for_good_and_loses_nothing_that_was_answered(tmp_path: Path) -> None:
+    """LED-4, LED-7."""
+    path = tmp_path / "bydawn.db"
+    ledger = opened(path, tasks=1)
+    (pages,) = ledger.store.row("PRAGMA page_count") or (0,)
+    ledger.store.run(f"PRAGMA max_page_count = {pages}")
+    _, payload = ledger.payload("x" * 100_000)
+    big = Decision(
+        appends=decision(ledger, 1, INTEND).appends,
+        at_us=3,
+        payloads=(payload,),
+    )
+    with pytest.raises(DiskFull):
+        ledger.commit([big])
+    with pytest.raises(DiskFull):
+        ledger.commit([])
+    with pytest.raises(DiskFull):
+        ledger.state(task_stream(1, 1))
+    # It let go of everything: the same command goes on once there is space.
+    with opened(path) as again:
+        assert again.state(task_stream(1, 1)).phase == "queued"
+        do(again, 1, INTEND)
+    assert verify(path).ok
+
+
+def test_whatever_else_goes_wrong_in_a_commit_closes_the_ledger_too(tmp_path: Path) -> None:
+    """LED-7: an event that could not be read back is never written."""
+    path = tmp_path / "bydawn.db"
+    ledger = opened(path, tasks=1)
+    do(ledger, 1, INTEND)
+    negative = AttemptFailed(attempt=1, reason="provider", cost_microusd=-5)
+    with pytest.raises(InvariantBroken):
+        ledger.commit([Decision(appends=(Append(task_stream(1, 1), 2, (negative,)),), at_us=3)])
+    ledger = opened(path)
+    with pytest.raises(AssertionError):
+        ledger.commit([Decision(appends=(Append(task_stream(1, 1), 2, (negative, "no event")),), at_us=3)])  # type: ignore[arg-type]  # that is the test
+    with pytest.raises(LedgerError):
+        ledger.commit([])
+    assert verify(path).ok
+
+
+def test_an_older_epoch_cannot_write(tmp_path: Path) -> None:
+    """LED-6: checked inside the transaction, against what the file says."""
+    path = tmp_path / "bydawn.db"
+    ledger = opened(path, tasks=1)
+    late = decision(ledger, 1, INTEND)
+    # The lock was lost (removed by hand, say), and a newer process took over.
+    lock_path(path).unlink()
+    with opened(path) as newer:
+        do(newer, 1, Cancel(operator="ann"))
+    with pytest.raises(Fenced):
+        ledger.commit([late])
+    with pytest.raises(Fenced):
+        ledger.commit([])
+    assert verify(path).ok
+
+
+def test_the_lock_names_its_holder_and_is_refused_within_a_process_too(tmp_path: Path) -> None:
+    """LED-5."""
+    path = tmp_path / "bydawn.db"
+    lock = RunLock.take(path)
+    with pytest.raises(LedgerHeld, match=str(os.getpid())):
+        RunLock.take(path)
+    lock.release()
+    lock.release()
+    RunLock.take(path).release()
+
+
+def test_erased_text_is_gone_from_the_files_and_the_chain_still_holds(tmp_path: Path) -> None:
+    """SEC-8, LED-8."""
+    path = tmp_path / "bydawn.db"
+    with opened(path, tasks=2) as ledger:
+        row = ledger.state(task_stream(1, 1)).queued
+        assert row is not None
+        with ledger.reader() as reader:
+            assert reader.salted(row.request.row) is not None
+        assert ledger.erase([row.request.row, 99]) == 1
+        assert ledger.erase([row.request.row]) == 0
+        everything = b"".join(entry.read_bytes() for entry in path.parent.iterdir())
+        assert b"picture 2" in everything
+        assert b"picture 1" not in everything
+        with ledger.reader() as reader:
+            assert reader.payload(row.request.row) is None
+            assert reader.salted(row.request.row) is None
+            assert [task.request for task in reader.queued(1)] == [None, '{"prompt":"picture 2"}']
+    assert verify(path).ok
+
+
+def test_the_identity_of_the_file_is_recorded_with_each_epoch(tmp_path: Path) -> None:
+    """REC-10."""
+    path = tmp_path / "bydawn.db"
+    with opened(path) as ledger:
+        with ledger.reader() as reader:
+            (epoch,) = reader.epochs()
+        assert (epoch.started.device, epoch.started.inode) == ledger.identity()
+        assert epoch.started.ledger_id == ledger.ledger_id
+    with opened(path) as ledger, ledger.reader() as reader:
+        assert (ledger.epoch, reader.epoch(), len(reader.epochs())) == (2, 2, 2)
+        assert reader.ledger_id() == ledger.ledger_id
+
+
+@pytest.mark.parametrize(
+    ("version", "fault"),
+    [("3.40.1", True), ("3.44.6", False), ("3.50.7", False), ("3.51.2", True), ("3.51.3", False), ("3.54.1", False)],
+)
+def test_the_wal_reset_fault_is_known_by_version(version: str, fault: bool) -> None:
+    assert engine_facts(version).wal_reset_fault == fault
+    assert engine_facts().version
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("database or disk is full", DiskFull),
+        ("disk I/O error", CommitFailed),
+        ("database disk image is malformed", LedgerDamaged),
+        ("unable to open database file", LedgerMissing),
+        ("something new", CommitFailed),
+    ],
+)
+def test_driver_errors_become_ours(message: str, error: type[Exception]) -> None:
+    assert type(translated(sqlite3.OperationalError(message))) is error
+
+
+def test_a_file_without_write_ahead_logging_is_refused(tmp_path: Path) -> None:
+    """LED-10: here a directory stands where the log would be."""
+    path = tmp_path / "bydawn.db"
+    path.touch(0o600)
+    (tmp_path / "bydawn.db-wal").mkdir()
+    with pytest.raises(LedgerMissing):
+        open_writer(path)
