@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bydawn.cli.formats import clock_time, count, dollars, duration, percent, plain
+from bydawn.cli.formats import clock_time, count, dollar_column, dollars, duration, percent, plain
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import doubtful, faint, good, json_line, line, on_terminal, pairs, strong, table
 from bydawn.overview import IN_FLIGHT, Overview, overview
@@ -195,10 +195,19 @@ def show_accounts(reader: "Reader") -> None:
     for lane in reader.lanes():
         if lane.breaker != "closed":
             stopped.setdefault(lane.account, []).append(f"{lane.lane} {lane.breaker.replace('_', ' ')}: {lane.reason}")
+    balances = [money.get(account_money(account.name), Balance()) for account in accounts]
+    spent = dollar_column(balance.captured for balance in balances)
+    reserved = dollar_column(balance.reserved for balance in balances)
+    states = [
+        f"parked: {account.parked}" if account.parked else "; ".join(stopped.get(account.name, ())) or "ok"
+        for account in accounts
+    ]
     line()
-    rows = []
-    for account in accounts:
-        balance = money.get(account_money(account.name), Balance())
-        state = f"parked: {account.parked}" if account.parked else "; ".join(stopped.get(account.name, ())) or "ok"
-        rows.append((account.name, account.provider, dollars(balance.captured), dollars(balance.reserved), state))
-    table(("account", "provider", "spent", "reserved", "state"), rows, right=("spent", "reserved"))
+    table(
+        ("account", "provider", "spent", "reserved", "state"),
+        [
+            (account.name, account.provider, *cells)
+            for account, *cells in zip(accounts, spent, reserved, states, strict=True)
+        ],
+        right=("spent", "reserved"),
+    )
