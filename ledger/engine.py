@@ -225,10 +225,7 @@ def open_writer(path: Path) -> Store:
         store.run("PRAGMA cache_size = -16000")
         store.run("PRAGMA wal_autocheckpoint = 4000")
         store.run("PRAGMA synchronous = FULL")
-        mode = store.row("PRAGMA journal_mode = WAL")
-        synchronous = store.row("PRAGMA synchronous")
-        if mode != ("wal",) or synchronous != (2,):
-            raise LedgerPlace(f"{path}: SQLite answers journal_mode {mode}, synchronous {synchronous}")
+        check_promises(path, store.row("PRAGMA journal_mode = WAL"), store.row("PRAGMA synchronous"))
         try:
             database = Database(connection, recursive_triggers=False, execute_plugins=False)
             MIGRATIONS.apply(database)
@@ -238,6 +235,12 @@ def open_writer(path: Path) -> Store:
         store.close()
         raise
     return store
+
+
+def check_promises(path: Path, journal_mode: Row | None, synchronous: Row | None) -> None:
+    """SQLite does not fail when it cannot do what a pragma asks: it says what it does instead (LED-10)."""
+    if journal_mode != ("wal",) or synchronous != (2,):
+        raise LedgerPlace(f"{path}: SQLite answers journal_mode {journal_mode}, synchronous {synchronous}")
 
 
 def open_reader(path: Path, *, scratch: bool = False) -> Store:

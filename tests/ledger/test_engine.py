@@ -12,7 +12,14 @@ from ledger.audit import verify
 from ledger.commands import Cancel
 from ledger.decisions import Append, Decision
 from ledger.encoding import decode_event
-from ledger.engine import check_place, engine_facts, network_filesystem, open_writer, read_mounts, translated
+from ledger.engine import (
+    check_place,
+    check_promises,
+    engine_facts,
+    network_filesystem,
+    read_mounts,
+    translated,
+)
 from ledger.errors import (
     CommitFailed,
     DiskFull,
@@ -316,10 +323,10 @@ def test_driver_errors_become_ours(message: str, error: type[Exception]) -> None
     assert type(translated(sqlite3.OperationalError(message))) is error
 
 
-def test_a_file_without_write_ahead_logging_is_refused(tmp_path: Path) -> None:
-    """LED-10: here a directory stands where the log would be."""
+def test_a_connection_that_promises_less_is_refused(tmp_path: Path) -> None:
+    """LED-10."""
     path = tmp_path / "bydawn.db"
-    path.touch(0o600)
-    (tmp_path / "bydawn.db-wal").mkdir()
-    with pytest.raises(LedgerMissing):
-        open_writer(path)
+    check_promises(path, ("wal",), (2,))
+    for mode, synchronous in (("delete", 2), ("wal", 1)):
+        with pytest.raises(LedgerPlace):
+            check_promises(path, (mode,), (synchronous,))
