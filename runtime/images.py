@@ -174,7 +174,7 @@ def _decode(data: bytes, header: _Header) -> bool:
     with Image.open(io.BytesIO(data), formats=formats) as image:
         if image.size != (header.width, header.height):
             raise _BadHeaderError("two sizes in one file")
-        image.verify()  # checksums, where the format has them; the object is used up after it
+        image.verify()  # the checksums of a PNG, which decoding skips; the object is used up after it
     with Image.open(io.BytesIO(data), formats=formats) as image:
         image.load()
         return _is_blank(image)

@@ -205,6 +205,18 @@ async def test_a_name_that_resolves_to_loopback_gets_not_a_byte(rules: FetchRule
     assert wire.statistics().downloads.origins == 0
 
 
+@trio_test
+async def test_a_localhost_that_is_elsewhere_gets_not_a_byte() -> None:
+    async def ok(seen: Seen, stream: trio.abc.Stream) -> None:
+        await stream.send_all(http(body=b"x"))
+
+    async with serve(ok) as server:
+        wire = HttpWire(dial=_Elsewhere(server.port, {"localhost": "93.184.216.34"}))
+        with pytest.raises(FetchRefused, match="not a loopback address"):
+            await wire.fetch("http://localhost/a.png", _nothing, FetchRules(hosts=(), loopback=True))
+        assert server.seen == []
+
+
 class _Elsewhere(httpcore.AsyncNetworkBackend):
     """Dials a local server, whose socket then claims to be at ``addresses[host]``."""
 

@@ -91,6 +91,39 @@ def test_a_failed_sync_leaves_no_file(
     assert disk.names(tmp_path) == ()
 
 
+def test_bytes_are_synced_before_the_rename_and_the_directory_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RES-2, as far as one can see without pulling the plug."""
+    steps: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def seen_sync(fd: int) -> None:
+        steps.append("sync " + Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+        sync(fd)
+
+    def seen_replace(source: Path, target: Path) -> None:
+        steps.append(f"rename {source.name} {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", seen_sync)
+    monkeypatch.setattr(os, "replace", seen_replace)
+    disk = RealDisk()
+    disk.make_dir(tmp_path / "new" / "deep")
+    disk.write_new(tmp_path / "new" / "a.part", b"x")
+    disk.rename(tmp_path / "new" / "a.part", tmp_path / "new" / "deep" / "a")
+    disk.append(tmp_path / "new" / "b.part", b"x")
+    disk.sync(tmp_path / "new" / "b.part")
+    assert steps == [
+        f"sync {tmp_path.name}",
+        "sync new",
+        "sync a.part",
+        "rename a.part a",
+        "sync deep",
+        "sync b.part",
+    ]
+
+
 def test_a_full_device_is_told_from_a_broken_one() -> None:
     if not Path("/dev/full").exists():
         pytest.fail("this law needs Linux's /dev/full")

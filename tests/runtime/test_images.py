@@ -88,9 +88,12 @@ def test_what_is_no_picture_is_refused(data: bytes) -> None:
     assert verdict.reason
 
 
-def test_a_checksum_that_does_not_fit_is_refused() -> None:
+@pytest.mark.parametrize("where", ["data", "checksum"])
+def test_a_checksum_that_does_not_fit_is_refused(where: str) -> None:
     data = bytearray(picture())
-    data[data.index(b"IDAT") + 20] ^= 1
+    start = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[start - 8 : start - 4])
+    data[start + (length if where == "checksum" else 20)] ^= 1
     assert isinstance(inspect(bytes(data)), BadImage)
 
 

@@ -96,6 +96,7 @@ def test_a_file_is_written_whole_over_an_older_one_and_over_what_was_left(lines:
     disk.make_dir(OUT)
     disk.append(OUT / "manifest.jsonl.part", left)
     write_lines(disk, OUT / "manifest.jsonl", [b"old\n"])
+    assert disk.read(OUT / "manifest.jsonl") == b"old\n"
     write_lines(disk, OUT / "manifest.jsonl", lines)
     assert disk.read(OUT / "manifest.jsonl") == b"".join(lines)
     assert disk.names(OUT) == ("manifest.jsonl",)

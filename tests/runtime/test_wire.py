@@ -6,6 +6,7 @@ loopback; the simulator's stands in process and passes the same suite.
 
 import contextlib
 import gzip
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -381,6 +382,17 @@ async def test_an_unreadable_reply_was_sent(raw: bytes) -> None:
     error = await answer_with(raw)
     assert isinstance(error, WireError)
     assert error.sent
+
+
+@trio_test
+async def test_a_compressed_bomb_is_not_unpacked_past_the_bound() -> None:
+    bomb = http(body=gzip.compress(bytes(100_000_000)), content_encoding="gzip")
+    tracemalloc.start()
+    error = await answer_with(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(error, WireError)
+    assert peak < 5_000_000
 
 
 @trio_test
