@@ -20,9 +20,12 @@ def guarded(args: list[str], body: Callable[[], object]) -> int:
     as_json = "--json" in args
     try:
         outcome = body()
+        sys.stdout.flush()  # here, where a reader that went away is no error
     except UserError as error:
         report(error, as_json=as_json)
         return error.exit_code
+    except click.exceptions.Exit as end:  # after a command's --help
+        return end.exit_code
     except click.ClickException as error:
         report_usage(error, as_json=as_json)
         return error.exit_code
@@ -30,7 +33,7 @@ def guarded(args: list[str], body: Callable[[], object]) -> int:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
     except BrokenPipeError:
-        # `bydawn tasks | head` is normal use.  Python would complain again when it flushes stdout at exit.
+        # `bydawn tasks | head` is normal use.  Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

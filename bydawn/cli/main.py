@@ -26,7 +26,14 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     from bydawn.cli.guard import guarded
 
-    return guarded(args, lambda: _group().main(args, prog_name="bydawn", standalone_mode=False))
+    return guarded(args, lambda: _called(args))
+
+
+def _called(args: list[str]) -> object:
+    """What ``click.Group.main`` does, without its own idea of exit codes and broken pipes."""
+    group = _group()
+    with group.make_context("bydawn", list(args)) as context:
+        return group.invoke(context)
 
 
 def _group() -> "click.Group":

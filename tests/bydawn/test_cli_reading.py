@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,6 +140,24 @@ def test_a_table_says_that_there_is_more(call: Caller) -> None:
     said = call("tasks", "--limit", "2")
     assert len(said.out.splitlines()) == 3
     assert "more than 2" in said.err
+
+
+def test_a_reader_that_goes_away_is_no_error(night: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from bydawn.cli.main import main; sys.exit(main())",
+        "tasks",
+        "--json",
+    ]
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root}
+    ) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.close()
+        assert (listing.stderr.read(), listing.wait(20)) == (b"", 0)
 
 
 # --- show -------------------------------------------------------------------------------------------------
