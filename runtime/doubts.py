@@ -125,8 +125,14 @@ class Doubts:
             return True
         now = self._clock.monotonic()
         ripe = {key for key in works if self._ripe_at[key] <= now}
-        since_us = min(work.attempt.intended_at_us for work in works.values()) - int(SKEW_S * 1e6)
         busy = set(self._busy())
+        beyond = [work for work in works.values() if self._beyond_listing(work)]
+        for work in beyond:
+            await self._unknown(work, "no_evidence", judged)
+            del works[work.key]
+        if not works:
+            return True
+        since_us = min(work.attempt.intended_at_us for work in works.values()) - int(SKEW_S * 1e6)
         try:
             jobs = await self._listing(since_us)
         except ListingFailed as exc:
@@ -154,6 +160,12 @@ class Doubts:
                 case CannotTell(reason=reason):
                     await self._unknown(work, reason, judged)
         return True
+
+    def _beyond_listing(self, work: Work) -> bool:
+        """Whether the attempt is older than the provider's listing reaches: then nothing can be proven."""
+        listing = self._account.codec.capabilities.listing
+        age_s = (self._clock.now_us() - work.attempt.intended_at_us) / 1e6
+        return listing is not None and age_s + 2 * SKEW_S > listing.value.keeps_s
 
     async def _listing(self, since_us: int) -> list[ListedJob]:
         codec = self._account.codec

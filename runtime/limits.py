@@ -125,19 +125,26 @@ class Breaker:
 
 
 class LatencyEstimate(msgspec.Struct):
-    """Where to put the first poll of a job: tracks the time by which four of five jobs have ended.
+    """Where to put the first poll of a job: near the time by which four of five jobs have ended.
 
-    A first poll that finds the job done moves the estimate down a little, one that finds it running moves it
-    up four times as much; the two balance where 80 % of first polls find the result.
+    A first poll that finds its job done pulls the estimate a little below the age of that job, one that finds it
+    running pushes it twice as hard above; the two balance where 80 % of first polls find the result.  Each step
+    aims at the age that was seen and not at a multiple of the estimate, because the news of many jobs that were
+    scheduled by the same estimate arrive together and must not compound.
     """
 
     seconds: float
 
-    def first_poll_found(self, *, done: bool) -> None:
-        self.seconds = max(0.2, self.seconds * (0.97 if done else 1.13))
+    def first_poll_found(self, age_s: float, *, done: bool) -> None:
+        if done:
+            self.seconds += 0.05 * min(0.0, 0.95 * age_s - self.seconds)
+        else:
+            self.seconds += 0.1 * max(0.0, 1.1 * age_s - self.seconds)
+        self.seconds = max(0.2, self.seconds)
 
     def delay_s(self, polls: int) -> float:
         """Return how long to wait before poll number ``polls + 1``: the estimate, then short growing steps."""
         if polls == 0:
             return self.seconds
-        return min(30.0, max(0.5, self.seconds * 0.2) * 1.5 ** min(polls - 1, 12))
+        longest_s = min(30.0, max(2.0, self.seconds))
+        return min(longest_s, max(0.5, self.seconds * 0.2) * 1.4 ** min(polls - 1, 12))

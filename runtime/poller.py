@@ -22,6 +22,7 @@ from adapters.base import (
     NotVisible,
     Pending,
     PollOutcome,
+    Recall,
     Throttled,
     Unreadable,
 )
@@ -83,6 +84,7 @@ class Poller:
     def accepted(self, work: Work) -> None:
         """A job was just accepted: poll it near its expected end."""
         work.polls = 0
+        work.accepted_at = self._clock.monotonic()
         self._schedule(work, self.latency.delay_s(0) * self._random.uniform(0.95, 1.05))
 
     def overdue(self, work: Work, *, within_s: float = 0.0) -> None:
@@ -157,7 +159,8 @@ class Poller:
     async def _polled(self, work: Work, outcome: PollOutcome) -> None:
         work.polls += 1
         if work.polls == 1:
-            self.latency.first_poll_found(done=not isinstance(outcome, Pending | NotVisible))
+            age_s = self._clock.monotonic() - work.accepted_at
+            self.latency.first_poll_found(age_s, done=not isinstance(outcome, Pending | NotVisible))
         match outcome:
             case Finished():
                 faults.point("result_seen")
@@ -167,7 +170,7 @@ class Poller:
             case Gone(detail=detail):
                 await self._lost(work, detail or "the provider no longer has the result")
             case NotVisible() if self._given_up(work):
-                await self._lost(work, "the provider does not know the job")
+                await self._recall(work)
             case Throttled(retry_after_s=seconds):
                 pause_s = seconds if seconds is not None else self._queries.rate.per_s
                 self._queries.block(self._clock.monotonic() + pause_s)
@@ -201,11 +204,34 @@ class Poller:
         faults.point("ready_recorded")
         self._told.ready(work)
 
+    async def _recall(self, work: Work) -> None:
+        """Before a job counts as lost: some providers know more in a slower place."""
+        codec = self._account.codec
+        outcome: PollOutcome = NotVisible()
+        if isinstance(codec, Recall):
+            try:
+                outcome = codec.read_recall(
+                    await self.query(codec.build_recall(work.attempt.job, self._account.context()))
+                )
+            except (WireError, MalformedReply) as exc:
+                outcome = Unreadable(detail=str(exc))
+        match outcome:
+            case Finished():
+                await self._ready(work, outcome)
+            case Failed():
+                await self._failed(work, outcome)
+            case Gone(detail=detail):
+                await self._lost(work, detail or "the provider no longer has the result")
+            case NotVisible():
+                await self._lost(work, "the provider does not know the job")
+            case _:
+                self._again(work)
+
     async def _failed(self, work: Work, outcome: Failed) -> None:
         detail, payload = self._log.text(outcome.detail)
-        fact = AttemptFailed(
-            attempt=work.attempt.number, reason=outcome.reason, cost_microusd=outcome.cost_microusd, detail=detail
-        )
+        attempt = work.attempt
+        cost = outcome.cost_microusd or (attempt.ceiling_microusd if outcome.charged else 0)
+        fact = AttemptFailed(attempt=attempt.number, reason=outcome.reason, cost_microusd=cost, detail=detail)
         await self._log.record(work, Record(fact, retryable=outcome.retryable), payloads=[payload])
         self._told.ended(work, outcome.reason == "provider")
 

@@ -36,6 +36,7 @@ class Work:
     """One task with its folded state and its request."""
 
     __slots__ = (
+        "accepted_at",
         "batch",
         "cancel_by",
         "data",
@@ -57,6 +58,7 @@ class Work:
         self.wanted = wanted
         self.salt = salt
         self.polls = 0
+        self.accepted_at = 0.0  # monotonic, for jobs of this process
         self.polling = False
         self.cancel_by = ""  # the operator who wants the job stopped, until the provider was told
         self.said_cost_microusd: int | None = None  # of a result that came with the reply

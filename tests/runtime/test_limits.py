@@ -94,9 +94,19 @@ def test_a_probe_that_was_not_sent_lets_the_next_one_go() -> None:
 
 
 def test_the_first_poll_settles_where_most_jobs_have_ended() -> None:
-    estimate = LatencyEstimate(1.0)
-    latencies = [8.0 + (n * 7 % 20) / 10 for n in range(400)]  # 8.0 .. 9.9 s
-    for latency in latencies:
-        estimate.first_poll_found(done=latency <= estimate.delay_s(0))
-    assert 8.5 < estimate.seconds < 11.0
-    assert estimate.delay_s(1) < estimate.delay_s(4) <= 30.0
+    latencies = [8.0 + (n * 7 % 20) / 10 for n in range(1200)]  # 8.0 .. 9.9 s
+    for start in (1.0, 60.0):
+        estimate = LatencyEstimate(start)
+        for latency in latencies:
+            age_s = estimate.delay_s(0)
+            estimate.first_poll_found(age_s, done=latency <= age_s)
+        assert 8.5 < estimate.seconds < 10.5
+        assert estimate.delay_s(1) < estimate.delay_s(4) <= 30.0
+
+
+def test_many_late_answers_at_once_do_not_compound() -> None:
+    """Forty jobs scheduled by one estimate all turn out to be running: one piece of news, not forty."""
+    estimate = LatencyEstimate(2.0)
+    for _ in range(40):
+        estimate.first_poll_found(2.0, done=False)
+    assert estimate.seconds < 2.3
