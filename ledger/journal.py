@@ -1,9 +1,8 @@
 """The ledger as its one writer uses it: decisions in, outcomes out, durable before anything is answered.
 
-:meth:`Ledger.commit` takes what waits, in arrival order.  Keys, versions and guards are all judged in memory, on the
-states and balances that the decisions before it in the same group leave behind, before any row is written: so a
-conflict, a repeated key or an exceeded cap refuses that decision alone (savepoints per decision halved the rate).
-Whatever passes becomes one transaction.
+:meth:`Ledger.commit` takes what waits, in arrival order.  All of it is judged in memory (:mod:`ledger.judge`) before
+any row is written, so a conflict, a repeated key or an exceeded cap refuses that decision alone; savepoints per
+decision halved the rate.  Whatever passes becomes one transaction (:mod:`ledger.appender`).
 
 Not thread-safe, and bound to no thread: one call at a time.  After any error out of a commit the ledger refuses
 everything (LED-7): memory and file may differ then, and only a new start can tell.
@@ -12,70 +11,38 @@ everything (LED-7): memory and file may differ then, and only a new start can te
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Self, cast
 
 from ledger.appender import Appender
 from ledger.decisions import (
-    Committed,
-    Conflict,
+    Append,
     Decision,
-    Exceeded,
-    Guard,
     NewPayload,
     Outcome,
-    Repeated,
-    Reserve,
 )
 from ledger.encoding import chain_start, encode_event, payload_digest
 from ledger.engine import Store, check_place, create_file, engine_facts, open_writer, read_mounts
-from ledger.errors import InvariantBroken, LedgerDamaged, LedgerError, LedgerMissing
+from ledger.errors import LedgerDamaged, LedgerError, LedgerMissing
 from ledger.events import (
-    AccountEvent,
-    BatchEvent,
     EpochStarted,
-    Event,
     PayloadRef,
-    RuntimeEvent,
-    TaskEvent,
     TaskQueued,
 )
 from ledger.folds import AccountState, BatchState, TaskState
 from ledger.imports import PAGE, Imported, import_staged
+from ledger.judge import Judge
 from ledger.lock import RunLock
-from ledger.money import Move
-from ledger.projection import task_moves
 from ledger.reader import Reader
 from ledger.rebuild import rebuild_views
 from ledger.replay import (
-    ACCOUNT_KIND,
-    BATCH_KIND,
     KIND_SHIFT,
     TASK_KIND,
-    State,
-    evolve,
-    load_state,
 )
-from ledger.rules import breach
 from ledger.schema import VIEWS
 from ledger.staging import NewTask, Staged, StagedRow, Staging
-from ledger.streams import account_stream, batch_stream, runtime_stream, stream_label, stream_parts, task_stream
+from ledger.streams import account_stream, runtime_stream, stream_label, stream_parts, task_stream
 from ledger.views import stored_projection
-
-_CACHED_TASKS = 50_000
-
-
-class _Step:
-    """One event of a decision that is being judged."""
-
-    __slots__ = ("after", "before", "event", "stream")
-
-    def __init__(self, stream: int, event: Event, before: State, after: State) -> None:
-        self.stream = stream
-        self.event = event
-        self.before = before
-        self.after = after
 
 
 class Ledger:
@@ -88,15 +55,11 @@ class Ledger:
         self._entropy = entropy
         self._failed: LedgerError | None = None
         self._closed = False
-        self._epoch = 0
-        self._tasks: dict[int, TaskState] = {}
-        self._others: dict[int, State] = {}
-        self._settled: list[int] = []
-        self._keys: dict[bytes, int] = {}  # of decisions that are not in the file yet
         self.ledger_id = self._born()
         self._staging = Staging(store)
         self._projection = stored_projection(store)
         self._appender = Appender(store, chain_start(self.ledger_id), self._projection)
+        self._judge = Judge(store, self._appender, self._projection)
         last = store.row("SELECT coalesce(max(seq), 0) FROM events")
         if last != (self._appender.seq,):
             raise LedgerDamaged(f"{path}: the last commit does not end with the last event; run bydawn verify")
@@ -158,7 +121,7 @@ class Ledger:
     @property
     def epoch(self) -> int:
         """This process's epoch, 0 before :meth:`start_epoch`."""
-        return self._epoch
+        return self._judge.epoch
 
     def identity(self) -> tuple[int, int]:
         """Return (device, inode) of the file, by which a copy is told from the original (REC-10)."""
@@ -194,14 +157,13 @@ class Ledger:
             operator=operator,
             command=command,
         )
-        self._last_epoch = self._epoch = self._last_epoch + 1
+        self._last_epoch = self._judge.epoch = self._last_epoch + 1
         stream = runtime_stream()
         with self._fatal():
-            state = self._state(stream)
-            after = evolve(stream, state, started, epoch=self._epoch, at_us=at_us)
-            self._accept([_Step(stream, started, state, after)], at_us, None)
+            append = Append(stream, self._judge.state(stream).version, (started,))
+            self._judge.judge(Decision(appends=(append,), at_us=at_us))
             self._flush()
-        return self._epoch
+        return self._judge.epoch
 
     # --- appending ----------------------------------------------------------------------------------------
 
@@ -220,106 +182,16 @@ class Ledger:
                 ledger refuses everything from here on.
         """
         self._usable()
-        if not self._epoch:
+        if not self._judge.epoch:
             raise LedgerError(f"{self.path}: no epoch was started")
         with self._fatal():
-            outcomes = [self._judge(decision) for decision in decisions]
+            outcomes = [self._judge.judge(decision) for decision in decisions]
             self._flush()
         return outcomes
 
-    def _judge(self, decision: Decision) -> Outcome:
-        key = decision.key
-        if key is not None:
-            seq = self._seq_of(key)
-            if seq:
-                return Repeated(seq)
-        at_us, epoch = decision.at_us, self._epoch
-        states: dict[int, State] = {}
-        steps: list[_Step] = []
-        moved: dict[str, list[int]] = {}
-        for append in decision.appends:
-            stream = append.stream
-            state = states.get(stream) or self._state(stream)
-            if state.version != append.expected:
-                return Conflict(append.stream, append.expected, state.version)
-            for event in append.events:
-                after = evolve(stream, state, event, epoch=epoch, at_us=at_us)
-                if stream >> KIND_SHIFT == TASK_KIND:
-                    before_task, after_task = cast(TaskState, state), cast(TaskState, after)
-                    self._protect(stream, cast(TaskEvent, event), before_task)
-                    for account, reserved, captured, number in task_moves(stream, epoch, before_task, after_task):
-                        total = moved.setdefault(account, [0, 0, 0])
-                        total[0] += reserved
-                        total[1] += captured
-                        total[2] += number
-                steps.append(_Step(stream, event, state, after))
-                state = after
-            states[stream] = state
-        for guard in decision.guards:
-            value, cap = self._weigh(guard, moved)
-            if value > cap:
-                return Exceeded(guard, value)
-        for payload in decision.payloads:
-            self._appender.add_payload(payload.row, payload.salt, payload.text, None)
-        self._projection.move(Move(account, *total) for account, total in moved.items())
-        return Committed(self._accept(steps, at_us, key))
-
-    def _weigh(self, guard: Guard, moved: dict[str, list[int]]) -> tuple[int, int]:
-        """What a guarded account would become, and its cap."""
-        if isinstance(guard, Reserve):
-            reserved, captured, _ = moved.get(guard.account, (0, 0, 0))
-            return self._projection.balance(guard.account).total + reserved + captured, guard.cap_microusd
-        _, _, number = moved.get(guard.lane, (0, 0, 0))
-        return self._projection.balance(guard.lane).open + number, guard.cap
-
-    def _protect(self, stream: int, event: TaskEvent, before: TaskState) -> None:
-        """The rules that stay on in production, whoever decided: a breach is a bug and stops the run."""
-        if not isinstance(event, TaskQueued):
-            _, batch, n = stream_parts(stream)
-            if n > self.batch(batch).sealed_through:
-                raise InvariantBroken(f"{stream_label(stream)}: its import is not sealed (LED-11)")
-        wrong = breach(before, event)
-        if wrong:
-            raise InvariantBroken(f"{stream_label(stream)}: {event.TYPE}: {wrong}")
-
-    def _accept(self, steps: Iterable[_Step], at_us: int, key: bytes | None) -> int:
-        """Take the events in; the key goes with the last one, so that a repeat is answered with its seq."""
-        steps = tuple(steps)
-        add, epoch, projection = self._appender.add, self._epoch, self._projection
-        last = len(steps) - 1
-        for index, step in enumerate(steps):
-            stream, event, after = step.stream, step.event, step.after
-            seq = add(stream, after.version, epoch, at_us, event, key if index == last else None)
-            kind = stream >> KIND_SHIFT
-            if kind == TASK_KIND:
-                projection.task(
-                    seq,
-                    stream,
-                    at_us,
-                    cast(TaskEvent, event),
-                    cast(TaskState, step.before),
-                    cast(TaskState, after),
-                )
-                self._remember(stream, cast(TaskState, after))
-                continue
-            if kind == BATCH_KIND:
-                projection.batch(stream_parts(stream).batch, cast(BatchEvent, event), cast(BatchState, after))
-            elif kind == ACCOUNT_KIND:
-                projection.account(stream_parts(stream).n, cast(AccountEvent, event), cast(AccountState, after))
-            else:
-                projection.runtime(seq, epoch, cast(RuntimeEvent, event))
-            self._others[stream] = after
-        if key is not None and steps:
-            self._keys[key] = self._appender.seq
-        return self._appender.seq
-
-    def _seq_of(self, key: bytes) -> int:
-        """The seq under which a key is on record, 0 if it is not."""
-        known = self._keys.get(key)
-        if known is None:
-            found = self.store.row("SELECT seq FROM events WHERE key = ?", (key,))
-            return 0 if found is None else int(found[0])
-        return known
+    def _flush(self) -> None:
+        self._appender.flush()
+        self._judge.written()
 
     # --- importing ----------------------------------------------------------------------------------------
 
@@ -386,7 +258,7 @@ class Ledger:
         """Append one page of an import.  The same events as by :meth:`commit`, without what only a decision needs:
         no guards, no key, no state to compare with, since the numbers are new."""
         self._usable()
-        epoch, base = self._epoch, task_stream(batch, 0)
+        epoch, base = self._judge.epoch, task_stream(batch, 0)
         add, add_payload, note = self._appender.add_encoded, self._appender.add_payload, self._projection.imported
         with self._fatal():
             salts = self._entropy(16 * len(rows))
@@ -417,49 +289,20 @@ class Ledger:
 
     # --- states -------------------------------------------------------------------------------------------
 
-    def _state(self, stream: int) -> State:
-        if stream >> KIND_SHIFT != TASK_KIND:
-            state = self._others.get(stream)
-            if state is None:
-                state = self._others[stream] = load_state(self.store, stream)
-            return state
-        known = self._tasks.get(stream)
-        return load_state(self.store, stream) if known is None else known
-
-    def _remember(self, stream: int, state: TaskState) -> None:
-        """Keep the state, as the newest, until the transaction at least: the file does not have it yet."""
-        self._tasks.pop(stream, None)
-        self._tasks[stream] = state
-        if state.settled:
-            self._settled.append(stream)
-
-    def _flush(self) -> None:
-        """Write, then forget what will hardly move again and what is too much."""
-        self._appender.flush()
-        self._keys.clear()
-        tasks = self._tasks
-        for stream in self._settled:
-            state = tasks.get(stream)
-            if state is not None and state.settled:
-                del tasks[stream]
-        self._settled.clear()
-        for stream in list(islice(tasks, max(0, len(tasks) - _CACHED_TASKS))):
-            del tasks[stream]
-
     def state(self, stream: int) -> TaskState:
         """The state of a task's stream, empty when it has no events."""
         if stream >> KIND_SHIFT != TASK_KIND:
             raise ValueError(f"{stream_label(stream)} is no task")
         self._usable()
-        return cast(TaskState, self._state(stream))
+        return cast(TaskState, self._judge.state(stream))
 
     def batch(self, batch: int) -> BatchState:
         """The state of a batch."""
-        return cast(BatchState, self._state(batch_stream(batch)))
+        return self._judge.batch(batch)
 
     def account(self, account: int) -> AccountState:
         """The state of an account."""
-        return cast(AccountState, self._state(account_stream(account)))
+        return cast(AccountState, self._judge.state(account_stream(account)))
 
     # --- keeping ------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The books: which money accounts an attempt weighs on, and how an event moves them.
 
-Everything follows from one function, :func:`_claims`: what an attempt in a given phase holds.  An event moves
+Everything follows from one function, :func:`_weight`: what an attempt in a given phase holds.  An event moves
 each account by the difference between what its attempt holds after and before it.  So books and attempts cannot
 drift apart, no order of events makes a balance negative, and the audit can add the claims up again.
 
@@ -13,6 +13,7 @@ A lane counts only attempts sent in the current epoch: a new epoch starts with e
 older one left behind never moves them.
 """
 
+from collections.abc import Callable
 from datetime import date
 from functools import lru_cache
 from typing import NamedTuple, assert_never
@@ -84,35 +85,58 @@ def surplus_money(batch: int) -> str:
 LANE_PREFIX = "lane/"
 
 
-def moves(before: TaskState, after: TaskState, *, batch: int, epoch: int) -> tuple[Move, ...]:
+def moves(before: TaskState, after: TaskState, *, batch: int, epoch: int) -> list[Move]:
     """Return how the books move when an event of ``epoch`` takes a task from ``before`` to ``after``.
 
-    Only accounts that change are named, each once.
+    An event changes one attempt at most, and then every money account is named at most once.
     """
     old, new = before.attempts, after.attempts
+    found: list[Move] = []
     if old is new:
-        return ()
-    sums: dict[str, list[int]] = {}
+        return found
+    known = len(old)
     for index, attempt in enumerate(new):
-        was = old[index] if index < len(old) else None
-        if was is attempt:
-            continue
-        for claim in _claims(attempt, batch, epoch):
-            total = sums.setdefault(claim.account, [0, 0, 0])
-            total[0] += claim.reserved
-            total[1] += claim.captured
-            total[2] += claim.open
-        for claim in () if was is None else _claims(was, batch, epoch):
-            total = sums.setdefault(claim.account, [0, 0, 0])
-            total[0] -= claim.reserved
-            total[1] -= claim.captured
-            total[2] -= claim.open
-    return tuple(Move(name, r, c, n) for name, (r, c, n) in sums.items() if r or c or n)
+        was = old[index] if index < known else None
+        if was is not attempt:
+            _add_moves(found, was, attempt, batch, epoch)
+    return found
 
 
-def holdings(state: TaskState, *, batch: int, epoch: int) -> tuple[Move, ...]:
+def _add_moves(found: list[Move], was: AttemptState | None, attempt: AttemptState, batch: int, epoch: int) -> None:
+    # Numbers first, names last: most events move one or two accounts, and naming them all cost more than the rest.
+    reserved, captured, risk, lane = _weight(attempt, epoch)
+    counted = int(captured > 0)
+    if was is not None:
+        was_reserved, was_captured, was_risk, was_lane = _weight(was, epoch)
+        reserved -= was_reserved
+        captured -= was_captured
+        risk -= was_risk
+        lane -= was_lane
+        counted -= int(was_captured > 0)
+    if reserved or captured:
+        found.append(Move(batch_money(batch), reserved, captured, 0))
+        found.append(Move(account_money(attempt.account), reserved, captured, 0))
+        found.append(Move(day_money(attempt.account, attempt.intended_at_us), reserved, captured, 0))
+        if attempt.permission:
+            found.append(Move(duplicates_money(batch), reserved, captured, counted))
+    if risk:
+        found.append(Move(risk_money(batch), risk * attempt.ceiling_microusd, 0, risk))
+    if lane:
+        found.append(Move(lane_money(attempt.account, attempt.lane), lane * attempt.ceiling_microusd, 0, lane))
+    if attempt.phase in _APART:
+        found.append(Move(_APART[attempt.phase](batch), 0, attempt.cost_microusd or 0, 1))
+    if was is not None and was.phase in _APART:
+        found.append(Move(_APART[was.phase](batch), 0, -(was.cost_microusd or 0), -1))
+
+
+def holdings(state: TaskState, *, batch: int, epoch: int) -> list[Move]:
     """What the task weighs on the books now, as moves from nothing; ``epoch`` is the current one."""
-    return moves(EMPTY_TASK, state, batch=batch, epoch=epoch)
+    sums: dict[str, Move] = {}
+    for move in moves(EMPTY_TASK, state, batch=batch, epoch=epoch):
+        name, reserved, captured, number = move
+        was = sums.get(name, Move(name, 0, 0, 0))
+        sums[name] = Move(name, was.reserved + reserved, was.captured + captured, was.open + number)
+    return list(sums.values())
 
 
 def utc_day(at_us: int) -> str:
@@ -125,41 +149,25 @@ def _day(days: int) -> str:
     return date.fromordinal(_EPOCH_ORDINAL + days).isoformat()
 
 
-def _claims(attempt: AttemptState, batch: int, epoch: int) -> list[Move]:
-    """What one attempt holds.  The one place that says what a phase means in money."""
-    ceiling = attempt.ceiling_microusd
+_APART: dict[str, Callable[[int], str]] = {"surplus": surplus_money, "lost": lost_money}
+"""Charges that stand on a line of their own too."""
+
+
+def _weight(attempt: AttemptState, epoch: int) -> tuple[int, int, int, int]:
+    """What one attempt holds: (reserved, captured, at risk, open in its lane), the last two 0 or 1.
+
+    The one place that says what a phase means in money.
+    """
     match attempt.phase:
-        case "not_sent" | "rejected" | "absent":
-            return []
-        case "done" | "failed":
-            return _lines(attempt, batch, 0, attempt.cost_microusd or 0)
-        case "surplus" | "lost":
-            cost = attempt.cost_microusd or 0
-            apart = surplus_money(batch) if attempt.phase == "surplus" else lost_money(batch)
-            return [*_lines(attempt, batch, 0, cost), Move(apart, 0, cost, 1)]
-        case "accepted" | "ready":
-            return _lines(attempt, batch, ceiling, 0)
-        case "unknown":
-            held = _lines(attempt, batch, ceiling, 0)
-            if not attempt.decided:
-                held.append(Move(risk_money(batch), ceiling, 0, 1))
-            return held
         case "intended" | "ambiguous":
-            held = _lines(attempt, batch, ceiling, 0)
-            held.append(Move(risk_money(batch), ceiling, 0, 1))
-            if attempt.epoch == epoch:
-                held.append(Move(lane_money(attempt.account, attempt.lane), ceiling, 0, 1))
-            return held
+            return attempt.ceiling_microusd, 0, 1, int(attempt.epoch == epoch)
+        case "accepted" | "ready":
+            return attempt.ceiling_microusd, 0, 0, 0
+        case "done" | "failed" | "surplus" | "lost":
+            return 0, attempt.cost_microusd or 0, 0, 0
+        case "unknown":
+            return attempt.ceiling_microusd, 0, int(not attempt.decided), 0
+        case "not_sent" | "rejected" | "absent":
+            return 0, 0, 0, 0
         case _:
             assert_never(attempt.phase)
-
-
-def _lines(attempt: AttemptState, batch: int, reserved: int, captured: int) -> list[Move]:
-    lines = [
-        Move(batch_money(batch), reserved, captured, 0),
-        Move(account_money(attempt.account), reserved, captured, 0),
-        Move(day_money(attempt.account, attempt.intended_at_us), reserved, captured, 0),
-    ]
-    if attempt.permission:
-        lines.append(Move(duplicates_money(batch), reserved, captured, int(captured > 0)))
-    return lines

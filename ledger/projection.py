@@ -23,7 +23,7 @@ from ledger.events import (
     TaskQueued,
 )
 from ledger.folds import LIVE, AccountState, AttemptState, BatchState, LaneState, TaskState
-from ledger.money import LANE_PREFIX, Balance, Move, moves
+from ledger.money import LANE_PREFIX, Balance, Move
 from ledger.streams import task_stream
 
 CountKey = tuple[int, str, str]  # batch, state, provider
@@ -40,7 +40,7 @@ class Rows(msgspec.Struct):
     imported: list[tuple[object, ...]]  # (stream, owner, at_us, queued, id)
     new_tasks: list[tuple[object, ...]]
     tasks: list[tuple[object, ...]]  # all but (queued, id), then the stream
-    attempts: list[tuple[object, ...]]
+    attempts: list[tuple[object, ...]]  # (stream, attempt, account)
     ended_attempts: list[tuple[object, ...]]
     money: list[tuple[object, ...]]
     counts: list[tuple[object, ...]]
@@ -75,7 +75,7 @@ class Projection:
 
     def _clear(self) -> None:
         self._tasks: dict[int, _TaskChange] = {}
-        self._attempts: dict[tuple[int, int], AttemptState] = {}
+        self._attempts: dict[tuple[int, int], str | None] = {}  # -> account, None = no longer open
         self._touched_money: set[str] = set()
         self._touched_counts: set[CountKey] = set()
         self._batches: dict[int, BatchState] = {}
@@ -112,8 +112,9 @@ class Projection:
             change.result = seq
         if after.attempts is not before.attempts:
             for index, attempt in enumerate(after.attempts):
-                if index >= len(before.attempts) or before.attempts[index] is not attempt:
-                    self._attempts[stream, index + 1] = attempt
+                was = before.attempts[index] if index < len(before.attempts) else None
+                if was is not attempt and _open(was) != _open(attempt):
+                    self._attempts[stream, index + 1] = attempt.account if _open(attempt) else None
         if after.phase != before.phase or after.results is not before.results or change.queued == seq:
             batch = stream >> 36 & 0xFFFFFF
             if change.queued != seq:
@@ -166,19 +167,12 @@ class Projection:
                 new_tasks.append((stream, *columns, change.queued, change.result, state.queued.id))
             else:
                 tasks.append((*columns, change.result, stream))
-        attempts: list[tuple[object, ...]] = []
-        ended: list[tuple[object, ...]] = []
-        for (stream, number), attempt in self._attempts.items():
-            if attempt.phase in LIVE or attempt.phase == "unknown":
-                attempts.append((stream, number, *attempt_columns(attempt)))
-            else:
-                ended.append((stream, number))
         rows = Rows(
             imported=self._imported,
             new_tasks=new_tasks,
             tasks=tasks,
-            attempts=attempts,
-            ended_attempts=ended,
+            attempts=[(*key, account) for key, account in self._attempts.items() if account is not None],
+            ended_attempts=[key for key, account in self._attempts.items() if account is None],
             money=[(name, *self._money[name]) for name in self._touched_money],
             counts=[(*key, self._counts[key]) for key in self._touched_counts],
             batches=[batch_row(batch, state) for batch, state in self._batches.items()],
@@ -192,11 +186,9 @@ class Projection:
         return rows
 
 
-def task_moves(stream: int, epoch: int, before: TaskState, after: TaskState) -> tuple[Move, ...]:
-    """How the books move with an event on ``stream``."""
-    if after.attempts is before.attempts:
-        return ()
-    return moves(before, after, batch=stream >> 36 & 0xFFFFFF, epoch=epoch)
+def _open(attempt: AttemptState | None) -> bool:
+    """Whether a restart must look at it again."""
+    return attempt is not None and (attempt.phase in LIVE or attempt.phase == "unknown")
 
 
 def _count_keys(batch: int, state: TaskState) -> list[CountKey]:
@@ -241,18 +233,6 @@ def task_columns(state: TaskState, at_us: int) -> tuple[object, ...]:
         at_us,
         reason,
         ",".join(current.flags) if current is not None and current.flags else "",
-    )
-
-
-def attempt_columns(attempt: AttemptState) -> tuple[object, ...]:
-    """The columns of an open attempt: account .. expires_at_us."""
-    return (
-        attempt.account,
-        attempt.lane,
-        attempt.phase,
-        attempt.epoch,
-        attempt.intended_at_us,
-        attempt.expires_at_us,
     )
 
 

@@ -25,7 +25,7 @@ from ledger.events import (
     TaskQueued,
     TaskShared,
 )
-from ledger.folds import AccountState, AttemptPhase, BatchState, TaskPhase, TaskState
+from ledger.folds import LIVE, AccountState, AttemptPhase, BatchState, TaskPhase, TaskState
 from ledger.money import Balance
 from ledger.projection import TALLIES
 from ledger.replay import load_state
@@ -34,6 +34,7 @@ from ledger.streams import account_stream, batch_stream, stream_parts, task_stre
 
 _FIRST_TASK = 1
 _LAST_TASK = (1 << 36) - 1
+_LAST_STREAM = (1 << 63) - 1
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -157,7 +158,6 @@ _TASK = (
     " t.reason, t.flags, t.id, q.data, r.type, r.data"
     " FROM tasks t JOIN events q ON q.seq = t.queued LEFT JOIN events r ON r.seq = t.result"
 )
-_OPEN = "SELECT stream, attempt, account, lane, phase, epoch, intended_at_us, expires_at_us FROM open_attempts"
 
 
 class Reader:
@@ -219,6 +219,11 @@ class Reader:
         """The version of a stream, 0 when it has no events."""
         found = self.store.row("SELECT coalesce(max(version), 0) FROM events WHERE stream = ?", (stream,))
         return 0 if found is None else int(found[0])
+
+    def seq_of_key(self, key: bytes) -> int | None:
+        """The event that was appended under an idempotency key, None while there is none."""
+        found = self.store.row("SELECT seq FROM events WHERE key = ?", (key,))
+        return None if found is None else int(found[0])
 
     def payload(self, row: int) -> str | None:
         """An erasable text; None when it was erased (or never was)."""
@@ -305,7 +310,8 @@ class Reader:
         flag: str = "",
     ) -> list[TaskRow]:
         """A page of tasks in input order, from number ``after`` on."""
-        sql, values = f"{_TASK} WHERE t.stream > ? AND t.stream <= ?", self._range(batch, after)
+        sql = f"{_TASK} WHERE t.stream > ? AND t.stream <= ?"
+        values: tuple[object, ...] = self._range(batch, after)
         if states:
             sql += f" AND t.phase IN ({', '.join('?' * len(states))})"
             values += tuple(states)
@@ -365,37 +371,40 @@ class Reader:
 
     def live(self, account: str | None = None) -> list[LiveAttempt]:
         """Attempts in the phases intended, ambiguous, accepted, ready, those whose result expires first in front."""
-        rows = self.store.rows(
-            f"{_OPEN} WHERE phase IN ('intended', 'ambiguous', 'accepted', 'ready') AND account = coalesce(?, account)"
-            " ORDER BY expires_at_us = 0, expires_at_us, stream, attempt",
-            (account,),
-        )
-        return [self._live(*row) for row in rows]
+        found = [entry for entry in self._open(account) if entry.phase in LIVE]
+        return sorted(found, key=lambda entry: (not entry.expires_at_us, entry.expires_at_us))
 
     def held(self, batch: int, *, account: str | None = None) -> list[LiveAttempt]:
         """Attempts that are unknown and undecided, whatever became of their task since."""
-        rows = self.store.rows(
-            f"{_OPEN} WHERE phase = 'unknown' AND account = coalesce(?, account) AND stream > ? AND stream <= ?"
-            " ORDER BY stream, attempt",
-            (account, *self._range(batch, 0)),
-        )
-        found = [self._live(*row) for row in rows]
-        return [entry for entry in found if not entry.state.attempts[entry.attempt - 1].decided]
+        found = self._open(account, *self._range(batch, 0))
+        return [entry for entry in found if entry.state.attempts[entry.attempt - 1].doubtful]
 
-    def _live(
-        self,
-        stream: int,
-        attempt: int,
-        account: str,
-        lane: str,
-        phase: AttemptPhase,
-        epoch: int,
-        intended_at_us: int,
-        expires_at_us: int,
-    ) -> LiveAttempt:
-        _, batch, n = stream_parts(stream)
-        state = self.state(stream)
-        return LiveAttempt(batch, n, attempt, account, lane, phase, epoch, intended_at_us, expires_at_us, state)
+    def _open(self, account: str | None, above: int = 0, up_to: int = _LAST_STREAM) -> list[LiveAttempt]:
+        rows = self.store.rows(
+            "SELECT stream, attempt FROM open_attempts WHERE account = coalesce(?, account)"
+            " AND stream > ? AND stream <= ? ORDER BY stream, attempt",
+            (account, above, up_to),
+        )
+        found = []
+        for stream, number in rows:
+            _, batch, n = stream_parts(stream)
+            state = self.state(stream)
+            attempt = state.attempts[number - 1]
+            found.append(
+                LiveAttempt(
+                    batch,
+                    n,
+                    number,
+                    attempt.account,
+                    attempt.lane,
+                    attempt.phase,
+                    attempt.epoch,
+                    attempt.intended_at_us,
+                    attempt.expires_at_us,
+                    state,
+                )
+            )
+        return found
 
     def state(self, stream: int) -> TaskState:
         """Fold a task from its events."""
@@ -403,7 +412,7 @@ class Reader:
             raise ValueError(f"{stream} is no task")
         return cast(TaskState, load_state(self.store, stream))
 
-    def _range(self, batch: int, after: int) -> tuple[object, ...]:
+    def _range(self, batch: int, after: int) -> tuple[int, int]:
         """Stream keys (above, up to): the tasks that are sealed."""
         found = self.store.row("SELECT sealed_through FROM batches WHERE batch = ?", (batch,))
         sealed = 0 if found is None else found[0]

@@ -12,7 +12,8 @@ from ledger.encoding import decode_event
 from ledger.engine import Store
 from ledger.events import AccountEvent, BatchEvent, Event, RuntimeEvent, TaskEvent
 from ledger.folds import AccountState, BatchState, TaskState
-from ledger.projection import Projection, task_moves
+from ledger.money import moves
+from ledger.projection import Projection
 from ledger.replay import ACCOUNT_KIND, BATCH_KIND, KIND_SHIFT, TASK_KIND, State, empty_state, evolve, load_state
 from ledger.schema import VIEW_TABLES, VIEWS, view_statements
 from ledger.streams import stream_parts
@@ -52,9 +53,7 @@ class Replayer:
         projection = self.projection
         if kind == TASK_KIND:
             task_before, task_after = cast(TaskState, before), cast(TaskState, after)
-            moved = task_moves(stream, epoch, task_before, task_after)
-            if moved:
-                projection.move(moved)
+            projection.move(moves(task_before, task_after, batch=stream_parts(stream).batch, epoch=epoch))
             projection.task(seq, stream, at_us, cast(TaskEvent, event), task_before, task_after)
             self._remember(stream, task_after)
             return before, after

@@ -8,7 +8,7 @@
 * ``tasks`` is kept lean: what never changes, and the data of the image, is read from the events that ``queued`` and
   ``result`` name (by seq), not copied.
 * ``open_attempts`` holds attempts that are live or unknown, and forgets them when they end: it is what a restart
-  reads.
+  reads.  It names them only; their state is folded from their streams, so that a row is written once and removed once.
 """
 
 from sqlite_utils import Database, Migrations
@@ -69,11 +69,6 @@ VIEW_TABLES: dict[str, str] = {
         stream INTEGER NOT NULL,
         attempt INTEGER NOT NULL,
         account TEXT NOT NULL,
-        lane TEXT NOT NULL,
-        phase TEXT NOT NULL,
-        epoch INTEGER NOT NULL,
-        intended_at_us INTEGER NOT NULL,
-        expires_at_us INTEGER NOT NULL,
         PRIMARY KEY (stream, attempt)
     ) STRICT, WITHOUT ROWID""",
     "counts": """(
@@ -125,7 +120,6 @@ VIEW_INDEXES: tuple[str, ...] = (
     # Paging the queue, and the followers that wait for an image of somebody else's.
     "CREATE INDEX tasks_queued ON tasks (stream) WHERE phase = 'queued' AND owner = 0",
     "CREATE INDEX tasks_following ON tasks (stream) WHERE phase = 'queued' AND owner <> 0",
-    "CREATE INDEX open_attempts_of ON open_attempts (account, phase)",
     "CREATE UNIQUE INDEX batches_by_name ON batches (name)",
 )
 

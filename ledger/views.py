@@ -19,7 +19,7 @@ _STATEMENTS: tuple[tuple[str, str], ...] = (
         " slot = ?, owner = ?, at_us = ?, reason = ?, flags = ?, result = coalesce(?, result) WHERE stream = ?",
     ),
     ("ended_attempts", "DELETE FROM {s}open_attempts WHERE stream = ? AND attempt = ?"),
-    ("attempts", "INSERT OR REPLACE INTO {s}open_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)"),
+    ("attempts", "INSERT OR REPLACE INTO {s}open_attempts VALUES (?, ?, ?)"),
     ("money", "INSERT OR REPLACE INTO {s}money VALUES (?, ?, ?, ?)"),
     ("counts", "INSERT OR REPLACE INTO {s}counts VALUES (?, ?, ?, ?)"),
     ("batches", "INSERT OR REPLACE INTO {s}batches VALUES (?, ?, ?, ?, ?, ?)"),

@@ -11,8 +11,8 @@ from ledger.encoding import decode_event, encode_event
 from ledger.errors import CommandRejected
 from ledger.events import AttemptResent, EpochStarted, TaskEvent
 from ledger.folds import EMPTY_TASK, LIVE, TaskState, evolve_task
-from ledger.money import Balance, holdings
-from ledger.projection import Projection, task_moves
+from ledger.money import Balance, holdings, moves
+from ledger.projection import Projection
 from ledger.rules import breach, decide_task
 from ledger.streams import task_stream
 from tests.ledger.stories import QUEUED, follower
@@ -118,7 +118,7 @@ def test_the_books_are_the_sum_of_the_attempts_and_never_negative(story: list[Ta
             continue
         for event in decided:
             after = evolve_task(state, event, epoch=epoch, at_us=0)
-            projection.move(task_moves(STREAM, epoch, state, after))
+            projection.move(moves(state, after, batch=1, epoch=epoch))
             state = after
             held = {move.account: move for move in holdings(state, batch=1, epoch=epoch)}
             names.update(held)
