@@ -130,6 +130,12 @@ _SETTINGS: dict[str, Explanation] = {
 }
 
 _RUNNING: dict[str, Explanation] = {
+    "BD-111": Explanation(
+        "The run that holds the ledger has not taken a control message yet.",
+        "It may be busy, or stopped.",
+        "Nothing is lost: the message stays in the ledger's inbox and is taken at the latest when the next run starts.",
+        11,
+    ),
     "BD-060": Explanation(
         "No sandbox answers at the address in BYDAWN_SANDBOX_URL.",
         "The variable names one that was ended, or another program has its port.",

@@ -495,6 +495,7 @@ def _say_where(opened: Opened, state: BatchState, request: Request, talk: Callab
 
 
 def _say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callable[[str], None]) -> None:
+    practice = " --sandbox" if state.sandbox else ""
     talk(
         f"{count(summary.succeeded)} of {count(summary.tasks)} tasks succeeded, {dollars(summary.cost_microusd)} "
         f"in all, {dollars(summary.run_cost_microusd)} in this run of {duration(ended.seconds)}"
@@ -504,9 +505,9 @@ def _say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callab
         parts += [f"{count(summary.held)} held ({dollars(summary.at_risk_microusd)} at risk)" if summary.held else ""]
         talk(f"{' and '.join(part for part in parts if part)} stay:")
         if summary.failed:
-            talk(f"  bydawn retry {state.name}")
+            talk(f"  bydawn retry {state.name}{practice}")
         if summary.held:
-            talk(f"  bydawn tasks {state.name} --state held    then: bydawn resolve {state.name} --all --buy-again")
+            talk(f"  bydawn resolve {state.name}{practice}    lists them; then --all --buy-again or --give-up")
     if summary.lost:
         talk(f"{count(summary.lost)} paid and lost: {dollars(summary.lost_microusd)}")
     if summary.surplus:
@@ -517,7 +518,7 @@ def _say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callab
     if ended.stopped_by:
         talk(f"stopped by {ended.stopped_by.replace('_', ' ')}; {count(left)} tasks are left")
     if left:
-        talk(f"go on: bydawn run {state.name}" + (" --sandbox" if state.sandbox else ""))
+        talk(f"go on: bydawn run {state.name}{practice}")
     talk(f"manifest: {Path(state.folder) / 'manifest.jsonl'}")
 
 

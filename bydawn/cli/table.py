@@ -37,6 +37,24 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "Validate, dedupe, estimate cost, time and disk, per provider and for the mix",
             ),
             (
+                "retry",
+                "bydawn.cli.controls:retry",
+                "BATCH",
+                "Want failed tasks again, priced first; the next (or the present) run buys them",
+            ),
+            (
+                "resolve",
+                "bydawn.cli.controls:resolve",
+                "BATCH",
+                "Decide about held tasks: nobody could tell whether the provider took their job",
+            ),
+            (
+                "cancel",
+                "bydawn.cli.controls:cancel",
+                "BATCH",
+                "Stop buying, and cancel at the provider where it can be done",
+            ),
+            (
                 "status",
                 "bydawn.cli.status:status",
                 "[BATCH]",
