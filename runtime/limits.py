@@ -32,7 +32,8 @@ class TokenBucket:
             self._takes.popleft()
         wait = self._blocked_until - now
         if len(self._takes) >= self.rate.count:
-            wait = max(wait, self._takes[0] + self.rate.per_s - now)
+            # The take that must have left the window, counted from the newest: rounding may have kept an old one.
+            wait = max(wait, self._takes[-self.rate.count] + self.rate.per_s - now)
         return max(0.0, wait)
 
     def take(self, now: float) -> None:
