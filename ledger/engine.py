@@ -223,7 +223,7 @@ def open_writer(path: Path) -> Store:
             store.run(f"PRAGMA user_version = {FORMAT}")
         store.run("PRAGMA main.secure_delete = ON")
         store.run("PRAGMA cache_size = -16000")
-        store.run("PRAGMA wal_autocheckpoint = 4000")
+        store.run("PRAGMA wal_autocheckpoint = 1000")
         store.run("PRAGMA synchronous = FULL")
         check_promises(path, store.row("PRAGMA journal_mode = WAL"), store.row("PRAGMA synchronous"))
         try:

@@ -18,7 +18,7 @@ from ledger.money import Move, moves
 from ledger.projection import Projection
 from ledger.replay import ACCOUNT_KIND, BATCH_KIND, KIND_SHIFT, TASK_KIND, State, evolve, load_state
 from ledger.rules import breach
-from ledger.streams import batch_stream, stream_label, stream_parts
+from ledger.streams import batch_of, batch_stream, stream_label, stream_parts, task_stream
 
 _CACHED_TASKS = 50_000
 
@@ -35,6 +35,7 @@ class Judge:
         self._projection = projection
         self._tasks: dict[int, TaskState] = {}
         self._others: dict[int, State] = {}
+        self._sealed: dict[int, int] = {}  # batch -> key of its last sealed task; the states of batches decide
         self._settled: list[int] = []
         self._keys: dict[bytes, int] = {}  # of decisions that are not in the file yet
 
@@ -73,10 +74,10 @@ class Judge:
         if state.version != append.expected:
             return Conflict(append.stream, append.expected, state.version)
         if stream >> KIND_SHIFT == TASK_KIND:
-            _, batch, n = stream_parts(stream)
+            batch = batch_of(stream)
             task = cast(TaskState, state)
             for fact in cast(tuple[TaskEvent, ...], append.events):
-                self._protect(stream, batch, n, fact, task)
+                self._protect(stream, batch, fact, task)
                 after = evolve_task(task, fact, epoch=epoch, at_us=at_us)
                 moved += moves(task, after, batch=batch, epoch=epoch)
                 steps.append((stream, fact, task, after))
@@ -90,9 +91,12 @@ class Judge:
         states[stream] = state
         return None
 
-    def _protect(self, stream: int, batch: int, n: int, event: TaskEvent, before: TaskState) -> None:
+    def _protect(self, stream: int, batch: int, event: TaskEvent, before: TaskState) -> None:
         """The rules that stay on in production: a breach is a bug and stops the run."""
-        if n > self.batch(batch).sealed_through and not isinstance(event, TaskQueued):
+        sealed = self._sealed.get(batch)
+        if sealed is None:
+            sealed = self._sealed[batch] = task_stream(batch, self.batch(batch).sealed_through)
+        if stream > sealed and not isinstance(event, TaskQueued):
             raise InvariantBroken(f"{stream_label(stream)}: its import is not sealed (LED-11)")
         wrong = breach(before, event)
         if wrong:
@@ -126,7 +130,8 @@ class Judge:
                 self._remember(stream, task)
                 continue
             if kind == BATCH_KIND:
-                projection.batch(stream_parts(stream).batch, cast(BatchEvent, event), cast(BatchState, after))
+                self._sealed.pop(batch_of(stream), None)
+                projection.batch(batch_of(stream), cast(BatchEvent, event), cast(BatchState, after))
             elif kind == ACCOUNT_KIND:
                 projection.account(stream_parts(stream).n, cast(AccountEvent, event), cast(AccountState, after))
             else:

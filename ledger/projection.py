@@ -7,7 +7,6 @@ Balances and counts are kept as running totals in memory (there are few), so not
 batch stands.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -22,15 +21,17 @@ from ledger.events import (
     TaskEvent,
     TaskQueued,
 )
-from ledger.folds import LIVE, AccountState, AttemptState, BatchState, LaneState, TaskState
+from ledger.folds import LIVE, AccountState, BatchState, LaneState, TaskState
 from ledger.money import LANE_PREFIX, Balance, Move
-from ledger.streams import task_stream
+from ledger.streams import batch_of, task_stream
 
 CountKey = tuple[int, str, str]  # batch, state, provider
 
 TALLIES = ("flagged", "rejected", "shared")
 """Counted beside the phases, under the same key."""
 
+_OPEN = LIVE | {"unknown"}
+"""A restart looks at an attempt in one of these again."""
 _PAID = frozenset({"done", "failed", "surplus", "lost"})
 
 
@@ -70,7 +71,7 @@ class Projection:
     def __init__(self, money: Iterable[Move] = (), counts: Iterable[tuple[CountKey, int]] = ()) -> None:
         """Continue from stored totals."""
         self._money: dict[str, list[int]] = {name: [r, c, n] for name, r, c, n in money}
-        self._counts: Counter[CountKey] = Counter(dict(counts))
+        self._counts: dict[CountKey, int] = dict(counts)
         self._clear()
 
     def _clear(self) -> None:
@@ -110,23 +111,24 @@ class Projection:
             change.queued = seq
         if len(after.results) > len(before.results):
             change.result = seq
-        if after.attempts is not before.attempts:
-            for index, attempt in enumerate(after.attempts):
-                was = before.attempts[index] if index < len(before.attempts) else None
-                if was is not attempt and _open(was) != _open(attempt):
-                    self._attempts[stream, index + 1] = attempt.account if _open(attempt) else None
+        old, new = before.attempts, after.attempts
+        if new is not old:
+            for index, attempt in enumerate(new):
+                was = old[index] if index < len(old) else None
+                if was is not attempt:
+                    is_open = attempt.phase in _OPEN
+                    if is_open != (was is not None and was.phase in _OPEN):
+                        self._attempts[stream, index + 1] = attempt.account if is_open else None
         if after.phase != before.phase or after.results is not before.results or change.queued == seq:
-            batch = stream >> 36 & 0xFFFFFF
+            batch = batch_of(stream)
             if change.queued != seq:
-                for key in _count_keys(batch, before):
-                    self._count(key, -1)
-            for key in _count_keys(batch, after):
-                self._count(key, 1)
+                self._count_task(batch, before, -1)
+            self._count_task(batch, after, 1)
 
     def imported(self, seq: int, stream: int, at_us: int, event: TaskQueued) -> None:
         """Note a task's first event.  The same row as by :meth:`task`, which a rebuild uses, at half the cost."""
         self._imported.append((stream, event.owner, at_us, seq, event.id))
-        self._count((stream >> 36 & 0xFFFFFF, "queued", ""), 1)
+        self._count((batch_of(stream), "queued", ""), 1)
 
     def batch(self, batch: int, event: BatchEvent, after: BatchState) -> None:
         """Note an event of a batch."""
@@ -152,8 +154,23 @@ class Projection:
             self._ended[epoch] = seq
 
     def _count(self, key: CountKey, number: int) -> None:
-        self._counts[key] += number
+        self._counts[key] = self._counts.get(key, 0) + number
         self._touched_counts.add(key)
+
+    def _count_task(self, batch: int, state: TaskState, number: int) -> None:
+        """Count a task under its keys."""
+        phase = state.phase
+        provider = state.attempts[-1].provider if state.attempts and phase != "queued" else ""
+        self._count((batch, phase, provider), number)
+        if not state.results:
+            return
+        current = state.results[-1]
+        if current.verdict == "rejected":
+            self._count((batch, "rejected", provider), number)
+        elif current.flags:
+            self._count((batch, "flagged", provider), number)
+        if current.owner and phase == "succeeded":
+            self._count((batch, "shared", provider), number)
 
     def take(self) -> Rows:
         """Return the row operations since the last call."""
@@ -184,27 +201,6 @@ class Projection:
         )
         self._clear()
         return rows
-
-
-def _open(attempt: AttemptState | None) -> bool:
-    """Whether a restart must look at it again."""
-    return attempt is not None and (attempt.phase in LIVE or attempt.phase == "unknown")
-
-
-def _count_keys(batch: int, state: TaskState) -> list[CountKey]:
-    """Under which keys a task is counted."""
-    phase = state.phase
-    provider = state.attempts[-1].provider if state.attempts and phase != "queued" else ""
-    keys: list[CountKey] = [(batch, phase, provider)]
-    current = state.current
-    if current is not None:
-        if current.verdict == "rejected":
-            keys.append((batch, "rejected", provider))
-        elif current.flags:
-            keys.append((batch, "flagged", provider))
-        if current.owner and phase == "succeeded":
-            keys.append((batch, "shared", provider))
-    return keys
 
 
 def task_columns(state: TaskState, at_us: int) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from ledger.money import moves
 from ledger.projection import Projection
 from ledger.replay import ACCOUNT_KIND, BATCH_KIND, KIND_SHIFT, TASK_KIND, State, empty_state, evolve, load_state
 from ledger.schema import VIEW_TABLES, VIEWS, view_statements
-from ledger.streams import stream_parts
+from ledger.streams import batch_of, stream_parts
 from ledger.views import write_rows
 
 _CACHED_TASKS = 300_000
@@ -53,12 +53,12 @@ class Replayer:
         projection = self.projection
         if kind == TASK_KIND:
             task_before, task_after = cast(TaskState, before), cast(TaskState, after)
-            projection.move(moves(task_before, task_after, batch=stream_parts(stream).batch, epoch=epoch))
+            projection.move(moves(task_before, task_after, batch=batch_of(stream), epoch=epoch))
             projection.task(seq, stream, at_us, cast(TaskEvent, event), task_before, task_after)
             self._remember(stream, task_after)
             return before, after
         if kind == BATCH_KIND:
-            projection.batch(stream_parts(stream).batch, cast(BatchEvent, event), cast(BatchState, after))
+            projection.batch(batch_of(stream), cast(BatchEvent, event), cast(BatchState, after))
         elif kind == ACCOUNT_KIND:
             projection.account(stream_parts(stream).n, cast(AccountEvent, event), cast(AccountState, after))
         else:

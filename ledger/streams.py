@@ -47,6 +47,11 @@ def stream_parts(key: int) -> StreamParts:
     return StreamParts(_KINDS[kind], key >> _N_BITS & _BATCH_MAX, key & _N_MAX)
 
 
+def batch_of(key: int) -> int:
+    """The batch of a key, without looking at the rest: for where every event passes."""
+    return key >> _N_BITS & _BATCH_MAX
+
+
 def batch_stream(batch: int) -> StreamKey:
     return stream_key("batch", batch, 0)
 
