@@ -33,14 +33,18 @@ class BatchName(msgspec.Struct, frozen=True):
 
 
 def name_batch(argument: str, given: str) -> BatchName:
-    """Tell INPUT from BATCH and name the batch; ``{date}`` in ``--name`` is today."""
+    """Tell INPUT from BATCH and name the batch; ``{date}`` in ``--name`` is today.
+
+    A folder is no input: by default a batch's own output folder has its name and lies right here.
+    """
     given = given.replace("{date}", datetime.now().astimezone().date().isoformat())
     if argument == "-":
         if not given:
             raise UserError("BD-020", "standard input has no name", fix="--name NAME")
         return BatchName(given, "-")
     path = Path(argument)
-    if "/" in argument or path.suffix or path.exists():
+    # A folder of that name does not make it an input: it is where the batch put its images.
+    if "/" in argument or path.suffix or path.is_file():
         stem = path.name
         for ending in (".gz", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"):
             stem = stem.removesuffix(ending)
