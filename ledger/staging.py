@@ -255,18 +255,21 @@ class Staging:
         returns how many there are."""
         store = self._store
         known = self._one("SELECT count(*) FROM known")
+        # Not the same as `known`: an option that changes every id makes no row known, and may still ask for images
+        # that the batch has bought.
+        first_import = first == 1
         with store.transaction("DEFERRED"):
             for name in ("fresh", "owners"):
                 store.run(f"DELETE FROM {name}")
             self._first = first
-            self._all_new = not known
-            if known:
+            self._all_new = first_import
+            if not first_import:
                 store.run(
                     "INSERT INTO fresh SELECT pos, ? + row_number() OVER (ORDER BY pos) FROM staged"
                     " WHERE pos NOT IN (SELECT pos FROM known)",
                     (first - 1,),
                 )
-            if share and known:
+            if share and not first_import:
                 self._share_with_known(batch)
             elif share and self._keys_repeat:
                 store.run(

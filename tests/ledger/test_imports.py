@@ -126,6 +126,14 @@ def test_a_second_import_adds_what_is_new_and_names_what_changed_or_is_gone(tmp_
         assert take(ledger, rows, digest="d2").number == 0
 
 
+def test_a_second_import_shares_with_the_first_although_no_id_is_known(tmp_path: Path) -> None:
+    with new_batch(tmp_path / "a.db") as ledger:
+        take(ledger, [row(1), row(2)])
+        take(ledger, [row(1, suffix=".1:1"), row(1, suffix=".9:16", ask="tall")], digest="d2")
+        assert ids(ledger) == ["row-1", "row-2", "row-1.1:1", "row-1.9:16"]
+        assert owners(ledger) == {"row-1.1:1": 1}
+
+
 def test_a_new_row_never_follows_a_task_that_failed(tmp_path: Path) -> None:
     with new_batch(tmp_path / "bydawn.db") as ledger:
         take(ledger, [row(1)])
