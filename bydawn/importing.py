@@ -43,7 +43,6 @@ def name_batch(argument: str, given: str) -> BatchName:
             raise UserError("BD-020", "standard input has no name", fix="--name NAME")
         return BatchName(given, "-")
     path = Path(argument)
-    # A folder of that name does not make it an input: it is where the batch put its images.
     if "/" in argument or path.suffix or path.is_file():
         stem = path.name
         for ending in (".gz", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"):
