@@ -22,18 +22,6 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "plan",
                 "bydawn.cli.run:plan",
                 "INPUT",
-                "Validate, dedupe, estimate cost, time and disk; sends nothing",
-            ),
-            (
-                "run",
-                "bydawn.cli.run:run",
-                "INPUT|BATCH",
-                "Create the batch or go on with it, until every task is settled",
-            ),
-            (
-                "plan",
-                "bydawn.cli.run:plan",
-                "INPUT",
                 "Validate, dedupe, estimate cost, time and disk, per provider and for the mix",
             ),
             (
