@@ -1,7 +1,7 @@
 """The only module that imports SQLite.  No driver exception leaves it: one table translates them.
 
-One SQLite library per process, since two libraries on one file drop each other's POSIX locks; sqlite-utils decides
-which (it prefers ``pysqlite3`` when that is installed).  A ledger has exactly one read-write connection, used by one
+One SQLite library per process, since two libraries on one file drop each other's POSIX locks: the one that sqlite-utils
+would take (``pysqlite3`` when that is installed).  A ledger has exactly one read-write connection, used by one
 thread at a time, and any number of short-lived readers (``mode=ro`` and ``query_only``).
 
 Transactions are ours (``isolation_level=None``): a plain BEGIN that upgrades to a write fails at once with BUSY, so
@@ -12,12 +12,10 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 import msgspec
-from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # the library it chose for this process
 
 from ledger.errors import (
     CommitFailed,
@@ -28,7 +26,16 @@ from ledger.errors import (
     LedgerNewer,
     LedgerPlace,
 )
-from ledger.schema import APPLICATION_ID, FORMAT, MIGRATIONS
+from ledger.schema import APPLICATION_ID, FORMAT, MIGRATION_NAMES, MIGRATION_SET
+
+if TYPE_CHECKING:
+    import sqlite3
+else:
+    # Chosen as sqlite_utils.utils chooses it (a test compares the two), without the 60 ms that importing it takes.
+    try:
+        import pysqlite3 as sqlite3
+    except ImportError:
+        import sqlite3
 
 # A row as the driver hands it over; it becomes typed in the module that asked for it.
 Row: TypeAlias = tuple[Any, ...]
@@ -44,6 +51,8 @@ _NETWORK = frozenset(
 _NETWORK_FUSE = frozenset(
     ("sshfs", "rclone", "s3fs", "gcsfuse", "goofys", "glusterfs", "cephfs", "davfs2", "vmhgfs-fuse", "blobfuse")
 )
+
+_FETCHED = 1_000
 
 _MESSAGES: tuple[tuple[str, type[LedgerError]], ...] = (
     ("database or disk is full", DiskFull),
@@ -83,7 +92,10 @@ class Store:
     def stream(self, sql: str, values: Values = ()) -> Iterator[Row]:
         """Run a query and yield its rows as they come, holding the connection's read lock until the end."""
         try:
-            yield from self._connection.execute(sql, values)
+            cursor = self._connection.execute(sql, values)
+            # By the thousand: one generator step per row cost as much as SQLite's own.
+            while rows := cursor.fetchmany(_FETCHED):
+                yield from rows
         except sqlite3.Error as exc:
             raise translated(exc) from exc
 
@@ -226,15 +238,31 @@ def open_writer(path: Path) -> Store:
         store.run("PRAGMA wal_autocheckpoint = 1000")
         store.run("PRAGMA synchronous = FULL")
         check_promises(path, store.row("PRAGMA journal_mode = WAL"), store.row("PRAGMA synchronous"))
-        try:
-            database = Database(connection, recursive_triggers=False, execute_plugins=False)
-            MIGRATIONS.apply(database)
-        except sqlite3.Error as exc:
-            raise translated(exc) from exc
+        if not _up_to_date(store):
+            _migrate(connection)
     except BaseException:
         store.close()
         raise
     return store
+
+
+def _up_to_date(store: Store) -> bool:
+    """Whether every migration is on record, by the table that sqlite-utils keeps."""
+    if store.row("SELECT 1 FROM sqlite_schema WHERE name = '_sqlite_migrations'") is None:
+        return False
+    rows = store.rows("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", (MIGRATION_SET,))
+    return {name for (name,) in rows} >= set(MIGRATION_NAMES)
+
+
+def _migrate(connection: "sqlite3.Connection") -> None:
+    from sqlite_utils import Database
+
+    from ledger.migrations import MIGRATIONS
+
+    try:
+        MIGRATIONS.apply(Database(connection, recursive_triggers=False, execute_plugins=False))
+    except sqlite3.Error as exc:
+        raise translated(exc) from exc
 
 
 def check_promises(path: Path, journal_mode: Row | None, synchronous: Row | None) -> None:

@@ -1,4 +1,5 @@
-"""The tables of a ledger.  The format is frozen at release 0.1; from then on changes are further migrations.
+"""The tables of a ledger.  The format is frozen at release 0.1; from then on changes are further migrations
+(:mod:`ledger.migrations`).
 
 ``events``, ``commits`` and ``payloads`` are the record.  Everything else is a view in the sense of
 :mod:`ledger.projection`: a cache that is folded in the same transaction and can be rebuilt from the events.
@@ -11,17 +12,17 @@
   reads.  It names them only; their state is folded from their streams, so that a row is written once and removed once.
 """
 
-from sqlite_utils import Database, Migrations
-
 FORMAT = 1
 """``user_version`` of the file: a higher one is a newer bydawn's."""
 VIEWS = "1"
 """Version of the projection: another one in the file means that the views must be rebuilt before use."""
 APPLICATION_ID = 0x42594457  # "BYDW", so that file(1) and a wrong path can be told apart
 
-MIGRATIONS = Migrations("bydawn.ledger")
+MIGRATION_SET = "bydawn.ledger"
+MIGRATION_NAMES = ("m001_ledger",)
+"""All of :mod:`ledger.migrations`, told here without importing sqlite-utils: a file that has them is up to date."""
 
-_RECORD = """
+RECORD = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
@@ -132,25 +133,3 @@ def view_tables(schema: str = "") -> list[str]:
 def view_statements() -> list[str]:
     """The statements that create the views in the ledger itself."""
     return view_tables() + list(VIEW_INDEXES)
-
-
-@MIGRATIONS()
-def m001_ledger(db: Database) -> None:
-    """The first format."""
-    for statement in (*_statements(_RECORD), *view_statements()):
-        db.execute(statement)
-    db.execute("INSERT INTO meta (name, value) VALUES ('views', ?)", [VIEWS])
-
-
-def _statements(script: str) -> list[str]:
-    """Split a script; a trigger ends with its own END."""
-    found, part = [], ""
-    for piece in script.split(";"):
-        part += piece
-        if "BEGIN" in part and not part.rstrip().endswith("END"):
-            part += ";"
-            continue
-        if part.strip():
-            found.append(part.strip())
-        part = ""
-    return found

@@ -7,7 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlite_utils
+import sqlite_utils.utils
 
+from ledger import engine
 from ledger.audit import verify
 from ledger.commands import Cancel
 from ledger.decisions import Append, Decision
@@ -35,8 +38,9 @@ from ledger.errors import (
 from ledger.events import AttemptFailed
 from ledger.journal import Ledger
 from ledger.lock import RunLock, lock_path
+from ledger.migrations import MIGRATIONS
 from ledger.reader import Reader
-from ledger.schema import FORMAT
+from ledger.schema import FORMAT, MIGRATION_NAMES
 from ledger.streams import task_stream
 from tests.ledger.ledgers import decision, do, opened
 from tests.ledger.stories import INTEND, bought
@@ -44,6 +48,18 @@ from tests.ledger.stories import INTEND, bought
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_there_is_one_sqlite_library_in_the_process() -> None:
+    """Ours is chosen apart, for the sake of a quick start; two on one file would drop each other's locks."""
+    assert vars(engine)["sqlite3"] is vars(sqlite_utils.utils)["sqlite3"]
+
+
+def test_a_file_with_every_migration_counts_as_up_to_date(tmp_path: Path) -> None:
+    assert tuple(each.name for each in MIGRATIONS.pending(sqlite_utils.Database(memory=True))) == MIGRATION_NAMES
+    with opened(tmp_path / "l.db", tasks=0) as ledger:
+        rows = ledger.store.rows("SELECT name FROM _sqlite_migrations ORDER BY id")
+    assert rows == [(name,) for name in MIGRATION_NAMES]
 
 
 def test_files_are_private_from_the_first_byte(tmp_path: Path) -> None:
