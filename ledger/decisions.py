@@ -6,7 +6,7 @@ Pure code decides what to reserve; only the writer says whether there is room, b
 decisions in their order.
 """
 
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 import msgspec
 
@@ -30,6 +30,7 @@ class Append(msgspec.Struct, frozen=True):
     events: tuple[Event, ...]
 
 
+@final
 class Reserve(msgspec.Struct, frozen=True):
     """Refuse unless reserved + captured of the money account stays within the cap with this decision's events.
 
@@ -40,6 +41,7 @@ class Reserve(msgspec.Struct, frozen=True):
     cap_microusd: int
 
 
+@final
 class Count(msgspec.Struct, frozen=True):
     """Refuse unless the number of open (unacknowledged) attempts of the lane stays within the cap (MON-3)."""
 

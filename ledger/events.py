@@ -12,7 +12,7 @@ Rules for this file:
 The time (``at_us``) and the epoch of an event are columns of its row, see :class:`Recorded`.
 """
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias, final
 
 import msgspec
 
@@ -242,6 +242,7 @@ class BatchCancelled(Fact, frozen=True):
 # --- task streams -----------------------------------------------------------------------------------------
 
 
+@final
 class TaskQueued(Fact, frozen=True):
     """One wanted image.  ``request`` is JSON text with prompt, references, options and carried columns."""
 
@@ -259,6 +260,7 @@ class TaskQueued(Fact, frozen=True):
     group: str = ""
 
 
+@final
 class AttemptIntended(Fact, frozen=True):
     """Money may be spent from here on: durable before the first byte leaves (MON-1)."""
 
@@ -298,6 +300,7 @@ class AttemptRejected(Fact, frozen=True):
     detail: PayloadRef | None = None
 
 
+@final
 class AttemptAccepted(Fact, frozen=True):
     TYPE: ClassVar[str] = "task.attempt_accepted.v1"
     attempt: int
@@ -336,6 +339,7 @@ class AttemptUnknown(Fact, frozen=True):
     reason: UnknownReason
 
 
+@final
 class ResultReady(Fact, frozen=True):
     TYPE: ClassVar[str] = "task.result_ready.v1"
     attempt: int
@@ -364,6 +368,7 @@ class AttemptLost(Fact, frozen=True):
     cost_microusd: Money
 
 
+@final
 class TaskCompleted(Fact, frozen=True):
     """The image lies on disk, durable, and hashes to ``sha256`` (RES-1)."""
 

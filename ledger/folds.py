@@ -20,7 +20,7 @@ The folds of batches, accounts and the runtime live in :mod:`ledger.batch_fold` 
 :mod:`ledger.account_fold` and are named here too.
 """
 
-from typing import Literal, assert_never
+from typing import Literal, TypeAlias, assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -201,34 +201,65 @@ EMPTY_TASK = TaskState()
 
 def evolve_task(state: TaskState, event: TaskEvent, *, epoch: int, at_us: int) -> TaskState:
     """Apply one fact.  Total: an event about an attempt that is not there changes only the version."""
+    # The five events of a task that goes well are told by identity of type: a `case` that does not match costs more
+    # than the fold itself, because isinstance() of a class with a metaclass (msgspec's) takes the slow way.
+    if type(event) is AttemptAccepted:
+        was = _at(state.attempts, event.attempt)
+        return _put(state, was and replace(was, phase="accepted", job=event.job))
+    if type(event) is ResultReady:
+        return _ready(state, event)
+    if type(event) is TaskCompleted:
+        return _completed(state, event)
+    if type(event) is AttemptIntended:
+        return _intended(state, event, epoch, at_us)
+    if type(event) is TaskQueued:
+        return replace(state, version=state.version + 1, phase="queued", queued=event, owner=event.owner)
+    return _evolve_rare(state, event, epoch)
+
+
+def _intended(state: TaskState, event: AttemptIntended, epoch: int, at_us: int) -> TaskState:
+    attempt = AttemptState(
+        len(state.attempts) + 1,  # its place; a legal intent says the same
+        event.account,
+        event.provider,
+        event.lane,
+        epoch,
+        "intended",
+        event.ceiling_microusd,
+        at_us,
+        event.deadline_us,
+        event.body_digest,
+        event.permission,
+        route=event.route,
+    )
+    phase: TaskPhase = state.phase if state.phase in _KEPT else "intended"
+    return replace(state, version=state.version + 1, phase=phase, attempts=(*state.attempts, attempt))
+
+
+_RareEvent: TypeAlias = (
+    AttemptResent
+    | AttemptNotSent
+    | AttemptRejected
+    | AttemptAmbiguous
+    | AttemptAdopted
+    | AttemptAbsent
+    | AttemptUnknown
+    | AttemptFailed
+    | AttemptLost
+    | ResultSpared
+    | TaskShared
+    | TaskFailed
+    | TaskCancelled
+    | CancelAsked
+    | TaskRetried
+    | OperatorDecided
+    | ResultReviewed
+)
+
+
+def _evolve_rare(state: TaskState, event: _RareEvent, epoch: int) -> TaskState:
     version = state.version + 1
-    # The five events of a task that goes well come first: `match` tries the cases in order.
     match event:
-        case AttemptIntended():
-            attempt = AttemptState(
-                event.attempt,
-                event.account,
-                event.provider,
-                event.lane,
-                epoch,
-                "intended",
-                event.ceiling_microusd,
-                at_us,
-                event.deadline_us,
-                event.body_digest,
-                event.permission,
-                route=event.route,
-            )
-            phase: TaskPhase = state.phase if _kept(state) else "intended"
-            return replace(state, version=version, phase=phase, attempts=(*state.attempts, attempt))
-        case AttemptAccepted(attempt=n, job=job):
-            return _with(state, n, phase="accepted", job=job)
-        case ResultReady():
-            return _ready(state, event)
-        case TaskCompleted():
-            return _completed(state, event)
-        case TaskQueued():
-            return replace(state, version=version, phase="queued", queued=event, owner=event.owner)
         case AttemptResent(attempt=n):
             return _with(state, n, phase="intended", epoch=epoch)
         case AttemptNotSent(attempt=n, reason=reason):
@@ -274,54 +305,63 @@ def evolve_task(state: TaskState, event: TaskEvent, *, epoch: int, at_us: int) -
 
 
 _KEPT: frozenset[TaskPhase] = frozenset({"succeeded", "failed", "cancelled"})
-
-
-def _kept(state: TaskState) -> bool:
-    """Whether the phase stays whatever becomes of attempts: ``held`` alone follows from them."""
-    return state.phase in _KEPT
+"""Such a phase stays whatever becomes of attempts; ``held`` alone follows from them."""
 
 
 def _open_phase(attempts: tuple[AttemptState, ...]) -> TaskPhase:
     """The phase of an unsettled task, from its newest attempt that is live or undecided."""
     for attempt in reversed(attempts):
-        if attempt.phase == "unknown":
-            if not attempt.decided:
-                return "held"
-        elif attempt.phase in LIVE:
+        phase = attempt.phase
+        if phase in LIVE:
             # The names of the live phases are phases of a task too; mypy cannot narrow by set membership.
-            return attempt.phase  # type: ignore[return-value]
+            return phase  # type: ignore[return-value]
+        if phase == "unknown" and not attempt.decided:
+            return "held"
     return "queued"
 
 
+def _at(attempts: tuple[AttemptState, ...], number: int) -> AttemptState | None:
+    return attempts[number - 1] if 1 <= number <= len(attempts) else None
+
+
+def _put(state: TaskState, changed: AttemptState | None) -> TaskState:
+    """Put a changed attempt in its place, and with it the phase of the task."""
+    attempts = _placed(state.attempts, changed)
+    phase = state.phase
+    if phase not in _KEPT:
+        phase = _open_phase(attempts)
+    return replace(state, version=state.version + 1, phase=phase, attempts=attempts)
+
+
+def _placed(attempts: tuple[AttemptState, ...], changed: AttemptState | None) -> tuple[AttemptState, ...]:
+    if changed is None:
+        return attempts
+    if len(attempts) == 1:  # nearly always
+        return (changed,)
+    number = changed.number
+    return (*attempts[: number - 1], changed, *attempts[number:])
+
+
 def _with(state: TaskState, number: int, **changes: object) -> TaskState:
-    """Change one attempt, and with it the phase of the task."""
-    version = state.version + 1
-    attempt = state.attempt(number)
-    if attempt is None:
-        return replace(state, version=version)
-    changed = replace(attempt, **changes)
-    if len(state.attempts) == 1:
-        attempts: tuple[AttemptState, ...] = (changed,)
-    else:
-        attempts = (*state.attempts[: number - 1], changed, *state.attempts[number:])
-    phase = state.phase if _kept(state) else _open_phase(attempts)
-    return replace(state, version=version, phase=phase, attempts=attempts)
+    """The same for what is rare enough to be written shortly."""
+    was = _at(state.attempts, number)
+    return _put(state, was and replace(was, **changes))
 
 
 def _ready(state: TaskState, event: ResultReady) -> TaskState:
-    return _with(
-        state,
-        event.attempt,
+    was = _at(state.attempts, event.attempt)
+    changed = was and replace(
+        was,
         phase="ready",
         url=event.url,
         cost_microusd=event.cost_microusd,
         expires_at_us=event.expires_at_us,
         model_version=event.model_version,
     )
+    return _put(state, changed)
 
 
 def _completed(state: TaskState, event: TaskCompleted) -> TaskState:
-    after = _with(state, event.attempt, phase="done", cost_microusd=event.cost_microusd)
     result = ResultState(
         event.version,
         event.attempt,
@@ -334,7 +374,15 @@ def _completed(state: TaskState, event: TaskCompleted) -> TaskState:
         event.flags,
         event.model_version,
     )
-    return replace(after, phase="succeeded", reason="", results=(*state.results, result))
+    was = _at(state.attempts, event.attempt)
+    return replace(
+        state,
+        version=state.version + 1,
+        phase="succeeded",
+        reason="",
+        attempts=_placed(state.attempts, was and replace(was, phase="done", cost_microusd=event.cost_microusd)),
+        results=(*state.results, result),
+    )
 
 
 def _shared(state: TaskState, event: TaskShared) -> TaskState:

@@ -96,7 +96,7 @@ class Judge:
         sealed = self._sealed.get(batch)
         if sealed is None:
             sealed = self._sealed[batch] = task_stream(batch, self.batch(batch).sealed_through)
-        if stream > sealed and not isinstance(event, TaskQueued):
+        if stream > sealed and type(event) is not TaskQueued:
             raise InvariantBroken(f"{stream_label(stream)}: its import is not sealed (LED-11)")
         wrong = breach(before, event)
         if wrong:
@@ -104,7 +104,7 @@ class Judge:
 
     def _weigh(self, guard: Guard, moved: list[Move]) -> tuple[int, int]:
         """What a guarded account would become with ``moved``, and its cap."""
-        if isinstance(guard, Reserve):
+        if type(guard) is Reserve:
             value = self._projection.balance(guard.account).total
             for account, reserved, captured, _ in moved:
                 if account == guard.account:

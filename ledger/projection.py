@@ -107,7 +107,7 @@ class Projection:
             change = self._tasks[stream] = _TaskChange()
         change.state = after
         change.at_us = at_us
-        if isinstance(event, TaskQueued):
+        if type(event) is TaskQueued:
             change.queued = seq
         if len(after.results) > len(before.results):
             change.result = seq

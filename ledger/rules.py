@@ -119,14 +119,14 @@ def breach(state: TaskState, event: TaskEvent) -> str:
             return f"there is no attempt {number}"
         if attempt.phase not in legal:
             return f"attempt {number} is {attempt.phase}"
-        if isinstance(event, TaskCompleted) and (state.filled or event.version != state.slot):
+        if type(event) is TaskCompleted and (state.filled or event.version != state.slot):
             return f"image version {event.version} while version {state.slot} is wanted"
         return ""
+    if type(event) is AttemptIntended:
+        return _intent_breach(state, event)
+    if type(event) is TaskQueued:
+        return "queued twice" if state.queued is not None else ""
     match event:
-        case TaskQueued():
-            return "queued twice" if state.queued is not None else ""
-        case AttemptIntended():
-            return _intent_breach(state, event)
         case TaskFailed() | TaskCancelled() | TaskShared():
             return "" if state.phase == "queued" else f"the task is {state.phase}"
         case CancelAsked():
