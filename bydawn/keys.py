@@ -17,8 +17,10 @@ from bydawn.errors import UserError
 from runtime.accounts import Account
 
 
-def chosen_accounts(config: Config, names: Sequence[str]) -> list[Account]:
+def chosen_accounts(config: Config, names: Sequence[str], *, need_keys: bool = True) -> list[Account]:
     """Return the accounts that ``names`` mean, each with its key.
+
+    Without ``need_keys`` (a plan sends nothing) every one of them is returned, those without a key with an empty one.
 
     A name is an account or a provider, which means all its accounts; a provider without a table in the settings
     has one account of the same name.  Without names: every account of the settings, and every provider whose
@@ -38,7 +40,9 @@ def chosen_accounts(config: Config, names: Sequence[str]) -> list[Account]:
             )
     chosen = dict.fromkeys(account for name in names for account in _meant(name, tables))
     keys = {name: _key(name, *tables[name], config.env) for name in chosen or tables}
-    if not names:
+    if not need_keys:
+        keys = {name: key if isinstance(key, Secret) else Secret("") for name, key in keys.items()}
+    elif not names:
         keys = {name: key for name, key in keys.items() if isinstance(key, Secret) or name in config.accounts}
     missing = [(name, key) for name, key in keys.items() if isinstance(key, str)]
     if missing or not keys:

@@ -5,28 +5,29 @@ import logging
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
 from bydawn import importing, values
-from bydawn.buying import Buying, Ended, buy, check_accounts, exit_code
-from bydawn.cli.formats import count, dollars, duration
-from bydawn.config import Config, load_config, refuse_stray_ledger
+from bydawn.buying import Buying, buy, check_accounts, exit_code
+from bydawn.cli.formats import count
+from bydawn.config import load_config, refuse_stray_ledger
 from bydawn.consent import ask_leave, plan_lines, refuse_uncovered
 from bydawn.errors import UserError
-from bydawn.inputs import Checked, InputFile, InputOptions, open_input, parse_maps
+from bydawn.inputs import Checked, InputFile, InputOptions, open_input
 from bydawn.keys import chosen_accounts
 from bydawn.opening import Opened, held_error, opened_for_writing, operator
 from bydawn.practice import find_or_start, practice_accounts
+from bydawn.request import Request, Settings, now_us
+from bydawn.saying import say_summary, say_where
 from bydawn.selection import ledger_path
-from bydawn.summary import Summary, result_lines, summarise
+from bydawn.shapes import groups_of, share_of, wanted_tasks
+from bydawn.summary import result_lines, summarise
 from ledger.errors import LedgerHeld
 from ledger.events import BatchConfigured
-from ledger.folds import BatchState
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from runtime.accounts import Account
@@ -41,91 +42,11 @@ from runtime.router import Terms
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """The command line, as it was given; empty or None = not given."""
-
-    target: str
-    yes: bool
-    dry_run: bool
-    new: bool
-    name: str = ""
-    to: Path | None = None
-    providers: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    maps: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
-    aspects: tuple[str, ...] = ()
-    resolutions: tuple[str, ...] = ()
-    variants: str | None = None
-    limit: str | None = None
-    sample: str | None = None
-    budget: str | None = None
-    max_at_risk: str | None = None
-    deadline: str | None = None
-    attempts: str | None = None
-    name_template: str | None = None
-    encoding: str | None = None
-    dedupe: str | None = None
-    on_change: str | None = None
-    skip_invalid: bool = False
-    new_ledger: bool = False
-    as_json: bool = False
-    quiet: bool = False
-    verbose: int = 0
-    ledger: Path | None = None
-    sandbox: bool = False
-
-
-class _Settings:
-    """The options of this run, from flag, environment and files."""
-
-    def __init__(self, request: Request, config: Config) -> None:
-        self.config = config
-        self._request = request
-
-    def text(self, name: str, default: str = "") -> str:
-        flag: str | bool | None = getattr(self._request, name, None)
-        return self.config.setting(name, flag or None, default).value
-
-    def many(self, name: str, flags: Sequence[str]) -> tuple[str, ...]:
-        found, _ = self.config.many(name, flags)
-        return tuple(part for text in found for part in values.listed(text))
-
-    def whole(self, name: str, *, least: int = 1) -> int | None:
-        setting = self.config.setting(name, getattr(self._request, name))
-        return values.whole(setting.value, where=setting.origin, least=least) if setting.value else None
-
-    def money(self, name: str) -> int | None:
-        setting = self.config.setting(name, getattr(self._request, name))
-        return values.money(setting.value, where=setting.origin) if setting.value else None
-
-    def moment_us(self, name: str) -> int | None:
-        setting = self.config.setting(name, getattr(self._request, name))
-        if not setting.value:
-            return None
-        zone = datetime.now().astimezone().tzinfo
-        assert zone is not None
-        return values.moment_us(setting.value, where=setting.origin, now_us=_now_us(), zone=zone)
-
-    def input_options(self) -> InputOptions:
-        request = self._request
-        return InputOptions(
-            maps=self.config.maps(parse_maps(request.maps)),
-            references=self.config.many("reference", request.references)[0],
-            aspects=self.many("aspect", request.aspects),
-            resolutions=self.many("resolution", request.resolutions),
-            models=self.many("model", request.models),
-            variants=self.whole("variants"),
-            encoding=self.text("encoding"),
-            skip_invalid=values.yes(self.text("skip_invalid"), where="skip_invalid"),
-        )
-
-
 def start(request: Request) -> int:
     """Plan or run; returns the exit code.  Raises UserError for whatever the user can mend."""
     _log_to_stderr(request.verbose)
     talk = _talker(request.quiet)
-    settings = _Settings(request, load_config(Path.cwd(), os.environ))
+    settings = Settings(request, load_config(Path.cwd(), os.environ))
     named = importing.name_batch(request.target, request.name)
     ledger_file = ledger_path(_named_ledger(request, settings), sandbox=request.sandbox)
     egress = Egress.from_environment(os.environ)
@@ -140,7 +61,8 @@ def start(request: Request) -> int:
         checked = None if known else _check(file, accounts, folder)
         if request.dry_run:
             assert checked is not None
-            return _show_plan(request, settings, checked, accounts, folder)
+            plan = _plan(settings, checked.groups, accounts, None)
+            return _show_plan(request, plan, folder, rows=checked.rows, refusals=checked.refusals)
         check_accounts(accounts, egress)
         refuse_stray_ledger(
             ledger_file,
@@ -163,7 +85,7 @@ def start(request: Request) -> int:
 
 def _continue(
     request: Request,
-    settings: _Settings,
+    settings: Settings,
     name: str,
     ledger_file: Path,
     accounts: list[Account],
@@ -183,6 +105,10 @@ def _continue(
             fix="give the input file to start one: bydawn run FILE.csv",
             exit_code=10,
         )
+    if request.dry_run:
+        with Reader(ledger_file) as reader:
+            left = groups_of(reader, batch, accounts)
+            return _show_plan(request, _plan(settings, left, accounts, None), Path(reader.batch(batch).folder))
     check_accounts(accounts, egress)
     try:
         with opened_for_writing(ledger_file, create=False) as opened:
@@ -194,14 +120,14 @@ def _continue(
 # --- before the ledger ------------------------------------------------------------------------------------
 
 
-def _accounts(request: Request, settings: _Settings, ledger_file: Path) -> list[Account]:
+def _accounts(request: Request, settings: Settings, ledger_file: Path) -> list[Account]:
     names = settings.many("provider", request.providers)
     if not request.sandbox:
-        return chosen_accounts(settings.config, names)
+        return chosen_accounts(settings.config, names, need_keys=not request.dry_run)
     return practice_accounts(find_or_start(ledger_file), names)
 
 
-def _folder(request: Request, settings: _Settings, name: str, ledger_file: Path) -> Path:
+def _folder(request: Request, settings: Settings, name: str, ledger_file: Path) -> Path:
     given = str(request.to) if request.to else settings.text("to")
     if given:
         return Path(given).absolute()
@@ -240,32 +166,36 @@ class _KnownBatches:
 
 
 def _show_plan(
-    request: Request, settings: _Settings, checked: Checked, accounts: Sequence[Account], folder: Path
+    request: Request,
+    plan: Plan,
+    folder: Path,
+    *,
+    rows: int = 0,
+    refusals: Mapping[str, Mapping[str, int]] | None = None,
 ) -> int:
-    plan = _plan(settings, checked.groups, accounts, None)
     free = RealDisk().free_bytes(next(path for path in (folder, *folder.parents) if path.exists()))
     if request.as_json:
-        fields = {**msgspec.to_builtins(plan), "rows": checked.rows, "free_bytes": free}
+        fields = {**msgspec.to_builtins(plan), "rows": rows, "free_bytes": free}
         sys.stdout.write(json.dumps({"type": "plan", **fields}) + "\n")
     else:
         for line in plan_lines(plan, free_bytes=free):
             sys.stdout.write(line + "\n")
-        for provider, refusals in checked.refusals.items():
-            for reason, times in refusals.items():
+        for provider, reasons in refusals.items():
+            for reason, times in reasons.items():
                 sys.stdout.write(f"{provider} cannot take {count(times)} tasks: {reason}\n")
         sys.stdout.write("Nothing was sent.\n")
     refuse_uncovered(plan)
     return 0
 
 
-def _plan(settings: _Settings, groups: Iterable[Group], accounts: Sequence[Account], deadline_us: int | None) -> Plan:
+def _plan(settings: Settings, groups: Iterable[Group], accounts: Sequence[Account], deadline_us: int | None) -> Plan:
     return make_plan(
         groups,
         accounts,
         settings.config.price_book(),
         attempts=settings.whole("attempts") or 3,
         budget_microusd=settings.money("budget"),
-        deadline_s=(deadline_us - _now_us()) / 1e6 if deadline_us else None,
+        deadline_s=(deadline_us - now_us()) / 1e6 if deadline_us else None,
     )
 
 
@@ -313,7 +243,7 @@ def _import(
     file: InputFile,
     checked: Checked,
     digest: str,
-    settings: _Settings,
+    settings: Settings,
     request: Request,
     options: InputOptions,
     source: str,
@@ -352,7 +282,7 @@ def _buy(
     opened: Opened,
     batch: int,
     request: Request,
-    settings: _Settings,
+    settings: Settings,
     accounts: list[Account],
     egress: Egress,
     groups: Sequence[Group] | None,
@@ -377,11 +307,11 @@ def _buy(
     )
     state = ledger.batch(batch)
     with ledger.reader() as reader:
-        _say_where(opened, state, request, talk)
-        wanted = _wanted(state)
+        say_where(ledger.path, state, talk, created=opened.created)
+        wanted = wanted_tasks(state)
         if groups is None and (state.agreed is None or wanted > state.agreed.images):
-            groups = _groups_of(reader, batch, accounts)
-        plan = _plan(settings, _share_of(groups or (), wanted), accounts, deadline_us)
+            groups = groups_of(reader, batch, accounts)
+        plan = _plan(settings, share_of(groups or (), wanted), accounts, deadline_us)
         refuse_uncovered(plan)
         agreed = ask_leave(
             plan,
@@ -412,11 +342,12 @@ def _buy(
         prices=settings.config.price_book(),
         egress=egress,
         max_attempts=state.settings.attempts or 3,
-        deadline_s=(deadline_us - _now_us()) / 1e6 if deadline_us else None,
+        deadline_s=(deadline_us - now_us()) / 1e6 if deadline_us else None,
         wanted=wanted,
         quiet=request.quiet,
     )
-    before = ledger_head(ledger)
+    with ledger.reader() as reader:
+        before = reader.head().seq
     ended = buy(opened, buying, talk)
     with ledger.reader() as reader:
         summary = summarise(reader, batch, ended)
@@ -425,50 +356,8 @@ def _buy(
                 sys.stdout.write(line + "\n")
             sys.stdout.write(json.dumps({"type": "summary", **msgspec.to_builtins(summary)}) + "\n")
         else:
-            _say_summary(summary, ended, state, talk)
+            say_summary(summary, ended, state, talk)
     return exit_code(ended, failed=summary.failed, held=summary.held)
-
-
-def ledger_head(ledger: Ledger) -> int:
-    with ledger.reader() as reader:
-        return reader.head().seq
-
-
-def _wanted(state: BatchState) -> int:
-    """How many tasks this run is to settle."""
-    total = state.sealed_through
-    for bound in (state.settings.limit, state.settings.sample):
-        if bound:
-            total = min(total, bound)
-    return total
-
-
-def _groups_of(reader: Reader, batch: int, accounts: Sequence[Account]) -> list[Group]:
-    """Count the tasks of a batch by shape, from the ledger."""
-    takers = tuple(dict.fromkeys(account.provider for account in accounts))
-    tally: Counter[tuple[str, str, str, bool]] = Counter()
-    after = 0
-    while page := reader.queued(batch, after=after, limit=10_000):
-        after = page[-1].n
-        for task in page:
-            queued = task.state.queued
-            if queued is not None:
-                tally[queued.model, queued.aspect, queued.resolution, queued.references > 0] += 1
-    return [Group(model, aspect, size, refs, takers, n) for (model, aspect, size, refs), n in tally.items()]
-
-
-def _share_of(groups: Sequence[Group], wanted: int) -> list[Group]:
-    """Scale the groups down to what a --limit or --sample leaves of them."""
-    total = sum(group.count for group in groups)
-    if total <= wanted or not total:
-        return list(groups)
-    left = wanted
-    scaled = []
-    for group in groups:
-        part = min(left, -(-group.count * wanted // total))
-        left -= part
-        scaled.append(msgspec.structs.replace(group, count=part, shared=min(group.shared, part)))
-    return scaled
 
 
 def _refuse_unreachable(reader: Reader, accounts: Sequence[Account]) -> None:
@@ -484,44 +373,6 @@ def _refuse_unreachable(reader: Reader, accounts: Sequence[Account]) -> None:
         )
 
 
-# --- talk -------------------------------------------------------------------------------------------------
-
-
-def _say_where(opened: Opened, state: BatchState, request: Request, talk: Callable[[str], None]) -> None:
-    new = " (new)" if opened.created else ""
-    fresh = " (new)" if state.agreed is None else ""
-    practice = " [sandbox]" if request.sandbox else ""
-    talk(f"ledger {opened.ledger.path}{new} · batch {state.name}{fresh}{practice} → {state.folder}")
-
-
-def _say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callable[[str], None]) -> None:
-    practice = " --sandbox" if state.sandbox else ""
-    talk(
-        f"{count(summary.succeeded)} of {count(summary.tasks)} tasks succeeded, {dollars(summary.cost_microusd)} "
-        f"in all, {dollars(summary.run_cost_microusd)} in this run of {duration(ended.seconds)}"
-    )
-    if summary.failed or summary.held:
-        parts = [f"{count(summary.failed)} failed" if summary.failed else ""]
-        parts += [f"{count(summary.held)} held ({dollars(summary.at_risk_microusd)} at risk)" if summary.held else ""]
-        talk(f"{' and '.join(part for part in parts if part)} stay:")
-        if summary.failed:
-            talk(f"  bydawn retry {state.name}{practice}")
-        if summary.held:
-            talk(f"  bydawn resolve {state.name}{practice}    lists them; then --all --buy-again or --give-up")
-    if summary.lost:
-        talk(f"{count(summary.lost)} paid and lost: {dollars(summary.lost_microusd)}")
-    if summary.surplus:
-        talk(f"{count(summary.surplus)} paid and not needed, kept as spare: {dollars(summary.surplus_microusd)}")
-    for name, why in ended.parked.items():
-        talk(f"account {name} was parked: {why}")
-    left = summary.tasks - summary.succeeded - summary.failed - summary.held - summary.cancelled
-    if ended.stopped_by:
-        talk(f"stopped by {ended.stopped_by.replace('_', ' ')}; {count(left)} tasks are left")
-    if left:
-        talk(f"go on: bydawn run {state.name}{practice}")
-    talk(f"manifest: {Path(state.folder) / 'manifest.jsonl'}")
-
-
 def _talker(quiet: bool) -> Callable[[str], None]:
     def talk(text: str) -> None:
         if not quiet:
@@ -531,7 +382,7 @@ def _talker(quiet: bool) -> Callable[[str], None]:
     return talk
 
 
-def _named_ledger(request: Request, settings: _Settings) -> Path | None:
+def _named_ledger(request: Request, settings: Settings) -> Path | None:
     if request.ledger is not None:
         return request.ledger
     text = settings.text("ledger")
@@ -544,7 +395,3 @@ def _log_to_stderr(verbose: int) -> None:
     )
     for chatty in ("httpx", "httpcore", "hpack"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

@@ -65,7 +65,8 @@ def run(target: str, yes: bool, dry_run: bool, new: bool, **given: object) -> in
       bydawn run products --limit 8
       bydawn run examples/parti-prompts.tsv --map prompt=Prompt --sandbox
     """
-    from bydawn.running import Request, start
+    from bydawn.request import Request
+    from bydawn.running import start
 
     return start(Request(target=target, yes=yes, dry_run=dry_run, new=new, **given))  # type: ignore[arg-type]
 
@@ -80,6 +81,7 @@ def plan(target: str, **given: object) -> int:
     \b
       bydawn plan products.csv --map prompt=Title --aspect 1:1,9:16
     """
-    from bydawn.running import Request, start
+    from bydawn.request import Request
+    from bydawn.running import start
 
     return start(Request(target=target, yes=False, dry_run=True, new=False, **given))  # type: ignore[arg-type]

@@ -1,0 +1,97 @@
+"""The command line of ``run`` and ``plan`` as one value, and its options as they apply: flag, environment, files."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from bydawn import values
+from bydawn.config import Config
+from bydawn.inputs import InputOptions, parse_maps
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """The command line, as it was given; empty or None = not given."""
+
+    target: str
+    yes: bool
+    dry_run: bool
+    new: bool
+    name: str = ""
+    to: Path | None = None
+    providers: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    maps: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    aspects: tuple[str, ...] = ()
+    resolutions: tuple[str, ...] = ()
+    variants: str | None = None
+    limit: str | None = None
+    sample: str | None = None
+    budget: str | None = None
+    max_at_risk: str | None = None
+    deadline: str | None = None
+    attempts: str | None = None
+    name_template: str | None = None
+    encoding: str | None = None
+    dedupe: str | None = None
+    on_change: str | None = None
+    skip_invalid: bool = False
+    new_ledger: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+    ledger: Path | None = None
+    sandbox: bool = False
+
+
+class Settings:
+    """The options of this run, from flag, environment and files."""
+
+    def __init__(self, request: Request, config: Config) -> None:
+        self.config = config
+        self._request = request
+
+    def text(self, name: str, default: str = "") -> str:
+        flag: str | bool | None = getattr(self._request, name, None)
+        return self.config.setting(name, flag or None, default).value
+
+    def many(self, name: str, flags: Sequence[str]) -> tuple[str, ...]:
+        found, _ = self.config.many(name, flags)
+        return tuple(part for text in found for part in values.listed(text))
+
+    def whole(self, name: str, *, least: int = 1) -> int | None:
+        setting = self.config.setting(name, getattr(self._request, name))
+        return values.whole(setting.value, where=setting.origin, least=least) if setting.value else None
+
+    def money(self, name: str) -> int | None:
+        setting = self.config.setting(name, getattr(self._request, name))
+        return values.money(setting.value, where=setting.origin) if setting.value else None
+
+    def moment_us(self, name: str) -> int | None:
+        setting = self.config.setting(name, getattr(self._request, name))
+        if not setting.value:
+            return None
+        zone = datetime.now().astimezone().tzinfo
+        assert zone is not None
+        return values.moment_us(setting.value, where=setting.origin, now_us=now_us(), zone=zone)
+
+    def input_options(self) -> InputOptions:
+        request = self._request
+        return InputOptions(
+            maps=self.config.maps(parse_maps(request.maps)),
+            references=self.config.many("reference", request.references)[0],
+            aspects=self.many("aspect", request.aspects),
+            resolutions=self.many("resolution", request.resolutions),
+            models=self.many("model", request.models),
+            variants=self.whole("variants"),
+            encoding=self.text("encoding"),
+            skip_invalid=values.yes(self.text("skip_invalid"), where="skip_invalid"),
+        )
+
+
+def now_us() -> int:
+    """UTC microseconds."""
+    return time.time_ns() // 1000

@@ -1,0 +1,46 @@
+"""What a run tells the person: where everything lies, and how it ended.  Talk only; scripts read ``--json``."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bydawn.buying import Ended
+from bydawn.cli.formats import count, dollars, duration
+from bydawn.summary import Summary
+from ledger.folds import BatchState
+
+
+def say_where(ledger: Path, state: BatchState, talk: Callable[[str], None], *, created: bool) -> None:
+    """The first line: ledger, batch and folder, and which of them is new."""
+    new = " (new)" if created else ""
+    fresh = " (new)" if state.agreed is None else ""
+    practice = " [sandbox]" if state.sandbox else ""
+    talk(f"ledger {ledger}{new} · batch {state.name}{fresh}{practice} → {state.folder}")
+
+
+def say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callable[[str], None]) -> None:
+    """The last lines: what was bought, what stays open and the command for it."""
+    practice = " --sandbox" if state.sandbox else ""
+    talk(
+        f"{count(summary.succeeded)} of {count(summary.tasks)} tasks succeeded, {dollars(summary.cost_microusd)} "
+        f"in all, {dollars(summary.run_cost_microusd)} in this run of {duration(ended.seconds)}"
+    )
+    if summary.failed or summary.held:
+        parts = [f"{count(summary.failed)} failed" if summary.failed else ""]
+        parts += [f"{count(summary.held)} held ({dollars(summary.at_risk_microusd)} at risk)" if summary.held else ""]
+        talk(f"{' and '.join(part for part in parts if part)} stay:")
+        if summary.failed:
+            talk(f"  bydawn retry {state.name}{practice}")
+        if summary.held:
+            talk(f"  bydawn resolve {state.name}{practice}    lists them; then --all --buy-again or --give-up")
+    if summary.lost:
+        talk(f"{count(summary.lost)} paid and lost: {dollars(summary.lost_microusd)}")
+    if summary.surplus:
+        talk(f"{count(summary.surplus)} paid and not needed, kept as spare: {dollars(summary.surplus_microusd)}")
+    for name, why in ended.parked.items():
+        talk(f"account {name} was parked: {why}")
+    left = summary.tasks - summary.succeeded - summary.failed - summary.held - summary.cancelled
+    if ended.stopped_by:
+        talk(f"stopped by {ended.stopped_by.replace('_', ' ')}; {count(left)} tasks are left")
+    if left:
+        talk(f"go on: bydawn run {state.name}{practice}")
+    talk(f"manifest: {Path(state.folder) / 'manifest.jsonl'}")

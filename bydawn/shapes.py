@@ -1,0 +1,48 @@
+"""How many tasks of which shape a run is about: what the planner counts and a limit leaves of it."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from ledger.folds import BatchState
+from ledger.reader import Reader
+from runtime.accounts import Account
+from runtime.planning import Group
+
+
+def wanted_tasks(state: BatchState) -> int:
+    """How many tasks this run is to settle."""
+    total = state.sealed_through
+    for bound in (state.settings.limit, state.settings.sample):
+        if bound:
+            total = min(total, bound)
+    return total
+
+
+def groups_of(reader: Reader, batch: int, accounts: Sequence[Account]) -> list[Group]:
+    """Count the tasks of a batch by shape, from the ledger."""
+    takers = tuple(dict.fromkeys(account.provider for account in accounts))
+    tally: Counter[tuple[str, str, str, bool]] = Counter()
+    after = 0
+    while page := reader.queued(batch, after=after, limit=10_000):
+        after = page[-1].n
+        for task in page:
+            queued = task.state.queued
+            if queued is not None:
+                tally[queued.model, queued.aspect, queued.resolution, queued.references > 0] += 1
+    return [Group(model, aspect, size, refs, takers, n) for (model, aspect, size, refs), n in tally.items()]
+
+
+def share_of(groups: Sequence[Group], wanted: int) -> list[Group]:
+    """Scale the groups down to what a --limit or --sample leaves of them."""
+    total = sum(group.count for group in groups)
+    if total <= wanted or not total:
+        return list(groups)
+    left = wanted
+    scaled = []
+    for group in groups:
+        part = min(left, -(-group.count * wanted // total))
+        left -= part
+        scaled.append(msgspec.structs.replace(group, count=part, shared=min(group.shared, part)))
+    return scaled
