@@ -171,8 +171,9 @@ def _show_plan(
     folder: Path,
     *,
     rows: int = 0,
-    refusals: Mapping[str, Mapping[str, int]] | None = None,
+    refusals: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> int:
+    """Print the plan; raises UserError when some tasks could be bought nowhere."""
     free = RealDisk().free_bytes(next(path for path in (folder, *folder.parents) if path.exists()))
     if request.as_json:
         fields = {**msgspec.to_builtins(plan), "rows": rows, "free_bytes": free}
