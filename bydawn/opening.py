@@ -1,4 +1,7 @@
-"""Opens a ledger for writing: run lock, a new epoch with the identity of this machine, and the ledger's secret."""
+"""Opens a ledger for writing: run lock, a new epoch with the identity of this machine, and the ledger's secret.
+
+Whoever opens it also closes its epoch, so that only a process that really died looks killed afterwards.
+"""
 
 import getpass
 import hashlib
@@ -9,15 +12,18 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 import bydawn
 from bydawn.errors import UserError
-from ledger.errors import LedgerHeld
+from ledger.decisions import Append, Decision
+from ledger.errors import LedgerError, LedgerHeld
+from ledger.events import EpochEnded
 from ledger.journal import Ledger
+from ledger.streams import runtime_stream
 
 _SECRET_BYTES = 32
 
@@ -64,9 +70,35 @@ def opened_for_writing(path: Path, *, create: bool) -> Iterator[Opened]:
             command=shlex.join(["bydawn", *sys.argv[1:]]),
             at_us=time.time_ns() // 1000,
         )
-        yield Opened(ledger, keyed, created)
+        try:
+            yield Opened(ledger, keyed, created)
+        except UserError as exc:
+            end_epoch(ledger, stopped_by="disk_full" if exc.exit_code == 7 else "refused", exit_code=exc.exit_code)
+            raise
+        except KeyboardInterrupt:
+            end_epoch(ledger, stopped_by="interrupted", exit_code=130)
+            raise
+        except Exception:
+            end_epoch(ledger, stopped_by="error", exit_code=1)
+            raise
+        end_epoch(ledger, stopped_by="done", exit_code=0)
     finally:
         ledger.close()
+
+
+def end_epoch(ledger: Ledger, *, stopped_by: str, exit_code: int) -> None:
+    """Record that this process ends by itself, unless the run has said so already with its figures.
+
+    A ledger that refused a commit takes nothing more, and then the trouble itself is what must be told.
+    """
+    with suppress(LedgerError):
+        with ledger.reader() as reader:
+            newest = reader.epochs()[-1]
+            version = reader.version(runtime_stream())
+        if newest.epoch == ledger.epoch and newest.ended is None:
+            ended = EpochEnded(stopped_by=stopped_by, exit_code=exit_code)
+            append = Append(runtime_stream(), version, (ended,))
+            ledger.commit([Decision(appends=(append,), at_us=time.time_ns() // 1000)])
 
 
 def held_error(path: Path, exc: LedgerHeld) -> UserError:
