@@ -18,6 +18,7 @@ from bydawn.errors import UserError
 from bydawn.manifest import Naming, write_outputs
 from bydawn.opening import Opened
 from bydawn.progress import Progress
+from bydawn.results import ResultLines
 from ledger.decisions import Append, Decision
 from ledger.errors import CommitFailed
 from ledger.errors import DiskFull as LedgerDiskFull
@@ -42,6 +43,7 @@ from runtime.work import Work
 
 _log = logging.getLogger(__name__)
 
+_TELL_S = 0.5
 _EXIT = {"budget": 5, "at_risk": 5, "deadline": 5, "no_provider": 6, "disk_full": 7, "interrupted": 130}
 
 
@@ -109,6 +111,7 @@ class Buying(msgspec.Struct, frozen=True):
     deadline_s: float | None
     wanted: int
     quiet: bool
+    as_json: bool
 
 
 def buy(opened: Opened, buying: Buying, talk: Callable[[str], None]) -> Ended:
@@ -214,9 +217,31 @@ async def _with_signals(night: Night, buying: Buying, reader: Reader, talk: Call
         if not buying.quiet:
             progress = Progress(reader, buying.batch, wanted=buying.wanted, note=talk, bar=sys.stderr.isatty())
             nursery.start_soon(progress.run)
+        if buying.as_json:
+            nursery.start_soon(_tell_results, ResultLines(reader, buying.batch))
         stopped = await night.run()
         nursery.cancel_scope.cancel()
     return stopped
+
+
+async def _tell_results(results: ResultLines) -> None:
+    """Write the lines of settled tasks as they come, and the last ones when the night has ended."""
+    try:
+        while True:
+            _write_lines(results)
+            await trio.sleep(_TELL_S)
+    finally:
+        _write_lines(results)
+
+
+def _write_lines(results: ResultLines) -> None:
+    """A reader that went away (``| head``) must not end a night that buys: its lines go nowhere from then on."""
+    try:
+        for line in results.lines():
+            sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _captured(reader: Reader, batch: int) -> int:

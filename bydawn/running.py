@@ -25,7 +25,7 @@ from bydawn.request import Request, Settings, now_us
 from bydawn.saying import say_summary, say_where
 from bydawn.selection import ledger_path
 from bydawn.shapes import groups_of, share_of, wanted_tasks
-from bydawn.summary import result_lines, summarise
+from bydawn.summary import summarise
 from ledger.errors import LedgerHeld
 from ledger.events import BatchConfigured
 from ledger.journal import Ledger
@@ -75,6 +75,7 @@ def start(request: Request) -> int:
         try:
             with opened_for_writing(ledger_file, create=True) as opened:
                 batch = _find_or_open(opened, request, named.name, folder)
+                say_where(opened.ledger.path, opened.ledger.batch(batch), talk, created=opened.created)
                 if checked is not None:
                     _import(opened.ledger, batch, file, checked, digest, settings, request, options, named.input, talk)
                 groups = checked.groups if checked is not None else None
@@ -112,6 +113,7 @@ def _continue(
     check_accounts(accounts, egress)
     try:
         with opened_for_writing(ledger_file, create=False) as opened:
+            say_where(opened.ledger.path, opened.ledger.batch(batch), talk, created=opened.created)
             return _buy(opened, batch, request, settings, accounts, egress, None, talk)
     except LedgerHeld as exc:
         raise held_error(ledger_file, exc) from exc
@@ -308,7 +310,6 @@ def _buy(
     )
     state = ledger.batch(batch)
     with ledger.reader() as reader:
-        say_where(ledger.path, state, talk, created=opened.created)
         wanted = wanted_tasks(state)
         if groups is None and (state.agreed is None or wanted > state.agreed.images):
             groups = groups_of(reader, batch, accounts)
@@ -346,15 +347,12 @@ def _buy(
         deadline_s=(deadline_us - now_us()) / 1e6 if deadline_us else None,
         wanted=wanted,
         quiet=request.quiet,
+        as_json=request.as_json,
     )
-    with ledger.reader() as reader:
-        before = reader.head().seq
     ended = buy(opened, buying, talk)
     with ledger.reader() as reader:
         summary = summarise(reader, batch, ended)
         if request.as_json:
-            for line in result_lines(reader, batch, after=before):
-                sys.stdout.write(line + "\n")
             sys.stdout.write(json.dumps({"type": "summary", **msgspec.to_builtins(summary)}) + "\n")
         else:
             say_summary(summary, ended, state, talk)

@@ -1,23 +1,10 @@
 """The end of a run in figures: the last JSON line, and what the person is told."""
 
-import json
-from collections.abc import Iterator
-
 import msgspec
 
 from bydawn.buying import Ended
-from ledger.events import TaskCancelled, TaskCompleted, TaskFailed, TaskShared
 from ledger.money import Balance, batch_money, duplicates_money, lost_money, risk_money, surplus_money
 from ledger.reader import Reader
-from ledger.streams import stream_parts
-
-_PAGE = 2000
-_SETTLING = {
-    TaskCompleted: "succeeded",
-    TaskShared: "succeeded",
-    TaskFailed: "failed",
-    TaskCancelled: "cancelled",
-}
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -76,29 +63,3 @@ def summarise(reader: Reader, batch: int, ended: Ended) -> Summary:
         stopped_by=ended.stopped_by,
         seconds=round(ended.seconds, 3),
     )
-
-
-def result_lines(reader: Reader, batch: int, *, after: int) -> Iterator[str]:
-    """Yield a JSON line for each task that was settled behind event ``after``."""
-    while page := reader.events(after=after, limit=_PAGE):
-        after = page[-1].seq
-        for recorded in page:
-            place = stream_parts(recorded.stream)
-            status = _SETTLING.get(type(recorded.event))
-            if status is None or place.kind != "task" or place.batch != batch:
-                continue
-            row = reader.task(batch, place.n)
-            if row is None:
-                continue
-            yield json.dumps(
-                {
-                    "type": "result",
-                    "seq": recorded.seq,
-                    "id": row.id,
-                    "status": status,
-                    "provider": row.provider,
-                    "sha256": row.sha256,
-                    "cost_microusd": row.cost_microusd,
-                    "reason": row.reason,
-                }
-            )

@@ -174,11 +174,13 @@ def show_providers(view: Overview) -> None:
 
 def show_advice(view: Overview) -> None:
     failed, held = view.counts.get("failed", 0), view.counts.get("held", 0)
+    # Commands that write never look for the batch in the practice ledger by themselves.
+    named = plain(view.name) + (" --sandbox" if view.sandbox else "")
     if failed:
-        line(f"  {count(failed)} failed stay: bydawn retry {plain(view.name)}")
+        line(f"  {count(failed)} failed stay: bydawn retry {named}")
     if held:
         risk = dollars(view.at_risk.reserved)
-        line(f"  {count(held)} held ({risk} at risk) wait for you: bydawn resolve {plain(view.name)}")
+        line(f"  {count(held)} held ({risk} at risk) wait for you: bydawn resolve {named}")
     if not view.is_open:
         line(f"  nothing is open: bydawn verify {plain(view.name)}")
 
