@@ -24,7 +24,7 @@ import trio
 from adapters.base import ImageRequest
 from adapters.prices import Price, PriceBook
 from ledger.journal import Ledger
-from ledger.reader import Reader
+from ledger.reader import Reader, TaskRow
 from runtime import inbox
 from runtime.account import AccountActor, Hands
 from runtime.accountbook import open_accounts
@@ -34,7 +34,7 @@ from runtime.diskguard import DiskGuard
 from runtime.fetcher import Fetcher, Placement
 from runtime.gateway import Gateway
 from runtime.history import bound_jobs, recent_intents
-from runtime.ports import Clock, Disk, Threads, Wire
+from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
 from runtime.router import Quote, Router, StopReason, Terms
 from runtime.sharing import settle_followers
 from runtime.supervisor import supervise
@@ -135,7 +135,7 @@ class Night:
                     await middle.start(self._gateway.run)
                     await self._crew()
                     middle.cancel_scope.cancel()
-                await settle_followers(self._plan.terms.batch, self._reader, self._log)
+                await self._settle_followers()
             finally:
                 self.writer.close()
         return self.router.stopped
@@ -285,8 +285,18 @@ class Night:
     async def _share(self) -> None:
         clock = self._seams.clock
         while True:
-            await settle_followers(self._plan.terms.batch, self._reader, self._log)
+            await self._settle_followers()
             await clock.sleep_until(clock.monotonic() + _SHARE_LOOK_S)
+
+    async def _settle_followers(self) -> None:
+        await settle_followers(self._plan.terms.batch, self._reader, self._log, self._link)
+
+    async def _link(self, work: Work, owner: TaskRow) -> None:
+        placement = self._place(work)
+        try:
+            await self._seams.threads.run(partial(placement.store.link, owner.sha256, owner.media_type, placement.name))
+        except NameTaken:  # the blob is what counts: a stranger's file is left alone, and `verify` will show it
+            _log.warning("%s has other bytes already and was left alone", placement.name)
 
 
 def _note(reason: str) -> None:
