@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import click
 
@@ -71,10 +72,14 @@ def ask_leave(
     sandbox: bool,
     yes: bool,
     budget_microusd: int | None,
+    approved: bool,
     agreed: SpendAgreed | None,
     talk: Callable[[str], None],
 ) -> SpendAgreed | None:
     """Return the consent to record, None when what was agreed before covers it.
+
+    Args:
+        approved: the plan was compared with a saved one and is the same.
 
     Raises:
         UserError: off a terminal without consent, or the user said no (exit 2).
@@ -82,12 +87,12 @@ def ask_leave(
     if agreed is not None and images <= agreed.images:
         return None
 
-    def consent(by: str) -> SpendAgreed:
+    def consent(by: Literal["prompt", "yes", "budget", "approved", "sandbox"]) -> SpendAgreed:
         return SpendAgreed(
             images=images,
             expected_microusd=plan.expected_microusd,
             worst_microusd=plan.worst_microusd,
-            by=by,  # type: ignore[arg-type]  # one of the closed words below
+            by=by,
             operator=operator(),
         )
 
@@ -97,6 +102,8 @@ def ask_leave(
         talk(line)
     if budget_microusd is not None:
         return consent("budget")
+    if approved:
+        return consent("approved")
     if yes:
         return consent("yes")
     if not sys.stdin.isatty():

@@ -130,6 +130,16 @@ _SETTINGS: dict[str, Explanation] = {
 }
 
 _RUNNING: dict[str, Explanation] = {
+    "BD-076": Explanation(
+        "A saved plan cannot be written or read.",
+        "It is the file of `bydawn plan --save`, and of nothing else.",
+        "Make it anew: `bydawn plan INPUT --save FILE`.",
+    ),
+    "BD-077": Explanation(
+        "The run is not the one that was approved.",
+        "The input, the accounts, the prices or the worst cost differ from the saved plan by more than --tolerance.",
+        "Have the new plan approved: `bydawn plan INPUT --save FILE`.",
+    ),
     "BD-111": Explanation(
         "The run that holds the ledger has not taken a control message yet.",
         "It may be busy, or stopped.",

@@ -19,6 +19,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     yes: bool
     dry_run: bool
     new: bool
+    approved: Path | None = None
+    tolerance: str | None = None
+    save: Path | None = None
     name: str = ""
     to: Path | None = None
     providers: tuple[str, ...] = ()

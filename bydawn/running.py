@@ -12,6 +12,7 @@ from types import MappingProxyType
 import msgspec
 
 from bydawn import importing, values
+from bydawn.approval import approval, load, require_same, save
 from bydawn.buying import Buying, buy, check_accounts, exit_code
 from bydawn.cli.formats import count
 from bydawn.config import load_config, refuse_stray_ledger
@@ -50,7 +51,7 @@ def start(request: Request) -> int:
     named = importing.name_batch(request.target, request.name)
     ledger_file = ledger_path(_named_ledger(request, settings), sandbox=request.sandbox)
     egress = Egress.from_environment(os.environ)
-    accounts = _accounts(request, settings, ledger_file)
+    accounts = _accounts(request, settings, ledger_file, named.name)
     if named.input is None:
         return _continue(request, settings, named.name, ledger_file, accounts, egress, talk)
     options = settings.input_options()
@@ -62,6 +63,8 @@ def start(request: Request) -> int:
         if request.dry_run:
             assert checked is not None
             plan = _plan(settings, checked.groups, accounts, None)
+            if request.save is not None:
+                save(request.save, approval(plan, digest))
             return _show_plan(request, plan, folder, rows=checked.rows, refusals=checked.refusals)
         check_accounts(accounts, egress)
         refuse_stray_ledger(
@@ -122,11 +125,20 @@ def _continue(
 # --- before the ledger ------------------------------------------------------------------------------------
 
 
-def _accounts(request: Request, settings: Settings, ledger_file: Path) -> list[Account]:
-    names = settings.many("provider", request.providers)
+def _accounts(request: Request, settings: Settings, ledger_file: Path, name: str) -> list[Account]:
+    names = settings.many("provider", request.providers) or _providers_before(ledger_file, name)
     if not request.sandbox:
         return chosen_accounts(settings.config, names, need_keys=not request.dry_run)
     return practice_accounts(find_or_start(ledger_file), names)
+
+
+def _providers_before(ledger_file: Path, name: str) -> tuple[str, ...]:
+    """The providers that the batch was last run with, if it is known and they were named: they stay."""
+    with _KnownBatches(ledger_file) as reader:
+        batch = reader.batch_by_name(name) if reader else None
+        if reader is None or batch is None:
+            return ()
+        return reader.batch(batch).settings.providers or ()
 
 
 def _folder(request: Request, settings: Settings, name: str, ledger_file: Path) -> Path:
@@ -298,7 +310,7 @@ def _buy(
         batch,
         BatchConfigured(
             operator=operator(),
-            providers=tuple(account.name for account in accounts),
+            providers=settings.many("provider", request.providers) or None,
             budget_microusd=settings.money("budget"),
             max_at_risk_microusd=settings.money("max_at_risk"),
             attempts=settings.whole("attempts"),
@@ -309,18 +321,26 @@ def _buy(
         ),
     )
     state = ledger.batch(batch)
+    last_deadline_us = state.settings.deadline_us or 0
+    if deadline_us is None and last_deadline_us > now_us():
+        deadline_us = last_deadline_us  # an option that was not given keeps its last value
     with ledger.reader() as reader:
         wanted = wanted_tasks(state)
         if groups is None and (state.agreed is None or wanted > state.agreed.images):
             groups = groups_of(reader, batch, accounts)
         plan = _plan(settings, share_of(groups or (), wanted), accounts, deadline_us)
         refuse_uncovered(plan)
+        if request.approved is not None:
+            now = approval(plan, state.imports[-1].input_digest if state.imports else "")
+            percent = float(values.whole(request.tolerance, where="--tolerance")) if request.tolerance else 2.0
+            require_same(load(request.approved), now, tolerance_percent=percent, where=request.approved)
         agreed = ask_leave(
             plan,
             wanted,
             sandbox=request.sandbox,
             yes=request.yes,
             budget_microusd=state.settings.budget_microusd,
+            approved=request.approved is not None,
             agreed=state.agreed,
             talk=talk,
         )

@@ -6,7 +6,7 @@ consent, import and seal, and only then buy.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -51,11 +51,15 @@ def input_options(command: F) -> F:
 @click.command()
 @click.argument("target", metavar="INPUT|BATCH")
 @click.option("--yes", is_flag=True, help="Agree to the plan; never raises a budget.")
+@click.option("--approved", type=click.Path(path_type=Path), metavar="FILE", help="Agree if this is that saved plan.")
+@click.option("--tolerance", metavar="PERCENT", help="How far prices may differ from the approved plan (2).")
 @click.option("--dry-run", is_flag=True, help="The same as bydawn plan.")
 @click.option("--new", is_flag=True, help="A new batch NAME-2 although NAME is known.")
 @input_options
 @ledger_options
-def run(target: str, yes: bool, dry_run: bool, new: bool, **given: object) -> int:
+def run(
+    target: str, yes: bool, approved: Path | None, tolerance: str | None, dry_run: bool, new: bool, **given: Any
+) -> int:
     """Create the batch or go on with it, until every task is settled.
 
     The same command twice goes on where it stopped.
@@ -68,14 +72,17 @@ def run(target: str, yes: bool, dry_run: bool, new: bool, **given: object) -> in
     from bydawn.request import Request
     from bydawn.running import start
 
-    return start(Request(target=target, yes=yes, dry_run=dry_run, new=new, **given))  # type: ignore[arg-type]
+    return start(
+        Request(target=target, yes=yes, approved=approved, tolerance=tolerance, dry_run=dry_run, new=new, **given)
+    )
 
 
 @click.command()
-@click.argument("target", metavar="INPUT")
+@click.argument("target", metavar="INPUT|BATCH")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="For run --approved FILE.")
 @input_options
 @ledger_options
-def plan(target: str, **given: object) -> int:
+def plan(target: str, save: Path | None, **given: Any) -> int:
     """Validate, dedupe, estimate cost, time and disk, per provider and for the mix.  Sends nothing.
 
     \b
@@ -84,4 +91,4 @@ def plan(target: str, **given: object) -> int:
     from bydawn.request import Request
     from bydawn.running import start
 
-    return start(Request(target=target, yes=False, dry_run=True, new=False, **given))  # type: ignore[arg-type]
+    return start(Request(target=target, yes=False, save=save, dry_run=True, new=False, **given))

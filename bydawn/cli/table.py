@@ -21,7 +21,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             (
                 "plan",
                 "bydawn.cli.run:plan",
-                "INPUT",
+                "INPUT|BATCH",
                 "Validate, dedupe, estimate cost, time and disk, per provider and for the mix",
             ),
             (
