@@ -74,9 +74,10 @@ class SealedHead(msgspec.Struct, frozen=True):
 class _Audit:
     """What one verification has found so far."""
 
-    def __init__(self, store: Store, progress: Callable[[int], None] | None) -> None:
+    def __init__(self, store: Store, progress: Callable[[int], None] | None, together: int) -> None:
         self._store = store
         self._progress = progress
+        self._together = together
         self._found: list[Problem] = []
         self.counts: Counter[str] = Counter()
         self._charged: Counter[int] = Counter()
@@ -138,7 +139,7 @@ class _Audit:
             last_epoch = max(epoch, last_epoch)
             self._event(seq, stream, version, epoch, at_us, tag, data)
             self.events += 1
-            if self.events % _TOGETHER == 0:
+            if self.events % self._together == 0:
                 write_rows(self._store, self._replayer.projection.take(), "replay.")
                 if self._progress is not None:
                     self._progress(self.events)
@@ -225,8 +226,8 @@ def _charge(event: TaskEvent) -> int:
     return 0
 
 
-def verify(path: Path, progress: Callable[[int], None] | None = None) -> Report:
-    """Replay the whole ledger and compare; ``progress`` is told the events done.
+def verify(path: Path, progress: Callable[[int], None] | None = None, *, together: int = _TOGETHER) -> Report:
+    """Replay the whole ledger and compare; ``progress`` is told the events done, after every ``together``.
 
     Raises:
         LedgerMissing, LedgerDamaged: there is no ledger here, or SQLite cannot read it.
@@ -235,7 +236,7 @@ def verify(path: Path, progress: Callable[[int], None] | None = None) -> Report:
     try:
         store.run("ATTACH '' AS replay")
         store.run("PRAGMA replay.journal_mode = OFF")
-        audit = _Audit(store, progress)
+        audit = _Audit(store, progress, together)
         # One read transaction: all parts are compared as of the same commit, also beside a running night.
         with store.transaction("DEFERRED"):
             audit.run()

@@ -134,10 +134,6 @@ class Store:
                 self.run("ROLLBACK")
             raise
 
-    def function(self, name: str, arguments: int, body: Callable[..., int | str | bytes | None]) -> None:
-        """Make a pure function of ours callable from statements of this connection."""
-        self._connection.create_function(name, arguments, body, deterministic=True)
-
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
@@ -194,7 +190,9 @@ def _unescaped(text: str) -> str:
 
 
 def check_place(path: Path, mounts: Callable[[], str] = read_mounts) -> None:
-    """Refuse a network file system (LED-10)."""
+    """Refuse what is no file, and a network file system (LED-10)."""
+    if path.exists() and not path.is_file():
+        raise LedgerPlace(f"{path} is not a file")
     kind = network_filesystem(path.parent.resolve(), mounts())
     if kind:
         raise LedgerPlace(f"{path} lies on a network file system ({kind})")
@@ -277,7 +275,7 @@ def open_reader(path: Path, *, scratch: bool = False) -> Store:
     Args:
         scratch: allow writing to temporary databases beside it; the ledger itself stays read-only.
     """
-    if not path.exists():
+    if not path.is_file():
         raise LedgerMissing(f"there is no ledger at {path}")
     store = Store(_connect(path, "ro"), path)
     try:

@@ -28,9 +28,13 @@ _Step = tuple[int, Event, State, State]  # stream, event, before, after
 class Judge:
     """``epoch`` is that of this process; 0 until it has one."""
 
-    def __init__(self, store: Store, appender: Appender, projection: Projection) -> None:
+    def __init__(
+        self, store: Store, appender: Appender, projection: Projection, *, cached: int = _CACHED_TASKS
+    ) -> None:
+        """``cached`` bounds the tasks remembered between groups."""
         self.epoch = 0
         self._store = store
+        self._cached = cached
         self._appender = appender
         self._projection = projection
         self._tasks: dict[int, TaskState] = {}
@@ -177,5 +181,5 @@ class Judge:
             if state is not None and state.settled:
                 del tasks[stream]
         self._settled.clear()
-        for stream in list(islice(tasks, max(0, len(tasks) - _CACHED_TASKS))):
+        for stream in list(islice(tasks, max(0, len(tasks) - self._cached))):
             del tasks[stream]

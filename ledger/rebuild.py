@@ -5,7 +5,6 @@ Memory stays bounded: a settled task is forgotten, and only so many others are k
 is folded anew from its stream.
 """
 
-from collections.abc import Iterator
 from typing import cast
 
 from ledger.encoding import decode_event
@@ -76,29 +75,18 @@ class Replayer:
             del tasks[next(iter(tasks))]
 
 
-def replayed(store: Store, schema: str) -> Iterator[tuple[int, int]]:
-    """Replay everything into the empty views of ``schema``; yields (events so far, last seq) now and then."""
-    replayer = Replayer(store)
-    done = seq = 0
-    for seq, stream, version, epoch, at_us, tag, data in store.stream(
-        "SELECT seq, stream, version, epoch, at_us, type, data FROM events ORDER BY seq"
-    ):
-        replayer.step(seq, stream, version, epoch, at_us, decode_event(tag, data))
-        done += 1
-        if done % _TOGETHER == 0:
-            write_rows(store, replayer.projection.take(), schema)
-            yield done, seq
-    write_rows(store, replayer.projection.take(), schema)
-    yield done, seq
-
-
-def rebuild_views(store: Store) -> None:
-    """Drop all views and fold them anew, in one transaction."""
+def rebuild_views(store: Store, *, together: int = _TOGETHER, cached: int = _CACHED_TASKS) -> None:
+    """Drop all views and fold them anew, in one transaction, writing after every ``together`` events."""
+    replayer = Replayer(store, cached=cached)
     with store.transaction():
         for name in VIEW_TABLES:
             store.run(f"DROP TABLE IF EXISTS {name}")
         for statement in view_statements():
             store.run(statement)
-        for _ in replayed(store, ""):
-            pass
+        rows = store.stream("SELECT seq, stream, version, epoch, at_us, type, data FROM events ORDER BY seq")
+        for done, (seq, stream, version, epoch, at_us, tag, data) in enumerate(rows, 1):
+            replayer.step(seq, stream, version, epoch, at_us, decode_event(tag, data))
+            if done % together == 0:
+                write_rows(store, replayer.projection.take())
+        write_rows(store, replayer.projection.take())
         store.run("INSERT OR REPLACE INTO meta (name, value) VALUES ('views', ?)", (VIEWS,))

@@ -4,6 +4,7 @@ from ledger.commands import Intend, Record, TaskCommand
 from ledger.events import (
     AttemptAccepted,
     AttemptAmbiguous,
+    AttemptIntended,
     AttemptUnknown,
     PayloadRef,
     ResultReady,
@@ -39,10 +40,24 @@ UNKNOWN = (
 )
 
 
-def completed(attempt: int, sha256: str = "aa") -> TaskCompleted:
+def intent(attempt: int) -> AttemptIntended:
+    """An intent that nobody decided."""
+    return AttemptIntended(
+        attempt=attempt,
+        account="kie",
+        provider="kie",
+        lane="default",
+        route="only",
+        ceiling_microusd=1,
+        body_digest="",
+        deadline_us=0,
+    )
+
+
+def completed(attempt: int, sha256: str = "aa", *, version: int = 1) -> TaskCompleted:
     return TaskCompleted(
         attempt=attempt,
-        version=1,
+        version=version,
         sha256=sha256,
         size=10,
         media_type="image/png",

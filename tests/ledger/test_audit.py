@@ -52,8 +52,10 @@ def tamper(path: Path, *statements: str) -> None:
 def test_an_honest_ledger_is_in_order(path: Path) -> None:
     """LED-8, REC-1: also beside a handle that writes."""
     seen: list[int] = []
-    report = verify(path, seen.append)
+    report = verify(path, seen.append, together=5)
     assert (report.ok, report.problems) == (True, ())
+    assert seen == [5, 10, 15]
+    assert verify(path, together=7) == report
     assert report.events == report.seq
     with Ledger.create_or_open(path, create=False):
         assert verify(path).head == report.head

@@ -11,9 +11,10 @@ import sqlite_utils
 import sqlite_utils.utils
 
 from ledger import engine
+from ledger.appender import Appender
 from ledger.audit import verify
 from ledger.commands import Cancel
-from ledger.decisions import Append, Decision
+from ledger.decisions import Append, Committed, Decision
 from ledger.encoding import decode_event
 from ledger.engine import (
     check_place,
@@ -37,11 +38,14 @@ from ledger.errors import (
 )
 from ledger.events import AttemptFailed
 from ledger.journal import Ledger
+from ledger.judge import Judge
 from ledger.lock import RunLock, lock_path
 from ledger.migrations import MIGRATIONS
 from ledger.reader import Reader
+from ledger.rebuild import rebuild_views
 from ledger.schema import FORMAT, MIGRATION_NAMES
 from ledger.streams import task_stream
+from ledger.views import stored_projection
 from tests.ledger.ledgers import decision, do, opened
 from tests.ledger.stories import INTEND, bought
 
@@ -123,8 +127,9 @@ def test_a_ledger_on_a_network_file_system_is_refused_before_anything_is_made(tm
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LedgerPlace):
-        Ledger.create_or_open(tmp_path / "file" / "bydawn.db", create=True)
+    for place in (tmp_path / "file" / "bydawn.db", tmp_path):
+        with pytest.raises(LedgerPlace):
+            Ledger.create_or_open(place, create=True)
     ledger = tmp_path / "bydawn.db"
     ledger.touch()
     lock_path(ledger).mkdir()
@@ -211,7 +216,10 @@ def test_views_of_another_version_are_folded_anew(tmp_path: Path) -> None:
         raw.execute("DROP TABLE open_attempts")
         raw.execute("DELETE FROM tasks")
         raw.commit()
-    opened(path).close()
+    with opened(path, tasks=3) as ledger:
+        assert verify(path).ok
+        # However little is kept in memory meanwhile: forgotten tasks are folded from their streams.
+        rebuild_views(ledger.store, together=2, cached=1)
     assert verify(path).ok
 
 
@@ -346,3 +354,32 @@ def test_a_connection_that_promises_less_is_refused(tmp_path: Path) -> None:
     for mode, synchronous in (("delete", 2), ("wal", 1)):
         with pytest.raises(LedgerPlace):
             check_promises(path, (mode,), (synchronous,))
+
+
+def test_no_driver_error_leaves_a_connection(tmp_path: Path) -> None:
+    with opened(tmp_path / "bydawn.db") as ledger:
+        store = ledger.store
+        for call in (
+            lambda: store.rows("SELECT * FROM nowhere"),
+            lambda: store.row("SELECT * FROM nowhere"),
+            lambda: list(store.stream("SELECT * FROM nowhere")),
+            lambda: store.run("DELETE FROM nowhere"),
+            lambda: store.run_many("DELETE FROM nowhere WHERE x = ?", [(1,)]),
+        ):
+            with pytest.raises(LedgerDamaged):
+                call()
+    with pytest.raises(LedgerMissing):
+        Reader(tmp_path)
+
+
+def test_only_so_many_tasks_are_remembered(tmp_path: Path) -> None:
+    with opened(tmp_path / "bydawn.db", tasks=4) as ledger:
+        projection = stored_projection(ledger.store)
+        judge = Judge(ledger.store, Appender(ledger.store, b"", projection), projection, cached=2)
+        judge.epoch = 1
+        for n in (1, 2, 3):
+            assert isinstance(judge.judge(decision(ledger, n, INTEND)), Committed)
+        # Until they are written all are remembered, since the file does not have them yet.
+        assert judge.state(task_stream(1, 1)).version == 2
+        judge.written()
+        assert [judge.state(task_stream(1, n)).version for n in (1, 2, 3)] == [1, 2, 2]

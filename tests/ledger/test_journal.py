@@ -6,12 +6,12 @@ import pytest
 
 from ledger.decisions import Append, Committed, Conflict, Count, Decision, Exceeded, Repeated, Reserve
 from ledger.errors import InvariantBroken, LedgerError, LedgerHeld, LedgerMissing
-from ledger.events import AttemptIntended, PayloadRef, TaskCancelled, TaskQueued, TaskRetried
+from ledger.events import PayloadRef, TaskCancelled, TaskQueued, TaskRetried
 from ledger.journal import Ledger
 from ledger.money import batch_money, lane_money
 from ledger.streams import batch_stream, task_stream
 from tests.ledger.ledgers import decision, do, opened
-from tests.ledger.stories import INTEND, bought
+from tests.ledger.stories import INTEND, bought, intent
 
 LANE = lane_money("kie", "default")
 
@@ -84,19 +84,6 @@ def test_a_second_handle_is_refused_and_a_closed_one_is_of_no_use(tmp_path: Path
         ledger.commit([])
     with Ledger.create_or_open(path, create=False) as again, pytest.raises(LedgerError):
         again.commit([])  # no epoch was started
-
-
-def intent(attempt: int) -> AttemptIntended:
-    return AttemptIntended(
-        attempt=attempt,
-        account="kie",
-        provider="kie",
-        lane="default",
-        route="only",
-        ceiling_microusd=1,
-        body_digest="",
-        deadline_us=0,
-    )
 
 
 def test_the_writer_itself_refuses_a_second_purchase_without_leave(tmp_path: Path) -> None:

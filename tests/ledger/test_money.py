@@ -1,13 +1,15 @@
 """How the books move; the laws over all histories are in ``test_laws.py``."""
 
-from ledger.commands import Decide
+from ledger.commands import Decide, Record
 from ledger.events import (
     AttemptAccepted,
     AttemptAmbiguous,
     AttemptIntended,
+    AttemptLost,
     AttemptResent,
     AttemptUnknown,
     ResultReady,
+    ResultSpared,
     TaskCompleted,
     TaskEvent,
 )
@@ -21,8 +23,10 @@ from ledger.money import (
     duplicates_money,
     holdings,
     lane_money,
+    lost_money,
     moves,
     risk_money,
+    surplus_money,
     utc_day,
 )
 from ledger.rules import decide_task
@@ -103,3 +107,19 @@ def test_days_are_utc_and_balances_add_up() -> None:
     assert utc_day(1_795_305_599_999_999) == "2026-11-21"
     assert utc_day(1_795_305_600_000_000) == "2026-11-22"
     assert Balance(1, 2, 3).total == 3
+
+
+def test_surplus_and_lost_are_lines_of_their_own_beside_the_cost() -> None:
+    """MON-9, MON-10."""
+    ready = (INTEND, Record(AttemptAccepted(attempt=1, job="j")), Record(ResultReady(attempt=1)))
+    spared = ResultSpared(attempt=1, sha256="", size=1, media_type="image/png", cost_microusd=40_000)
+    for fact, line in (
+        (spared, surplus_money(1)),
+        (AttemptLost(attempt=1, reason="expired", cost_microusd=40_000), lost_money(1)),
+    ):
+        state, moved = step(after(*ready), fact)
+        assert moved[line] == (0, 40_000, 1)
+        assert moved[batch_money(1)] == (-60_000, 40_000, 0)
+        # Not a legal step, but history is never refused: the line goes with the attempt.
+        _, moved = step(state, AttemptAccepted(attempt=1, job="j"))
+        assert moved[line] == (0, -40_000, -1)

@@ -18,14 +18,16 @@ from ledger.events import (
     CancelAsked,
     OperatorDecided,
     ResultReady,
+    ResultReviewed,
     ResultSpared,
     TaskCancelled,
     TaskEvent,
     TaskFailed,
+    TaskRetried,
 )
-from ledger.folds import EMPTY_TASK
-from ledger.rules import decide_task
-from tests.ledger.stories import INTEND, UNKNOWN, after, bought, completed, fold, follower
+from ledger.folds import EMPTY_TASK, TaskState
+from ledger.rules import breach, decide_task
+from tests.ledger.stories import INTEND, QUEUED, UNKNOWN, after, bought, completed, fold, follower, intent
 
 
 def test_a_task_that_goes_well_takes_five_events() -> None:
@@ -265,3 +267,53 @@ def test_a_repeated_fact_is_on_record_and_a_contradiction_is_refused() -> None:
 def test_nothing_happens_to_a_task_that_was_never_queued() -> None:
     with pytest.raises(CommandRejected):
         decide_task(EMPTY_TASK, Cancel(operator="ann"))
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "words"),
+    [
+        (EMPTY_TASK, intent(1), "before it was queued"),
+        (after(INTEND), intent(2), "bought while intended"),
+        (after(), intent(2), "attempt 2 follows attempt 0"),
+        (after(*UNKNOWN, Decide(operator="a", decision="give_up", attempt=1)), intent(2), "bought while failed"),
+        (after(*UNKNOWN, Decide(operator="a", decision="buy_again", attempt=1)), intent(2), "without leave"),
+        (after(), AttemptAccepted(attempt=1, job="j"), "there is no attempt 1"),
+        (after(INTEND), ResultSpared(attempt=1, sha256="", size=1, media_type="", cost_microusd=1), "is intended"),
+        (after(INTEND, *bought(1)[:2]), completed(1, version=2), "image version 2 while version 1"),
+        (after(), QUEUED, "queued twice"),
+        (after(INTEND), TaskCancelled(operator="a"), "the task is intended"),
+        (after(), CancelAsked(operator="a"), "the task is queued"),
+        (after(), TaskRetried(operator="a", version=1), "the task is queued"),
+        (after(INTEND), OperatorDecided(attempt=1, decision="give_up", operator="a"), "not in doubt"),
+        (after(), ResultReviewed(version=1, verdict="accepted", operator="a"), "no image version 1"),
+    ],
+)
+def test_what_may_not_happen_is_named(state: TaskState, event: TaskEvent, words: str) -> None:
+    """MON-2, RES-3: the audit holds the same rules against history."""
+    assert words in breach(state, event)
+
+
+def test_falling_in_doubt_after_settling_is_decided_by_a_retry() -> None:
+    """MON-2: a task that was given up while another attempt was on its way."""
+    state = after(
+        *UNKNOWN,
+        Decide(operator="ann", decision="buy_again", attempt=1),
+        INTEND,
+        Record(AttemptAmbiguous(attempt=2, reason="no_reply")),
+        Record(AttemptAdopted(attempt=1, job="job-1", evidence="listing")),
+        *bought(1)[1:],
+        Record(AttemptUnknown(attempt=2, reason="no_evidence")),
+        Review(version=1, verdict="rejected", operator="ann"),
+    )
+    events = decide_task(state, Retry(operator="ann"))
+    assert [type(event) for event in events] == [OperatorDecided, TaskRetried]
+    retried = fold(state, events)
+    assert (retried.phase, retried.slot, retried.open_permission) == ("queued", 2, 2)
+
+
+def test_an_intent_for_a_task_that_was_retried_over_an_image_fills_the_next_slot() -> None:
+    state = after(INTEND, *bought(1), Review(version=1, verdict="rejected", operator="ann"), Retry(operator="ann"))
+    assert not state.filled
+    state = fold(state, decide_task(state, Cancel(operator="ann")))
+    again = fold(state, decide_task(state, Retry(operator="ann")))
+    assert (again.slot, again.attempt(9)) == (2, None)
