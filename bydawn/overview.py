@@ -6,10 +6,8 @@ Read from the views only, so that a batch of a million tasks answers as fast as 
 from collections import Counter
 from typing import NamedTuple
 
-from ledger.events import TaskCancelled, TaskCompleted, TaskFailed, TaskShared
 from ledger.money import Balance, batch_money, duplicates_money, risk_money
 from ledger.reader import BatchRow, Reader
-from ledger.streams import stream_parts
 
 IN_FLIGHT = ("intended", "ambiguous", "accepted", "ready")
 SETTLED = ("succeeded", "failed", "held", "cancelled")
@@ -18,7 +16,6 @@ PHASES = ("queued", *IN_FLIGHT, *SETTLED)
 WINDOW_EVENTS = 5_000
 """How far back the rate is measured.  Bounded in events too, as it is measured anew at every refresh."""
 WINDOW_US = 10 * 60 * 1_000_000
-_ENDS = (TaskCompleted, TaskShared, TaskFailed, TaskCancelled)
 
 
 class Overview(NamedTuple):
@@ -91,12 +88,7 @@ def overview(reader: Reader, batch: BatchRow, *, now_us: int) -> Overview:
 
 def completion_rate(reader: Reader, batch: int, *, now_us: int) -> float:
     """Tasks that ended per second, over the newest events; 0.0 when none ended lately."""
-    first = max(0, reader.head().seq - WINDOW_EVENTS)
-    ends = [
-        row.at_us
-        for row in reader.events(after=first, limit=WINDOW_EVENTS)
-        if isinstance(row.event, _ENDS) and row.at_us >= now_us - WINDOW_US and stream_parts(row.stream).batch == batch
-    ]
+    ends = reader.ends(batch, since_us=now_us - WINDOW_US, newest=WINDOW_EVENTS)
     if len(ends) < 2 or now_us <= ends[0]:
         return 0.0
     return len(ends) / ((now_us - ends[0]) / 1e6)

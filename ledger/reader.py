@@ -21,7 +21,9 @@ from ledger.events import (
     EpochStarted,
     PayloadRef,
     Recorded,
+    TaskCancelled,
     TaskCompleted,
+    TaskFailed,
     TaskQueued,
     TaskShared,
 )
@@ -35,6 +37,7 @@ from ledger.streams import account_stream, batch_stream, stream_parts, task_stre
 _FIRST_TASK = 1
 _LAST_TASK = (1 << 36) - 1
 _LAST_STREAM = (1 << 63) - 1
+_ENDS = (TaskCompleted.TYPE, TaskShared.TYPE, TaskFailed.TYPE, TaskCancelled.TYPE)
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -296,6 +299,15 @@ class Reader:
             (prefix, prefix + "\U0010ffff"),
         )
         return {name: Balance(*held) for name, *held in rows}
+
+    def ends(self, batch: int, *, since_us: int, newest: int) -> list[int]:
+        """When tasks of the batch ended, oldest first, among the newest so many events; no event is decoded."""
+        rows = self.store.rows(
+            "SELECT at_us FROM events WHERE seq > (SELECT coalesce(max(seq), 0) FROM events) - ? AND at_us >= ?"
+            " AND type IN (?, ?, ?, ?) AND stream BETWEEN ? AND ? ORDER BY seq",
+            (newest, since_us, *_ENDS, task_stream(batch, _FIRST_TASK), task_stream(batch, _LAST_TASK)),
+        )
+        return [at_us for (at_us,) in rows]
 
     # --- tasks --------------------------------------------------------------------------------------------
 
