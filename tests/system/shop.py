@@ -1,0 +1,224 @@
+"""A user's folder, the commands given there, and the providers' bill: what the system tests work with.
+
+Everything is real: processes, sockets, SIGKILL.  What is asserted is read from outside, from exit codes, files, the
+bill and a read-only look at the ledger.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from adapters.registry import PROVIDERS, codec
+from adapters.sandbox.picture import read_digest
+from ledger.errors import LedgerError
+from ledger.folds import TaskState
+from ledger.reader import Reader
+from ledger.streams import task_stream
+from scripts import check_bill
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BYDAWN = Path(sys.executable).with_name("bydawn")
+PATIENCE_S = 120.0
+
+
+class Done(NamedTuple):
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> list[dict[str, object]]:
+        """Its standard output, each line of which must be a JSON object."""
+        return [msgspec.json.decode(line, type=dict[str, object]) for line in self.out.splitlines()]
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """A line of the manifest."""
+
+    id: str
+    row: str
+    status: str
+    file: str | None
+    provider: str | None
+    attempts: int
+    cost_microusd: int
+    shared_with: str | None
+    error: str | None
+
+
+# --- the sandbox ------------------------------------------------------------------------------------------
+
+
+class _Line(msgspec.Struct, frozen=True):
+    url: str
+    pid: int
+
+
+@contextmanager
+def sandbox(directory: Path, *, latency: float = 0.2, rate_factor: float = 50.0, chaos: str = "none") -> Iterator[str]:
+    """Serve all providers from a process of its own; gives its address."""
+    command = [sys.executable, "-m", "adapters.sandbox", "--dir", str(directory), "--chaos", chaos]
+    command += ["--latency", str(latency), "--rate-factor", str(rate_factor)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            yield msgspec.json.decode(process.stdout.readline(), type=_Line).url
+        finally:
+            process.terminate()
+
+
+# --- the shop ---------------------------------------------------------------------------------------------
+
+
+class Shop:
+    """A folder in which a user works, with the sandbox at ``url``.
+
+    Several shops may share a sandbox, one after another: each sees the bill from its own first line on.
+    """
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        self.ledger = folder / "bydawn-sandbox.db"
+        self.env: dict[str, str] = {"BYDAWN_SANDBOX_URL": url, "BYDAWN_OPERATOR": "tester"}
+        self._first_line = len(list(self._bill(0)))
+
+    def leave_practice(self, **keys: str) -> None:
+        """Work without ``--sandbox`` from now on: base URLs are overridden, keys are made up or given."""
+        self.env = {"BYDAWN_OPERATOR": "tester"}
+        self.ledger = self.folder / "bydawn.db"
+        for provider in PROVIDERS:
+            self.env[f"BYDAWN_{provider.upper()}_BASE_URL"] = f"{self.url}/{provider}"
+            self.env[codec(provider).capabilities.key_env] = keys.get(provider, "sandbox-of-a-test")
+
+    # --- commands -----------------------------------------------------------------------------------------
+
+    def start(self, *arguments: str, fault: str = "") -> "subprocess.Popen[str]":
+        """Start a command and do not wait for it."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("BYDAWN_")}
+        env = inherited | self.env | ({"BYDAWN_FAULT": fault} if fault else {})
+        return subprocess.Popen(
+            [BYDAWN, *arguments],
+            cwd=self.folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, fault: str = "", timeout: float = PATIENCE_S) -> Done:
+        """Run a command to its end."""
+        return wait(self.start(*arguments, fault=fault), timeout=timeout)
+
+    def table(self, name: str, prompts: Iterable[str], *, columns: str = "id,prompt") -> str:
+        """Write a table of prompts (as JSONL, so that a prompt may hold anything); returns its name."""
+        first, second = columns.split(",")
+        lines = (json.dumps({first: f"t{n}", second: prompt}) for n, prompt in enumerate(prompts, 1))
+        (self.folder / name).write_text("".join(line + "\n" for line in lines), "utf-8")
+        return name
+
+    # --- what came of it ----------------------------------------------------------------------------------
+
+    def bill(self) -> list[check_bill.Job]:
+        """What the providers have charged since this shop was opened."""
+        return list(self._bill(self._first_line))
+
+    def _bill(self, after: int) -> Iterator[check_bill.Job]:
+        with urllib.request.urlopen(f"{self.url}/sandbox/bill?after={after}", timeout=60) as reply:
+            for line in reply:
+                job: check_bill.Job = json.loads(line)
+                yield job
+
+    def output(self, batch: str) -> Path:
+        with Reader(self.ledger) as reader:
+            return Path(reader.batch(reader.batch_by_name(batch) or 0).folder)
+
+    def manifest(self, batch: str) -> list[Settled]:
+        lines = (self.output(batch) / "manifest.jsonl").read_bytes().splitlines()
+        return [msgspec.json.decode(line, type=Settled) for line in lines]
+
+    def verdict(self, batch: str) -> check_bill.Verdict:
+        """Hold the bill against the manifest."""
+        tasks = check_bill.read_manifest(self.output(batch) / "manifest.jsonl")
+        return check_bill.compare(self.bill(), tasks)
+
+    def strangers(self, batch: str) -> list[str]:
+        """Tasks whose image, by its pixels, is another task's; undecodable ones raise."""
+        folder = self.output(batch)
+        tasks = {task.id: task for task in check_bill.read_manifest(folder / "manifest.jsonl")}
+        return [
+            row.id
+            for row in self.manifest(batch)
+            if row.file is not None and read_digest((folder / row.file).read_bytes()).hex() != tasks[row.id].digest
+        ]
+
+    def tasks(self, batch: str) -> list[TaskState]:
+        """The states of all tasks, from the ledger."""
+        with Reader(self.ledger) as reader:
+            number = reader.batch_by_name(batch) or 0
+            count = reader.batch(number).sealed_through
+            return [reader.state(task_stream(number, n)) for n in range(1, count + 1)]
+
+    def phases(self, batch: str) -> dict[str, int]:
+        """How many tasks are in each phase; empty while there is no such batch."""
+        found: dict[str, int] = {}
+        try:
+            with Reader(self.ledger) as reader:
+                for row in reader.counts(reader.batch_by_name(batch) or 0):
+                    found[row.state] = found.get(row.state, 0) + row.n
+        except LedgerError:  # not there yet
+            return {}
+        return found
+
+    def doubtful(self, provider: str = "kie") -> int:
+        """How many attempts at a provider were sent, or might have been, without an answer on record."""
+        with Reader(self.ledger) as reader:
+            return sum(each.phase in ("intended", "ambiguous") for each in reader.live(provider))
+
+    def leftovers(self, batch: str) -> list[Path]:
+        """Unfinished files in the output folder."""
+        return list(self.output(batch).rglob("*.part"))
+
+    def wait_phases(self, process: "subprocess.Popen[str]", batch: str, *phases: str, least: int) -> None:
+        """Wait until so many tasks are in the phases, while the process runs."""
+        deadline = time.monotonic() + PATIENCE_S
+        while sum(self.phases(batch).get(phase, 0) for phase in phases) < least:
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                _, err = process.communicate()
+                raise AssertionError(f"{least} {phases} not reached: {self.phases(batch)}, {process.returncode}\n{err}")
+            time.sleep(0.01)
+
+
+def wait(process: "subprocess.Popen[str]", *, timeout: float = PATIENCE_S) -> Done:
+    """Wait for a command; one that does not end in time is killed and fails the test."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"{process.args!r} did not end within {timeout} s\n{out}{err}") from None
+    return Done(process.returncode, out, err)
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def prompts(test: str, count: int) -> Sequence[str]:
+    """Prompts that no other test uses, so that a shared sandbox can tell the tests' jobs apart."""
+    return [f"{test}: picture {n} of {count}" for n in range(1, count + 1)]
