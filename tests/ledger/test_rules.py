@@ -1,6 +1,7 @@
 """Examples of decide and evolve, one story each; the laws are in ``test_laws.py``."""
 
 import pytest
+from msgspec.structs import replace
 
 from ledger.commands import Cancel, Decide, Fail, Record, Retry, Review, Share
 from ledger.errors import CommandRejected
@@ -317,3 +318,10 @@ def test_an_intent_for_a_task_that_was_retried_over_an_image_fills_the_next_slot
     state = fold(state, decide_task(state, Cancel(operator="ann")))
     again = fold(state, decide_task(state, Retry(operator="ann")))
     assert (again.slot, again.attempt(9)) == (2, None)
+
+
+def test_even_a_state_that_should_not_exist_buys_nothing_beside_a_doubt() -> None:
+    """MON-2: no walk leads to a queued task in doubt without a permission; if a fault did, nothing is bought."""
+    decided = after(*UNKNOWN, Decide(operator="ann", decision="buy_again", attempt=1))
+    with pytest.raises(CommandRejected):
+        decide_task(replace(decided, permissions=0), INTEND)
