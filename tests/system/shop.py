@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -219,6 +219,6 @@ def kill(process: "subprocess.Popen[str]") -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def prompts(test: str, count: int) -> Sequence[str]:
+def prompts(test: str, count: int) -> list[str]:
     """Prompts that no other test uses, so that a shared sandbox can tell the tests' jobs apart."""
-    return [f"{test}: picture {n} of {count}" for n in range(1, count + 1)]
+    return [f"{test}: picture {n}" for n in range(1, count + 1)]
