@@ -11,6 +11,8 @@ import msgspec
 
 from adapters.capabilities import Rate
 
+_LEAST_S = 0.05  # no first poll comes sooner: far below any provider, so that only their latency decides
+
 BreakerState = Literal["closed", "open", "half_open"]
 
 
@@ -141,7 +143,7 @@ class LatencyEstimate(msgspec.Struct):
             self.seconds += 0.05 * min(0.0, 0.95 * age_s - self.seconds)
         else:
             self.seconds += 0.1 * max(0.0, 1.1 * age_s - self.seconds)
-        self.seconds = max(0.2, self.seconds)
+        self.seconds = max(_LEAST_S, self.seconds)
 
     def delay_s(self, polls: int) -> float:
         """Return how long to wait before poll number ``polls + 1``: the estimate, then short growing steps."""
