@@ -55,6 +55,7 @@ class Settled(msgspec.Struct, frozen=True):
     cost_microusd: int
     shared_with: str | None
     error: str | None
+    flags: tuple[str, ...]
 
 
 # --- the sandbox ------------------------------------------------------------------------------------------
@@ -155,13 +156,15 @@ class Shop:
         return check_bill.compare(self.bill(), tasks)
 
     def strangers(self, batch: str) -> list[str]:
-        """Tasks whose image, by its pixels, is another task's; undecodable ones raise."""
+        """Tasks whose image, by its pixels, is another task's.  Undecodable ones raise; blank ones must be flagged."""
         folder = self.output(batch)
         tasks = {task.id: task for task in check_bill.read_manifest(folder / "manifest.jsonl")}
         return [
             row.id
             for row in self.manifest(batch)
-            if row.file is not None and read_digest((folder / row.file).read_bytes()).hex() != tasks[row.id].digest
+            if row.file is not None
+            and "blank" not in row.flags
+            and read_digest((folder / row.file).read_bytes()).hex() != tasks[row.id].digest
         ]
 
     def tasks(self, batch: str) -> list[TaskState]:
