@@ -90,6 +90,8 @@ class LedgerWriter:
             while True:
                 if not self._waiting:
                     if self._closing:
+                        # A late append must hear so: nobody would ever answer it behind its shield.
+                        self._broken = LedgerError("the ledger writer was closed")
                         return
                     self._wake = trio.Event()
                     await self._wake.wait()
