@@ -24,12 +24,21 @@ class Lane:
             f"{self.breaker.state}>"
         )
 
-    def room(self, now: float) -> int:
-        """How many more the lane could start by its concurrency alone."""
+    def startable(self, now: float) -> int:
+        """How many submits the lane would let start now, by breaker and concurrency alone.
+
+        The probe of an open breaker may go while older jobs still run: they say nothing about a new submit, and
+        waiting for the slowest of them would keep the lane shut long after the provider is well.
+        """
         if self.breaker.seconds_until_open(now) > 0:
             return 0
-        most = 1 if self.breaker.state != "closed" else self.limit.value
-        return max(0, most - self.in_flight - len(self.queue))
+        if self.breaker.state != "closed":
+            return 1
+        return max(0, self.limit.value - self.in_flight)
+
+    def room(self, now: float) -> int:
+        """How many more tasks the lane would take beside those that wait in it."""
+        return max(0, self.startable(now) - len(self.queue))
 
 
 def next_submission(lanes: Sequence[Lane], bucket: TokenBucket, now: float) -> Submission | float:
@@ -41,9 +50,8 @@ def next_submission(lanes: Sequence[Lane], bucket: TokenBucket, now: float) -> S
     for lane in lanes:
         if not lane.queue:
             continue
-        shut_s = lane.breaker.seconds_until_open(now)
-        most = 1 if lane.breaker.state != "closed" else lane.limit.value
-        if shut_s > 0 or lane.in_flight >= most:
+        if not lane.startable(now):
+            shut_s = lane.breaker.seconds_until_open(now)
             wait_s = min(wait_s, shut_s) if shut_s > 0 else wait_s
             continue
         free_s = bucket.seconds_until_free(now)
