@@ -15,9 +15,10 @@ from random import Random
 import msgspec
 import trio
 
-from adapters.base import Accepted, Finished, PollOutcome, Refused, Throttled, Unclear
+from adapters.base import Accepted, Finished, NotVisible, PollOutcome, Refused, Throttled, Unclear
 from ledger.decisions import Exceeded
 from ledger.events import AccountEvent, AccountParked, BreakerChanged, LimiterSaved, Overcharged
+from ledger.folds import LIVE
 from runtime.accountlog import AccountLog
 from runtime.accounts import Account
 from runtime.doubts import Doubts
@@ -26,6 +27,7 @@ from runtime.lanes import Lane, drain_queues, next_submission
 from runtime.limits import AdaptiveLimit, Breaker, TokenBucket
 from runtime.poller import Poller, Told
 from runtime.ports import Clock, Wire
+from runtime.reconcile import SKEW_S
 from runtime.waiting import Bell
 from runtime.work import TaskLog, Work, WorkKey
 
@@ -41,7 +43,8 @@ class Hands(msgspec.Struct, frozen=True):
     give_back: Callable[[Work], None]  # queued again, to the router
     ready: Callable[[Work, "AccountActor"], None]  # to the fetcher
     settled: Callable[[Work], None]
-    blocked: Callable[[Work, Exceeded], None]  # a guard refused the intent
+    left: Callable[[Work], None]  # nobody follows it any more in this run: it stays open in the ledger
+    blocked: Callable[[Submission, Exceeded], None]  # a guard refused the intent
     moved: Callable[[], None]  # money or room may have become free
 
 
@@ -64,6 +67,7 @@ class AccountActor:
         self.account = account
         self._caps = account.codec.capabilities
         self._gateway = gateway
+        self._log = log
         self._account_log = account_log
         self._clock = clock
         self._random = random
@@ -78,8 +82,13 @@ class AccountActor:
             wire=wire,
             clock=clock,
             random=random,
-            told=Told(ready=self._ready, ended=self._ended, unauthorized=lambda why: self.park(f"unauthorized: {why}")),
-            other_key=account_log.key_changed,
+            told=Told(
+                ready=self._ready,
+                ended=self._ended,
+                stranded=self._stranded,
+                unauthorized=lambda why: self.park(f"unauthorized: {why}"),
+            ),
+            key_epoch=account_log.key_epoch,
         )
         self._doubts = Doubts(
             account,
@@ -90,7 +99,7 @@ class AccountActor:
             query=self._poller.query,
             busy=self._busy,
             bound=bound,
-            other_key=account_log.key_changed,
+            key_epoch=account_log.key_epoch,
         )
         self._lanes: dict[str, Lane] = {}
         self._saved_limits: dict[str, int] = {}
@@ -99,6 +108,7 @@ class AccountActor:
         self._diary_bell = Bell()
         self._buy_bell = Bell()
         self.parked = ""
+        self._dead = False
         self.buying = True
         self.recovered = trio.Event()
 
@@ -111,9 +121,11 @@ class AccountActor:
         """How many more tasks this lane would take now: by its concurrency, and by a second of the rate."""
         if self.parked or not self.buying or not self.recovered.is_set():
             return 0
-        waiting = sum(len(each.queue) for each in self._lanes.values())
+        now = self._clock.monotonic()
+        # What cannot start yet for want of concurrency must not keep the account's other lanes empty.
+        waiting = sum(min(len(each.queue), each.startable(now)) for each in self._lanes.values())
         ahead = max(2, int(self._bucket.per_second)) - waiting
-        return min(ahead, self._lane(lane).room(self._clock.monotonic()))
+        return min(ahead, self._lane(lane).room(now))
 
     def offer(self, submission: Submission) -> None:
         """Take over a queued task; the caller has asked for :meth:`room`."""
@@ -158,8 +170,11 @@ class AccountActor:
         """Own what older epochs left open here, and remember the rate and limits they had (before :meth:`run`)."""
         self._bucket.restore(list(intent_ages_s), self._clock.monotonic())
         self._saved_limits = dict(limits)
+        now, now_us = self._clock.monotonic(), self._clock.now_us()
         for work in works:
             self._owned[work.key] = work
+            if work.attempt.expires_at_us:  # by the wall clock: good for an order, and with a margin for a verdict
+                work.expires = now + (work.attempt.expires_at_us - now_us) / 1e6 + SKEW_S
             if work.state.phase == "accepted":
                 self._lane(work.attempt.lane).in_flight += 1
             elif work.state.phase != "ready":
@@ -194,9 +209,12 @@ class AccountActor:
         self.park(f"overcharge: {charged_microusd} micro-dollars against a ceiling of {attempt.ceiling_microusd}")
 
     async def ask(self, work: Work) -> PollOutcome:
-        """Read the followed job once more (for a fresh link)."""
+        """Read the job of a ready task once more (for a fresh link), also where polls have forgotten it."""
         await self._poller.wait_query()
-        return await self._poller.ask(work)
+        outcome = await self._poller.ask(work)
+        if isinstance(outcome, NotVisible) and work.attempt.epoch >= self._account_log.key_epoch:
+            return await self._poller.recall(work)
+        return outcome
 
     def park(self, reason: str) -> None:
         """Buy nothing more here; what is open stays tracked (LIVE-4)."""
@@ -209,6 +227,20 @@ class AccountActor:
             self._owned.pop(submission.work.key, None)
             self._hands.give_back(submission.work)
         self._hands.moved()
+
+    def give_up(self, reason: str) -> None:
+        """The supervisor starts this actor no more: park, and let go of what it owns, or the night never ends."""
+        self._dead = True
+        self.park(reason)
+        for work in list(self._owned.values()):
+            if work.state.phase in LIVE and not self._at_the_gateway(work):
+                self._leave(work)
+
+    async def write_diary(self) -> None:
+        """Append what happened to the account and is not on record yet."""
+        while self._diary:
+            await self._account_log.append(self._diary[0])
+            self._diary.popleft()
 
     # --- the actor ----------------------------------------------------------------------------------------
 
@@ -224,7 +256,7 @@ class AccountActor:
             nursery.start_soon(self._doubt)
             nursery.start_soon(self._poller.run)
             nursery.start_soon(self._buy)
-            nursery.start_soon(self._write_diary)
+            nursery.start_soon(self._keep_diary)
 
     async def _doubt(self) -> None:
         await self._doubts.run(judged=self._judged, first_pass_done=self._recovered)
@@ -255,31 +287,29 @@ class AccountActor:
         """The outcome of a submit is durable: decide what comes next.  Called by the gateway."""
         work, lane = submission.work, self._lane(submission.lane)
         self._judge_lane(lane, result)
+        if not isinstance(result, Accepted | Finished):
+            lane.in_flight -= 1
         match result:
             case Accepted():
                 self._poller.accepted(work)
                 self._hands.moved()
-                return
             case Finished():
                 work.data, work.url = result.data, result.url
                 work.said_cost_microusd = result.cost_microusd
                 self._poller.overdue(work)
                 self._hands.moved()
-                return
             case Unclear():
-                lane.in_flight -= 1
                 self._doubts.add(work)
             case Exceeded():
-                lane.in_flight -= 1
-                del self._owned[work.key]
-                self._hands.blocked(work, result)
+                self._owned.pop(work.key, None)
+                self._hands.blocked(submission, result)
             case Superseded():
-                lane.in_flight -= 1
-                del self._owned[work.key]
-                self._hands.settled(work)
+                self._owned.pop(work.key, None)
+                self._hands.left(work)
             case _:
-                lane.in_flight -= 1
                 self._release(work)
+        if self._dead and work.state.phase in LIVE:
+            self._leave(work)
         self._buy_bell.ring()
 
     def _judge_lane(self, lane: Lane, result: SubmitResult) -> None:
@@ -295,6 +325,7 @@ class AccountActor:
                 if seconds is None:
                     seconds = self._bucket.rate.per_s / 4 * self._random.uniform(0.5, 1.5)
                 self._bucket.block(now + min(seconds, 300.0))
+                lane.breaker.not_tried(now)  # a probe that was turned away has proved nothing
             case Refused(reason=("unauthorized" | "no_credit" | "forbidden") as reason, detail=detail):
                 self.park(f"{reason}: {detail}" if detail else reason)
             case Unclear() | NotSent() | Refused(reason="unavailable"):
@@ -303,6 +334,8 @@ class AccountActor:
                 lane.breaker.succeeded()  # it answers, this request alone is bad
             case Exceeded() | Superseded():
                 lane.breaker.not_tried(now)
+        if lane.breaker.state == "open":
+            self._send_back(lane)
         if lane.breaker.state != before:
             self._note(BreakerChanged(lane=lane.name, state=lane.breaker.state, reason=type(result).__name__))
 
@@ -316,12 +349,19 @@ class AccountActor:
         lane.in_flight -= 1
         if providers_fault:
             lane.breaker.failed(self._clock.monotonic())
+            if lane.breaker.state == "open":
+                self._send_back(lane)
         self._release(work)
         self._buy_bell.ring()
+
+    def _stranded(self, work: Work) -> None:
+        self._lane(work.attempt.lane).in_flight -= 1
+        self._leave(work)
 
     def _judged(self, work: Work) -> None:
         if work.state.phase == "accepted":
             self.follow_adopted(work)
+            self._hands.moved()  # the doubt held money at risk, and a place in its lane
         else:
             self._release(work)
 
@@ -333,7 +373,7 @@ class AccountActor:
                 work.request, self.account.context(marker=work.marker(self._ledger_id, work.attempt.number))
             )
             for work in self._owned.values()
-            if work.state.phase == "intended"
+            if self._at_the_gateway(work)
         }
 
     # --- small things -------------------------------------------------------------------------------------
@@ -341,6 +381,20 @@ class AccountActor:
     def _pass_on(self, work: Work) -> None:
         self._owned.pop(work.key, None)
         self._hands.ready(work, self)
+
+    def _send_back(self, lane: Lane) -> None:
+        """A lane that is shut keeps no tasks: others may take them, and its queue counts against the account."""
+        for submission in drain_queues([lane]):
+            self._owned.pop(submission.work.key, None)
+            self._hands.give_back(submission.work)
+
+    def _at_the_gateway(self, work: Work) -> bool:
+        """Whether a submit of it is under way, whose answer comes through :meth:`_submitted`."""
+        return work.state.phase == "intended" and work.attempt.epoch == self._log.epoch
+
+    def _leave(self, work: Work) -> None:
+        self._owned.pop(work.key, None)
+        self._hands.left(work)
 
     def _release(self, work: Work) -> None:
         self._owned.pop(work.key, None)
@@ -360,13 +414,11 @@ class AccountActor:
         self._diary.append(event)
         self._diary_bell.ring()
 
-    async def _write_diary(self) -> None:
-        """Append what happened to the account, and every 30 s the limits that changed."""
+    async def _keep_diary(self) -> None:
+        """Append what happens to the account, and every 30 s the limits that changed."""
         save_at = self._clock.monotonic() + _SAVE_LIMITS_S
         while True:
-            while self._diary:
-                await self._account_log.append(self._diary[0])
-                self._diary.popleft()
+            await self.write_diary()
             await self._diary_bell.wait_rung(deadline=save_at)
             if self._clock.monotonic() >= save_at:
                 save_at = self._clock.monotonic() + _SAVE_LIMITS_S

@@ -12,6 +12,8 @@ from runtime.ports import Clock
 from runtime.work import StreamConflict
 from runtime.writer import Journal
 
+_PAGE = 1000
+
 
 async def open_accounts(
     accounts: Sequence[Account],
@@ -24,7 +26,7 @@ async def open_accounts(
 
     ``keyed`` digests a text with the ledger's own secret, so that a key can be recognised but not guessed.
     A key that differs from the recorded one is noted; attempts made with the other key are then judged by
-    nobody (see :class:`runtime.doubts.Doubts`).
+    nobody (see :class:`runtime.doubts.Doubts`), in this run and in every later one.
     """
     known = {row.name: row for row in reader.accounts()}
     number = max((row.n for row in known.values()), default=0)
@@ -46,11 +48,23 @@ async def open_accounts(
             logs[account.name] = AccountLog(journal, clock, number=number, version=1)
             continue
         changed = row.fingerprint != fingerprint
+        key_epoch = journal.epoch if changed else _key_epoch(reader, row.n)
         log = logs[account.name] = AccountLog(
-            journal, clock, number=row.n, version=reader.version(account_stream(row.n)), key_changed=changed
+            journal, clock, number=row.n, version=reader.version(account_stream(row.n)), key_epoch=key_epoch
         )
         if changed:
             await log.append(AccountKeyChanged(fingerprint=fingerprint, confirmed_by=""))
         if row.parked:
             await log.append(AccountResumed(operator="run"))
     return logs
+
+
+def _key_epoch(reader: Reader, number: int) -> int:
+    """The epoch in which the account's key changed last, without anybody's word that it is still the same account."""
+    newest, after = 0, 0
+    while page := reader.events(stream=account_stream(number), after=after, limit=_PAGE):
+        after = page[-1].version
+        for row in page:
+            if isinstance(row.event, AccountKeyChanged):
+                newest = 0 if row.event.confirmed_by else row.epoch
+    return newest

@@ -13,9 +13,9 @@ from runtime.writer import Journal
 class AccountLog:
     """Appends in order; callers may come from several tasks of the actor."""
 
-    def __init__(self, journal: Journal, clock: Clock, *, number: int, version: int, key_changed: bool = False) -> None:
-        """``key_changed``: the ledger knew this account with another key until now."""
-        self.key_changed = key_changed
+    def __init__(self, journal: Journal, clock: Clock, *, number: int, version: int, key_epoch: int = 0) -> None:
+        """``key_epoch``: the epoch since which the account has its key; 0 = it never had another one."""
+        self.key_epoch = key_epoch
         self._journal = journal
         self._clock = clock
         self._stream = account_stream(number)

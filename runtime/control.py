@@ -11,12 +11,12 @@ import msgspec
 import trio
 
 from ledger.commands import Cancel, Decide, Retry, TaskCommand
-from ledger.decisions import Append, Decision
+from ledger.decisions import Append, Committed, Decision, Outcome, Repeated
 from ledger.errors import CommandRejected
-from ledger.events import BatchCancelled, ControlTaken
+from ledger.events import BatchCancelled, ControlTaken, Event
 from ledger.folds import TaskPhase
 from ledger.reader import Reader, TaskRow
-from ledger.streams import batch_stream, runtime_stream
+from ledger.streams import StreamKey, batch_stream, runtime_stream
 from runtime.inbox import CancelBatch, Control, ResolveTasks, RetryTasks
 from runtime.ports import Clock
 from runtime.work import StreamConflict, TaskLog, Work, WorkKey, load_work
@@ -76,26 +76,23 @@ class Controller:
         return done
 
     async def _append_runtime(self, event: ControlTaken, key: bytes | None) -> None:
-        stream = runtime_stream()
-        version = self._reader.version(stream)
-        await self._journal.append(
-            Decision(appends=(Append(stream, version, (event,)),), at_us=self._clock.now_us(), key=key)
-        )
+        await self._append(runtime_stream(), event, key=key)
+
+    async def _append(self, stream: StreamKey, event: Event, *, key: bytes | None = None) -> None:
+        """Append to a stream that others may write to as well: on the newest version, again when it has moved."""
+        outcome: Outcome | None = None
+        while not isinstance(outcome, Committed | Repeated):
+            append = Append(stream, self._reader.version(stream), (event,))
+            outcome = await self._journal.append(Decision(appends=(append,), at_us=self._clock.now_us(), key=key))
 
     # --- cancel -------------------------------------------------------------------------------------------
 
     async def _cancel(self, message: CancelBatch) -> Done:
         batch = message.batch
         self._tell.stop_batch(batch)
-        stream = batch_stream(batch)
-        await self._journal.append(
-            Decision(
-                appends=(Append(stream, self._reader.version(stream), (BatchCancelled(operator=message.operator),)),),
-                at_us=self._clock.now_us(),
-            )
-        )
-        command = Cancel(operator=message.operator)
-        stopped = await self._each(batch, ("queued", "held"), command)
+        if not self._reader.batch(batch).cancelled:
+            await self._append(batch_stream(batch), BatchCancelled(operator=message.operator))
+        stopped = await self._each(batch, ("queued", "held"), Cancel(operator=message.operator))
         asked, charged = 0, 0
         for row in self._rows(batch, ("intended", "ambiguous", "accepted", "ready")):
             work = self._tell.owned(WorkKey(batch, row.n))
@@ -104,6 +101,10 @@ class Controller:
             else:
                 charged += 1
         return Done(changed=len(stopped), free=len(stopped), charged=charged, unknown=asked)
+
+    async def sweep(self, batch: int) -> None:
+        """Settle what of a cancelled batch came home without an image and was queued again."""
+        await self._each(batch, ("queued",), Cancel(operator="follows the cancelled batch"))
 
     # --- retry and resolve --------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ attempt becomes ``unknown`` and its task is held.  Nothing here buys anything.
 
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from email.utils import parsedate_to_datetime
 from random import Random
 
 import trio
@@ -53,11 +54,11 @@ class Doubts:
         query: Callable[[HttpCall], Awaitable[HttpReply]],
         busy: Callable[[], Collection[str]],
         bound: Callable[[int], Collection[str]],
-        other_key: bool,
+        key_epoch: int,
     ) -> None:
         """``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits
         under way; ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds).
-        ``other_key``: attempts of older epochs were made with another key of this account's name, so nothing
+        ``key_epoch``: attempts of epochs before it were made with another key of this account's name, so nothing
         that this key is shown proves anything about them (REC-9)."""
         self._account = account
         self._log = log
@@ -67,7 +68,7 @@ class Doubts:
         self._query = query
         self._busy = busy
         self._bound = bound
-        self._other_key = other_key
+        self._key_epoch = key_epoch
         self._works: dict[WorkKey, Work] = {}
         self._ripe_at: dict[WorkKey, float] = {}
         self._failures = 0
@@ -91,15 +92,15 @@ class Doubts:
 
     async def run(self, *, judged: Callable[[Work], None], first_pass_done: Callable[[], None]) -> None:
         """Judge until cancelled; ``judged`` gets each work whose attempt is doubtful no longer."""
-        started = self._clock.monotonic()
         await self._name_crashed()
+        first_pass_ends = self._clock.monotonic() + _FIRST_PASS_S
         first_pass = True
         while True:
             looked = await self._pass(judged) if self._works else True
-            if first_pass and (looked or self._clock.monotonic() - started > _FIRST_PASS_S):
+            if first_pass and (looked or not self._works or self._clock.monotonic() >= first_pass_ends):
                 first_pass = False
                 first_pass_done()
-            await self._bell.wait_rung(deadline=self._next_look())
+            await self._bell.wait_rung(deadline=min(self._next_look(), first_pass_ends if first_pass else float("inf")))
 
     async def _name_crashed(self) -> None:
         """Older epochs' intents without an outcome are ambiguous from here on (REC-6: never our own epoch's)."""
@@ -115,9 +116,8 @@ class Doubts:
 
     async def _pass(self, judged: Callable[[Work], None]) -> bool:
         """Look once; False when the listing could not be read."""
-        if self._other_key:
-            for work in [work for work in self._works.values() if work.attempt.epoch < self._log.epoch]:
-                await self._unknown(work, "account_changed", judged)
+        for work in [work for work in self._works.values() if work.attempt.epoch < self._key_epoch]:
+            await self._unknown(work, "account_changed", judged)
         works = dict(self._works)
         if self._account.codec.capabilities.listing is None:
             for work in works.values():
@@ -132,7 +132,8 @@ class Doubts:
             del works[work.key]
         if not works:
             return True
-        since_us = min(work.attempt.intended_at_us for work in works.values()) - int(SKEW_S * 1e6)
+        intended_us = {key: self._intended_us(work) for key, work in works.items()}
+        since_us = min(intended_us.values()) - int(SKEW_S * 1e6)
         try:
             jobs = await self._listing(since_us)
         except ListingFailed as exc:
@@ -144,9 +145,7 @@ class Doubts:
             return False
         self._failures = 0
         busy.update(self._busy())
-        doubts = [
-            Doubt(key, self._fingerprint(work), work.attempt.intended_at_us, key in ripe) for key, work in works.items()
-        ]
+        doubts = [Doubt(key, self._fingerprint(work), intended_us[key], key in ripe) for key, work in works.items()]
         for verdict in judge(doubts, jobs, self._bound(since_us), busy):
             work = works[verdict.key]
             number = work.attempt.number
@@ -161,11 +160,24 @@ class Doubts:
                     await self._unknown(work, reason, judged)
         return True
 
+    def _intended_us(self, work: Work) -> int:
+        """When the attempt was intended, in the wall time of now, or earlier where the two disagree.
+
+        A clock that was set back since would put the intent behind the provider's creation time of its job, the
+        listing would be asked too late, and *absent* would be believed of a job that runs (REC-8).
+        """
+        recorded_us = work.attempt.intended_at_us
+        if work.intended_at is None:
+            return recorded_us
+        age_s = self._clock.monotonic() - work.intended_at
+        return min(recorded_us, self._clock.now_us() - int(age_s * 1e6))
+
     def _beyond_listing(self, work: Work) -> bool:
-        """Whether the attempt is older than the provider's listing reaches: then nothing can be proven."""
+        """Whether the attempt is older than the provider's listing reaches, or made by a clock that was ahead of now's:
+        then nothing can be proven."""
         listing = self._account.codec.capabilities.listing
-        age_s = (self._clock.now_us() - work.attempt.intended_at_us) / 1e6
-        return listing is not None and age_s + 2 * SKEW_S > listing.value.keeps_s
+        age_s = (self._clock.now_us() - self._intended_us(work)) / 1e6
+        return age_s < -SKEW_S or (listing is not None and age_s + 2 * SKEW_S > listing.value.keeps_s)
 
     async def _listing(self, since_us: int) -> list[ListedJob]:
         codec = self._account.codec
@@ -177,14 +189,26 @@ class Doubts:
                 self._account.context(), since_us=max(0, since_us), until_us=until_us, cursor=cursor
             )
             try:
-                page = codec.read_list(await self._query(call))
+                reply = await self._query(call)
+                page = codec.read_list(reply)
             except (WireError, MalformedReply) as exc:
                 raise ListingFailed(str(exc)) from exc
+            self._compare_clocks(reply)
             jobs.extend(page.jobs)
             cursor = page.next_cursor
             if cursor is None:
                 return jobs
         raise ListingFailed(f"more than {_PAGES_AT_MOST} pages")
+
+    def _compare_clocks(self, reply: HttpReply) -> None:
+        """A window of a listing is only the one that we mean while both clocks agree."""
+        try:
+            theirs_s = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
+        except ValueError:
+            return  # not stated
+        apart_s = abs(theirs_s - self._clock.now_us() / 1e6)
+        if apart_s > SKEW_S / 2:
+            raise ListingFailed(f"this machine's clock and the provider's are {apart_s:.0f} s apart")
 
     def _fingerprint(self, work: Work) -> str:
         marker = work.marker(self._ledger_id, work.attempt.number)
@@ -196,7 +220,7 @@ class Doubts:
             return float("inf")
         now = self._clock.monotonic()
         if self._failures:
-            return now + min(60.0, 2.0**self._failures) * self._random.uniform(0.5, 1.0)
+            return now + min(60.0, 2.0 ** min(self._failures, 6)) * self._random.uniform(0.5, 1.0)
         soon = now + max(1.0, self._account.quarantine / 4)
         ends = [end for end in self._ripe_at.values() if end > now]
         return min([soon, *ends])

@@ -11,12 +11,11 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Literal, TypeAlias
 
 import msgspec
 import trio
 
-from adapters.base import Finished, Gone
+from adapters.base import Finished, Gone, NotVisible
 from ledger.commands import Record
 from ledger.events import AttemptFailed, AttemptLost, TaskCompleted
 from ledger.reader import Reader
@@ -27,16 +26,15 @@ from runtime.images import BadImage, Expected
 from runtime.ports import Clock, Fetched, FetchRefused, FetchRules, Threads, Wire, WireError
 from runtime.router import Quote
 from runtime.waiting import Bell
-from runtime.work import TaskLog, Work
+from runtime.work import TaskLog, Work, WorkKey
 
 _log = logging.getLogger(__name__)
 
 _WORKERS = 24
 _TRIES = 8  # of one download that breaks on the way
 _BAD_TRIES = 2  # a bad image is fetched once more: the transfer may have been cut
-
-
-BadReason: TypeAlias = Literal["bad_image", "contract"]
+_REFUSED_TRIES = 3  # our rules refuse the place: a name may resolve to another address next time
+_CRASHES = 3  # of the fetcher itself, by one task
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -46,7 +44,21 @@ class Placement(msgspec.Struct, frozen=True):
     name: Path
 
 
+class _Fetch:
+    """A task to bring home.  ``crashes`` counts how often that made the fetcher fail."""
+
+    __slots__ = ("actor", "crashes", "work")
+
+    def __init__(self, work: Work, actor: AccountActor) -> None:
+        self.work = work
+        self.actor = actor
+        self.crashes = 0
+
+
 class Fetcher:
+    """Owns what it took until it handed it on: the object outlives a crash of its coroutine, and :meth:`run` goes on
+    from there."""
+
     def __init__(
         self,
         *,
@@ -60,9 +72,11 @@ class Fetcher:
         quote: Quote,
         settled: Callable[[Work], None],
         give_back: Callable[[Work], None],
+        left: Callable[[Work], None],
         seen_size: Callable[[int], None],
     ) -> None:
-        """``seen_size`` is told the size of each stored image, so that the disk guard learns."""
+        """``left`` gets what is not brought home in this run, ``seen_size`` the size of each stored image, so that the
+        disk guard learns."""
         self._wire = wire
         self._threads = threads
         self._clock = clock
@@ -73,8 +87,10 @@ class Fetcher:
         self._quote = quote
         self._settled = settled
         self._give_back = give_back
+        self._left = left
         self._seen_size = seen_size
-        self._waiting: list[tuple[float, int, Work, AccountActor]] = []
+        self._waiting: list[tuple[float, int, _Fetch]] = []
+        self._owned: dict[WorkKey, _Fetch] = {}
         self._ticket = 0
         self._bell = Bell()
         self.active = 0
@@ -84,35 +100,49 @@ class Fetcher:
 
     @property
     def open(self) -> int:
-        return len(self._waiting) + self.active
+        return len(self._owned)
 
     def take(self, work: Work, actor: AccountActor) -> None:
         """Own a task whose result is ready."""
+        fetch = self._owned[work.key] = _Fetch(work, actor)
+        self._line_up(fetch)
+
+    def _line_up(self, fetch: _Fetch) -> None:
         self._ticket += 1
-        heapq.heappush(self._waiting, (work.expires, self._ticket, work, actor))
+        heapq.heappush(self._waiting, (fetch.work.expires, self._ticket, fetch))
         self._bell.ring()
 
     async def run(self) -> None:
-        """Fetch until cancelled."""
+        """Fetch until cancelled.  Safe to call again after a failure."""
+        self._waiting.clear()
+        for fetch in list(self._owned.values()):
+            if fetch.crashes < _CRASHES:
+                self._line_up(fetch)
+            else:  # whatever is wrong with it, the others must come home
+                _log.error("%r: its result cannot be brought home in this run", fetch.work)
+                self._drop(fetch.work, self._left)
         slots = trio.CapacityLimiter(_WORKERS)
         async with trio.open_nursery() as nursery:
             while True:
                 while self._waiting:
                     await slots.acquire_on_behalf_of(ticket := object())
-                    _, _, work, actor = heapq.heappop(self._waiting)
-                    nursery.start_soon(self._fetch, work, actor, slots, ticket)
+                    _, _, fetch = heapq.heappop(self._waiting)
+                    nursery.start_soon(self._fetch, fetch, slots, ticket)
                 await self._bell.wait_rung()
 
-    async def _fetch(self, work: Work, actor: AccountActor, slots: trio.CapacityLimiter, ticket: object) -> None:
+    async def _fetch(self, fetch: _Fetch, slots: trio.CapacityLimiter, ticket: object) -> None:
         self.active += 1
         try:
-            await self._bring_home(work, actor)
+            await self._bring_home(fetch.work, fetch.actor)
+        except Exception:
+            fetch.crashes += 1
+            raise
         finally:
             self.active -= 1
             slots.release_on_behalf_of(ticket)
 
     async def _bring_home(self, work: Work, actor: AccountActor) -> None:
-        bad = 0
+        bad = refused = 0
         for tries in range(_TRIES):
             got = await self._download(work, actor)
             match got:
@@ -120,10 +150,17 @@ class Fetcher:
                     await self._complete(work, actor, got)
                     return
                 case BadImage() if (bad := bad + 1) >= _BAD_TRIES:
-                    await self._fail(work, actor, "bad_image", got.reason)
+                    await self._fail(work, actor, got.reason)
                     return
-                case FetchRefused():
-                    await self._fail(work, actor, "contract", str(got))
+                case FetchRefused() if (refused := refused + 1) >= _REFUSED_TRIES:
+                    # Our own rules refuse the place or the size, and would refuse that of another purchase: none is
+                    # made, and the paid one stays ready, for a version or a setting that may fetch it.
+                    _log.error("%r: the result may not be fetched: %s", work, got)
+                    actor.park(f"results may not be fetched: {got}")
+                    if self._clock.monotonic() > work.expires:
+                        await self._lost(work, actor, f"it expired, and could not be fetched before: {got}")
+                    else:
+                        self._drop(work, self._left)
                     return
                 case Fetched(status=(401 | 403 | 404 | 410)) if not await self._refresh(work, actor):
                     return
@@ -131,9 +168,8 @@ class Fetcher:
                     pass
             pause_s = min(30.0, 0.5 * 2**tries) * self._random.uniform(0.5, 1.5)
             await self._clock.sleep_until(self._clock.monotonic() + pause_s)
-        # Not lost: the next start asks for it again.  Until then it stays ready, and is waited for once more.
         _log.warning("%r: the result could not be downloaded yet", work)
-        self.take(work, actor)
+        self._line_up(self._owned[work.key])  # it stays ready, and others get the slot in between
 
     async def _download(self, work: Work, actor: AccountActor) -> Blob | BadImage | Fetched | FetchRefused | WireError:
         placement = self._place(work)
@@ -171,19 +207,35 @@ class Fetcher:
 
     async def _refresh(self, work: Work, actor: AccountActor) -> bool:
         """Ask the provider for a fresh link; False when the task is settled by the answer."""
+        expired = self._clock.monotonic() > work.expires
         outcome = await actor.ask(work)
-        if isinstance(outcome, Finished):
-            work.url, work.data = outcome.url, outcome.data
-        elif isinstance(outcome, Gone):
-            cost = self._cost(work, actor)
-            _log.error("%r: paid and lost: %s", work, outcome.detail)
-            fact = AttemptLost(
-                attempt=work.attempt.number, reason=outcome.detail or "the result is gone", cost_microusd=cost
-            )
-            await self._log.record(work, Record(fact))
-            self._settled(work)
-            return False
+        match outcome:
+            case Gone(detail=detail):
+                await self._lost(work, actor, detail or "the result is gone")
+                return False
+            case Finished(url=url, data=data):
+                fresh = bool(data) or url != self._url(work)
+                work.url, work.data = url, data
+                if expired and not fresh:
+                    await self._lost(work, actor, "the result expired before it could be fetched")
+                    return False
+            case NotVisible() if expired:
+                await self._lost(work, actor, "the result expired, and the provider does not know the job any more")
+                return False
+            case _:
+                pass
         return True
+
+    async def _lost(self, work: Work, actor: AccountActor, reason: str) -> None:
+        _log.error("%r: paid and lost: %s", work, reason)
+        fact = AttemptLost(attempt=work.attempt.number, reason=reason, cost_microusd=self._cost(work, actor))
+        await self._log.record(work, Record(fact))
+        self._drop(work, self._settled)
+
+    def _drop(self, work: Work, hand: Callable[[Work], None]) -> None:
+        """Own it no longer: ``hand`` it on."""
+        del self._owned[work.key]
+        hand(work)
 
     async def _complete(self, work: Work, actor: AccountActor, blob: Blob) -> None:
         attempt = work.attempt
@@ -205,21 +257,18 @@ class Fetcher:
         self._seen_size(blob.size)
         if cost > attempt.ceiling_microusd:
             actor.overcharged(work, cost)
-        self._settled(work)
+        self._drop(work, self._settled)
 
-    async def _fail(self, work: Work, actor: AccountActor, reason: BadReason, detail: str) -> None:
+    async def _fail(self, work: Work, actor: AccountActor, detail: str) -> None:
         ref, payload = self._log.text(detail)
         fact = AttemptFailed(
             attempt=work.attempt.number,
-            reason=reason,
+            reason="bad_image",
             cost_microusd=self._cost(work, actor),
             detail=ref,
         )
         await self._log.record(work, Record(fact), payloads=[payload])
-        if work.state.settled:
-            self._settled(work)
-        else:
-            self._give_back(work)
+        self._drop(work, self._settled if work.state.settled else self._give_back)
 
     def _cost(self, work: Work, actor: AccountActor) -> int:
         """What the provider said it charged, else its price, else what was reserved."""

@@ -44,7 +44,7 @@ class NotSent(msgspec.Struct, frozen=True):
 
 
 class Superseded(msgspec.Struct, frozen=True):
-    """The task changed before the intent was durable (an operator cancelled it): nothing was sent."""
+    """Nothing was intended: the task changed before (an operator cancelled it), or the gateway is stopping."""
 
 
 SubmitResult: TypeAlias = SubmitOutcome | NotSent | Superseded | Exceeded
@@ -58,7 +58,7 @@ class Submission(msgspec.Struct, frozen=True):
     lane: str
     route: str
     ceiling_microusd: int
-    guards: Sequence[Guard]
+    guards: Callable[[int], Sequence[Guard]]  # by the time of the intent, which decides its day
     done: Callable[["Submission", SubmitResult], None]
 
 
@@ -70,6 +70,7 @@ class Gateway:
         self._ledger_id = ledger_id
         self._nursery: trio.Nursery | None = None
         self._exchanges: set[trio.CancelScope] = set()
+        self._stopping = False
         self.open = 0
 
     def __repr__(self) -> str:
@@ -80,7 +81,10 @@ class Gateway:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.stop()  # the submits below are shielded: those not begun must not begin now
 
     def start(self, submission: Submission) -> None:
         """Begin a purchase; the answer comes through ``submission.done``."""
@@ -88,8 +92,13 @@ class Gateway:
         self.open += 1
         self._nursery.start_soon(self._submit, submission)
 
+    def stop(self) -> None:
+        """Send nothing more; what was sent still gets its record (LIVE-5)."""
+        self._stopping = True
+
     def hurry(self, grace_s: float) -> None:
-        """Give every exchange under way ``grace_s`` more; what is unanswered then is recorded as doubtful."""
+        """Stop, and give every exchange under way ``grace_s`` more; what is unanswered then is recorded as doubtful."""
+        self.stop()
         for scope in self._exchanges:
             scope.deadline = min(scope.deadline, self._clock.monotonic() + grace_s)
 
@@ -104,6 +113,9 @@ class Gateway:
 
     async def _buy(self, submission: Submission) -> SubmitResult:
         work, account = submission.work, submission.account
+        if self._stopping:
+            return Superseded()
+        work.forget_result()  # of an earlier attempt
         codec = account.codec
         number = len(work.state.attempts) + 1
         call = codec.build_submit(work.request, account.context(marker=work.marker(self._ledger_id, number)))
@@ -123,8 +135,13 @@ class Gateway:
             return Superseded()
         if refused is not None:
             return refused
+        work.intended_at = self._clock.monotonic()
         faults.point("intent_recorded")
-        result, reply_text = await self._exchange(account, call)
+        if self._stopping:
+            result: SubmitOutcome | NotSent = NotSent("stopped before the send")
+            reply_text = ""
+        else:
+            result, reply_text = await self._exchange(account, call)
         faults.point("reply_read")
         await self._record(work, number, result, reply_text)
         faults.point("acceptance_recorded")

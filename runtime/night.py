@@ -111,6 +111,7 @@ class Night:
         self.fetcher: Fetcher
         self._draining = trio.Event()
         self._hard = trio.Event()
+        self._inbox_drained = trio.Event()
 
     # --- for the signal handler ---------------------------------------------------------------------------
 
@@ -135,6 +136,10 @@ class Night:
                     await middle.start(self._gateway.run)
                     await self._crew()
                     middle.cancel_scope.cancel()
+                for actor in self.actors:
+                    await actor.write_diary()
+                if self.router.stopped == "cancelled":  # what came home failed is queued again: that ends, too
+                    await self._controller().sweep(self._plan.terms.batch)
                 await self._settle_followers()
             finally:
                 self.writer.close()
@@ -148,7 +153,8 @@ class Night:
             give_back=lambda work: self.router.give_back(work),
             ready=lambda work, actor: self.fetcher.take(work, actor),
             settled=lambda work: self.router.settled(work),
-            blocked=lambda work, exceeded: self.router.blocked(work, exceeded),
+            left=lambda work: self.router.left(work),
+            blocked=lambda submission, exceeded: self.router.blocked(submission, exceeded),
             moved=lambda: self.router.moved(),
         )
         self.actors = [
@@ -188,6 +194,7 @@ class Night:
             quote=self._quote,
             settled=self.router.settled,
             give_back=self.router.give_back,
+            left=self.router.left,
             seen_size=self._disk.seen,
         )
         now_us = seams.clock.now_us()
@@ -204,10 +211,13 @@ class Night:
     async def _crew(self) -> None:
         async with trio.open_nursery() as crew:
             for actor in self.actors:
-                crew.start_soon(self._supervised, f"account {actor.account.name}", actor.run, actor.park)
+                crew.start_soon(self._supervised, f"account {actor.account.name}", actor.run, actor.give_up)
             crew.start_soon(self._supervised, "fetcher", self.fetcher.run, _raise)
             if self._inbox_dir is not None:
-                crew.start_soon(self._supervised, "inbox", partial(self._take_messages, self._inbox_dir), _note)
+                crew.start_soon(
+                    self._supervised, "inbox", partial(self._take_messages, self._inbox_dir), self._no_inbox
+                )
+                await self._inbox_drained.wait()  # a cancel that waits since before is heard before buying (REC-2)
             crew.start_soon(self._supervised, "sharing", self._share, _note)
             crew.start_soon(self._wait_drain)
             crew.start_soon(self._wait_hard)
@@ -225,9 +235,11 @@ class Night:
 
     async def _wait_drain(self) -> None:
         await self._draining.wait()
+        self._gateway.stop()
         self.router.stop("interrupted")
         clock = self._seams.clock
         await clock.sleep_until(clock.monotonic() + self._plan.grace_s)
+        self._gateway.hurry(_HARD_STOP_S)
         self.router.let_go()
 
     async def _wait_hard(self) -> None:
@@ -242,8 +254,12 @@ class Night:
 
     # --- the inbox and the followers ----------------------------------------------------------------------
 
-    async def _take_messages(self, directory: Path) -> None:
-        controller = Controller(
+    def _no_inbox(self, reason: str) -> None:
+        _note(reason)
+        self._inbox_drained.set()
+
+    def _controller(self) -> Controller:
+        return Controller(
             journal=self.writer,
             log=self._log,
             reader=self._reader,
@@ -256,16 +272,21 @@ class Night:
                 cancel_job=self._cancel_job,
             ),
         )
-        clock = self._seams.clock
+
+    async def _take_messages(self, directory: Path) -> None:
+        controller, clock = self._controller(), self._seams.clock
         while True:
             for path, message in inbox.waiting(directory):
+                key = inbox.message_key(path.name)
                 if message is None:
                     _log.error("the inbox message %s cannot be read and was put aside", path.name)
                     path.rename(path.with_suffix(".bad"))
                     continue
-                done = await controller.apply(message, key=inbox.message_key(path.name))
-                _log.info("%s: %s", path.name, done)
+                if self._reader.seq_of_key(key) is None:  # else only its file outlived a crash
+                    done = await controller.apply(message, key=key)
+                    _log.info("%s: %s", path.name, done)
                 path.unlink(missing_ok=True)
+            self._inbox_drained.set()
             await clock.sleep_until(clock.monotonic() + _INBOX_LOOK_S)
 
     def _actor(self, work: Work) -> AccountActor | None:

@@ -32,13 +32,16 @@ from runtime import faults
 from runtime.accounts import Account
 from runtime.limits import LatencyEstimate, TokenBucket
 from runtime.ports import Clock, Wire, WireError
+from runtime.reconcile import SKEW_S
 from runtime.waiting import Bell
-from runtime.work import TaskLog, Work
+from runtime.work import TaskLog, Work, WorkKey
 
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
-_LOST_AFTER_S = 600.0  # an accepted job that stays invisible longer than this is lost
+_LOST_AFTER_S = 600.0  # an accepted job that is older than this and invisible is lost,
+_UNSEEN_S = 60.0  # once it has been so for this long: a single "not found" may be a slow replica
+_REFUSED_S = 300.0  # a key that is refused for so long will hardly be good again tonight
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -46,6 +49,7 @@ class Told(msgspec.Struct, frozen=True):
 
     ready: Callable[[Work], None]
     ended: Callable[[Work, bool], None]  # settled or queued again; True = the provider's own failure
+    stranded: Callable[[Work], None]  # this account can tell nothing about the job: it stays open
     unauthorized: Callable[[str], None]
 
 
@@ -60,10 +64,10 @@ class Poller:
         clock: Clock,
         random: Random,
         told: Told,
-        other_key: bool,
+        key_epoch: int,
     ) -> None:
-        """``other_key``: the account's key is not the one that the attempts were made with, so *not found* proves
-        nothing (REC-9)."""
+        """``key_epoch``: attempts of epochs before it were made with another key, so that *not found* proves nothing
+        about them (REC-9)."""
         self._account = account
         self._caps = account.codec.capabilities
         self._queries = queries
@@ -72,29 +76,33 @@ class Poller:
         self._clock = clock
         self._random = random
         self._told = told
-        self._other_key = other_key
+        self._key_epoch = key_epoch
         self._due: list[tuple[float, int, Work]] = []
+        self._tickets: dict[WorkKey, int] = {}  # of the one entry of each work that counts
         self._ticket = 0
         self._bell = Bell()
         self.latency = LatencyEstimate(account.latency_s or self._caps.typical_latency_s.value * 0.25)
 
     def __repr__(self) -> str:
-        return f"<Poller {self._account.name} due={len(self._due)} first_poll={self.latency.seconds:.1f}s>"
+        return f"<Poller {self._account.name} due={len(self._tickets)} first_poll={self.latency.seconds:.1f}s>"
 
     def accepted(self, work: Work) -> None:
         """A job was just accepted: poll it near its expected end."""
         work.polls = 0
-        work.accepted_at = self._clock.monotonic()
+        work.accepted_at = work.followed_at = self._clock.monotonic()
         self._schedule(work, self.latency.delay_s(0) * self._random.uniform(0.95, 1.05))
 
     def overdue(self, work: Work, *, within_s: float = 0.0) -> None:
         """A job of unknown age: poll it soon, spread over ``within_s``; it teaches nothing about latency."""
         work.polls = 1
+        if work.followed_at is None:
+            work.followed_at = self._clock.monotonic()
         self._schedule(work, self._random.uniform(0.0, within_s))
 
     def clear(self) -> None:
         """Forget the due times (the owner is about to schedule all its works anew)."""
         self._due.clear()
+        self._tickets.clear()
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -105,9 +113,14 @@ class Poller:
                 if not self._due or self._due[0][0] > now:
                     await self._bell.wait_rung(deadline=self._due[0][0] if self._due else float("inf"))
                     continue
+                _, ticket, work = self._due[0]
+                if self._tickets.get(work.key) != ticket:  # scheduled anew since
+                    heapq.heappop(self._due)
+                    continue
                 await slots.acquire_on_behalf_of(turn := object())
                 await self.wait_query()
-                nursery.start_soon(self._poll, heapq.heappop(self._due)[2], slots, turn)
+                _, ticket, work = heapq.heappop(self._due)  # what is due first may be another one by now
+                nursery.start_soon(self._poll, work, ticket, slots, turn)
 
     async def wait_query(self) -> None:
         """Wait until the account's query limit allows one more free call, and count it."""
@@ -140,13 +153,20 @@ class Poller:
     # --- one poll -----------------------------------------------------------------------------------------
 
     def _schedule(self, work: Work, delay_s: float) -> None:
+        """Put the next poll of a work on the heap; an earlier entry of it counts no longer."""
         self._ticket += 1
+        self._tickets[work.key] = self._ticket
         heapq.heappush(self._due, (self._clock.monotonic() + delay_s, self._ticket, work))
         self._bell.ring()
 
-    async def _poll(self, work: Work, slots: trio.CapacityLimiter, turn: object) -> None:
+    async def _poll(self, work: Work, ticket: int, slots: trio.CapacityLimiter, turn: object) -> None:
         try:
-            if work.state.phase != "accepted" or work.polling:
+            if self._tickets.get(work.key) != ticket:
+                return
+            if work.state.phase != "accepted" or work.attempt.account != self._account.name:
+                del self._tickets[work.key]  # somebody else's by now
+                return
+            if work.polling:  # that poll will schedule the next one
                 return
             work.polling = True
             try:
@@ -161,6 +181,13 @@ class Poller:
         if work.polls == 1:
             age_s = self._clock.monotonic() - work.accepted_at
             self.latency.first_poll_found(age_s, done=not isinstance(outcome, Pending | NotVisible))
+        now = self._clock.monotonic()
+        unseen = isinstance(outcome, NotVisible)
+        refused = isinstance(outcome, Unreadable) and outcome.unauthorized
+        if not unseen or work.unseen_at is None:
+            work.unseen_at = now if unseen else None
+        if not refused or work.refused_at is None:
+            work.refused_at = now if refused else None
         match outcome:
             case Finished():
                 faults.point("result_seen")
@@ -170,23 +197,41 @@ class Poller:
             case Gone(detail=detail):
                 await self._lost(work, detail or "the provider no longer has the result")
             case NotVisible() if self._given_up(work):
-                await self._recall(work)
+                if work.attempt.epoch < self._key_epoch:
+                    self._strand(work, "its job is not visible with the account's new key")
+                else:
+                    await self._recalled(work, await self.recall(work))
             case Throttled(retry_after_s=seconds):
                 pause_s = seconds if seconds is not None else self._queries.rate.per_s
                 self._queries.block(self._clock.monotonic() + pause_s)
                 self._again(work)
             case Unreadable(unauthorized=True, detail=detail):
                 self._told.unauthorized(detail)
-                self._schedule(work, 30.0)
+                if work.refused_at is not None and now - work.refused_at > _REFUSED_S:
+                    self._strand(work, "the account's key is refused")
+                else:
+                    self._schedule(work, 30.0)
             case Pending() | NotVisible() | Unreadable():
                 self._again(work)
 
     def _again(self, work: Work) -> None:
-        self._schedule(work, self.latency.delay_s(max(1, work.polls)) * self._random.uniform(0.9, 1.1))
+        delay_s = 0.0 if work.cancel_by else self.latency.delay_s(max(1, work.polls)) * self._random.uniform(0.9, 1.1)
+        self._schedule(work, delay_s)
 
     def _given_up(self, work: Work) -> bool:
+        """Whether the job has been invisible for too long to be on its way.
+
+        Counted on the monotonic clock since this process asks for it; the recorded time is only believed for
+        attempts of older epochs, and with a margin (REC-8).
+        """
+        now = self._clock.monotonic()
+        if work.unseen_at is None or now - work.unseen_at < _UNSEEN_S:
+            return False
+        longest_s = max(_LOST_AFTER_S, self._caps.visible_after_s.value)
+        if work.followed_at is not None and now - work.followed_at > longest_s:
+            return True
         age_s = (self._clock.now_us() - work.attempt.intended_at_us) / 1e6
-        return not self._other_key and age_s > max(_LOST_AFTER_S, self._caps.visible_after_s.value)
+        return work.attempt.epoch < self._log.epoch and age_s > longest_s + SKEW_S
 
     async def _ready(self, work: Work, outcome: Finished) -> None:
         life_s = outcome.expires_s or self._caps.result_life_s.value
@@ -202,19 +247,20 @@ class Poller:
         )
         await self._log.record(work, Record(fact), payloads=[payload] if payload else [])
         faults.point("ready_recorded")
+        self._tickets.pop(work.key, None)
         self._told.ready(work)
 
-    async def _recall(self, work: Work) -> None:
-        """Before a job counts as lost: some providers know more in a slower place."""
+    async def recall(self, work: Work) -> PollOutcome:
+        """Ask for a job that polls have forgotten: some providers know more in a slower place."""
         codec = self._account.codec
-        outcome: PollOutcome = NotVisible()
-        if isinstance(codec, Recall):
-            try:
-                outcome = codec.read_recall(
-                    await self.query(codec.build_recall(work.attempt.job, self._account.context()))
-                )
-            except (WireError, MalformedReply) as exc:
-                outcome = Unreadable(detail=str(exc))
+        if not isinstance(codec, Recall):
+            return NotVisible()
+        try:
+            return codec.read_recall(await self.query(codec.build_recall(work.attempt.job, self._account.context())))
+        except (WireError, MalformedReply) as exc:
+            return Unreadable(detail=str(exc))
+
+    async def _recalled(self, work: Work, outcome: PollOutcome) -> None:
         match outcome:
             case Finished():
                 await self._ready(work, outcome)
@@ -227,12 +273,18 @@ class Poller:
             case _:
                 self._again(work)
 
+    def _strand(self, work: Work, why: str) -> None:
+        _log.error("%r: %s: it is asked for again by the next run", work, why)
+        del self._tickets[work.key]
+        self._told.stranded(work)
+
     async def _failed(self, work: Work, outcome: Failed) -> None:
         detail, payload = self._log.text(outcome.detail)
         attempt = work.attempt
         cost = outcome.cost_microusd or (attempt.ceiling_microusd if outcome.charged else 0)
         fact = AttemptFailed(attempt=attempt.number, reason=outcome.reason, cost_microusd=cost, detail=detail)
         await self._log.record(work, Record(fact, retryable=outcome.retryable), payloads=[payload])
+        self._tickets.pop(work.key, None)
         self._told.ended(work, outcome.reason == "provider")
 
     async def _lost(self, work: Work, reason: str) -> None:
@@ -241,4 +293,5 @@ class Poller:
         _log.error("%r: paid and lost: %s", work, reason)
         fact = AttemptLost(attempt=attempt.number, reason=reason, cost_microusd=cost)
         await self._log.record(work, Record(fact))
+        self._tickets.pop(work.key, None)
         self._told.ended(work, False)

@@ -5,16 +5,20 @@ holds up only its own line (LIVE-3).  What it buys and where is decided by plain
 for room, for work that comes back, and for the next page.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Literal, TypeAlias
 
 import msgspec
+import trio
 
 from adapters.base import ImageRequest
 from adapters.prices import Price
 from ledger.commands import Fail
 from ledger.decisions import Count, Exceeded, Guard, Reserve
+from ledger.errors import CommandRejected
 from ledger.money import account_money, batch_money, day_money, lane_money, risk_money
 from ledger.reader import QueuedTask, Reader
 from runtime.account import AccountActor
@@ -23,7 +27,7 @@ from runtime.gateway import Submission
 from runtime.ports import Clock
 from runtime.requests import decode_request
 from runtime.waiting import Bell
-from runtime.work import TaskLog, Work, WorkKey
+from runtime.work import StreamConflict, TaskLog, Work, WorkKey
 
 _WINDOW = 2000  # tasks in memory at most, beside those in flight
 _PAGE = 1000
@@ -87,7 +91,7 @@ class Router:
         self._quote = quote
         self._disk_room = disk_room
         self._lines: dict[tuple[Choice, ...], deque[Work]] = {}
-        self._full: set[str] = set()  # money accounts that refused an intent, until something moves
+        self._full: dict[str, int] = {}  # what refused an intent -> the smallest ceiling, until something moves
         self._cursor = 0
         self._exhausted = False
         self._disk_tight = False
@@ -112,24 +116,33 @@ class Router:
     def give_back(self, work: Work) -> None:
         """A task is queued again."""
         self.moved()
+        if self.moving.get(work.key, work) is not work:
+            return  # it was paged in meanwhile: the other one goes its way
         if work.key.batch != self.terms.batch or self.stopped or not self.terms.wants(work.n):
-            self.moving.pop(work.key, None)
+            self.left(work)
         else:
             self.moving[work.key] = work
             self._line_up(work)
-        self._bell.ring()
 
     def settled(self, work: Work) -> None:
-        self.moving.pop(work.key, None)
+        self.left(work)
         self.moved()
+
+    def left(self, work: Work) -> None:
+        """Nobody works on the task any more in this run."""
+        if self.moving.get(work.key) is work:
+            del self.moving[work.key]
         self._bell.ring()
 
-    def blocked(self, work: Work, exceeded: Exceeded) -> None:
+    def blocked(self, submission: Submission, exceeded: Exceeded) -> None:
         """A guard refused the intent: the task waits until something that is open ends."""
-        guard = exceeded.guard
-        if isinstance(guard, Reserve):
-            self._full.add(guard.account)
-        self._line_up(work, first=True)
+        guard, ceiling = exceeded.guard, submission.ceiling_microusd
+        if self.stopped:
+            self.left(submission.work)
+            return
+        name = guard.account if isinstance(guard, Reserve) else guard.lane
+        self._full[name] = min(ceiling, self._full.get(name, ceiling))
+        self._line_up(submission.work, first=True)
         self._bell.ring()
 
     def moved(self) -> None:
@@ -141,13 +154,14 @@ class Router:
         """Buy nothing more; what is in flight is still brought home.  The first reason stays."""
         if not self.stopped:
             self.stopped = reason
-        for line in self._lines.values():
-            for work in line:
-                self.moving.pop(work.key, None)
+        lines = list(self._lines.values())
         self._lines.clear()
+        for line in lines:
+            for work in line:
+                self.left(work)
         for actor in self._actors.values():
             for work in actor.stop_buying():
-                self.moving.pop(work.key, None)
+                self.left(work)
         self._bell.ring()
 
     def let_go(self) -> None:
@@ -162,6 +176,7 @@ class Router:
         while True:
             if not self.stopped:
                 await self._page_in()
+                await self._fail_unplaceable()
                 self._place()
                 self._look_for_dead_end()
             if not self.moving and (self._exhausted or self.stopped):
@@ -169,23 +184,29 @@ class Router:
             await self._bell.wait_rung(deadline=self._clock.monotonic() + self._next_look_s())
 
     async def _page_in(self) -> None:
-        while not self._exhausted and self._waiting < _WINDOW:
+        while not self._exhausted and not self.stopped and self._waiting < _WINDOW:
             page = self._reader.queued(self.terms.batch, after=self._cursor, limit=_PAGE)
             for task in page:
                 self._cursor = task.n
                 if self.terms.wants(task.n) and WorkKey(self.terms.batch, task.n) not in self.moving:
-                    await self._take_in(task)
+                    self._take_in(task)
             self._exhausted = len(page) < _PAGE or bool(self.terms.limit and self._cursor >= self.terms.limit)
+            await trio.lowlevel.checkpoint()  # a small sample of a large batch is many pages
 
-    async def _take_in(self, task: QueuedTask) -> None:
+    def _take_in(self, task: QueuedTask) -> None:
         if task.request is None:  # erased before it was bought: nobody can know what was wanted
             return
         work = Work(self.terms.batch, task.n, task.state, decode_request(task.request), task.salt)
-        if not self._choices(work):
-            await self._log.record(work, Fail(reason="no_provider"))
-            return
         self.moving[work.key] = work
         self._line_up(work)
+
+    async def _fail_unplaceable(self) -> None:
+        """Tasks that no account can take, now or later tonight, fail with that reason."""
+        for work in self._lines.pop((), ()):
+            # An operator may have been faster; then there is nothing to do.
+            with contextlib.suppress(StreamConflict, CommandRejected):
+                await self._log.record(work, Fail(reason="no_provider"))
+            self.left(work)
 
     def look_again(self) -> None:
         """Tasks were queued anew (a retry): page through the queue once more."""
@@ -209,14 +230,25 @@ class Router:
 
     def _choose(self, choices: tuple[Choice, ...]) -> tuple[Choice, str] | None:
         """Return the cheapest choice with room, and why it was chosen."""
-        if batch_money(self.terms.batch) in self._full or risk_money(self.terms.batch) in self._full:
-            return None
         for place, choice in enumerate(choices):
-            if account_money(choice.account) in self._full:
+            if self._is_full(choice):
                 continue
             if self._actors[choice.account].room(choice.lane) > 0:
                 return choice, "only" if len(choices) == 1 else ("cheapest" if place == 0 else "spill")
         return None
+
+    def _is_full(self, choice: Choice) -> bool:
+        """Whether an intent at this price, or a cheaper one, was refused since anything moved."""
+        if not self._full:
+            return False
+        names = (
+            batch_money(self.terms.batch),
+            risk_money(self.terms.batch),
+            account_money(choice.account),
+            day_money(choice.account, self._clock.now_us()),
+            lane_money(choice.account, choice.lane),
+        )
+        return any(choice.ceiling_microusd >= self._full[name] for name in names if name in self._full)
 
     def _offer(self, work: Work, choice: Choice, route: str) -> None:
         actor = self._actors[choice.account]
@@ -227,12 +259,12 @@ class Router:
                 lane=choice.lane,
                 route=route,
                 ceiling_microusd=choice.ceiling_microusd,
-                guards=self._guards(actor, choice),
+                guards=partial(self._guards, actor, choice),
                 done=_nobody,
             )
         )
 
-    def _guards(self, actor: AccountActor, choice: Choice) -> tuple[Guard, ...]:
+    def _guards(self, actor: AccountActor, choice: Choice, at_us: int) -> tuple[Guard, ...]:
         batch, account = self.terms.batch, actor.account
         guards: list[Guard] = [
             Count(lane_money(account.name, choice.lane), actor.most_unacknowledged),
@@ -243,7 +275,7 @@ class Router:
         if account.budget_microusd is not None:
             guards.append(Reserve(account_money(account.name), account.budget_microusd))
         if account.budget_day_microusd is not None:
-            guards.append(Reserve(day_money(account.name, self._clock.now_us()), account.budget_day_microusd))
+            guards.append(Reserve(day_money(account.name, at_us), account.budget_day_microusd))
         return tuple(guards)
 
     def _choices(self, work: Work) -> tuple[Choice, ...]:
@@ -274,12 +306,11 @@ class Router:
         if self._disk_tight:
             self.stop("disk_full")
             return
-        if all(self._actors[choice.account].parked for line in self._lines for choice in line):
+        open_choices = [choice for line in self._lines for choice in line if not self._actors[choice.account].parked]
+        if not open_choices:
             self.stop("no_provider")
-        elif any(money.startswith("risk/") for money in self._full):
-            self.stop("at_risk")
-        elif self._full:
-            self.stop("budget")
+        elif all(self._is_full(choice) for choice in open_choices):
+            self.stop("at_risk" if risk_money(self.terms.batch) in self._full else "budget")
 
     def _next_look_s(self) -> float:
         soon = min((actor.seconds_until_room for actor in self._actors.values()), default=_IDLE_LOOK_S)

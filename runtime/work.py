@@ -6,7 +6,7 @@ sends the owner a message.  So a :class:`StreamConflict` is a bug and stops the 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -41,12 +41,16 @@ class Work:
         "cancel_by",
         "data",
         "expires",
+        "followed_at",
+        "intended_at",
         "n",
         "polling",
         "polls",
+        "refused_at",
         "said_cost_microusd",
         "salt",
         "state",
+        "unseen_at",
         "url",
         "wanted",
     )
@@ -59,6 +63,10 @@ class Work:
         self.salt = salt
         self.polls = 0
         self.accepted_at = 0.0  # monotonic, for jobs of this process
+        self.followed_at: float | None = None  # monotonic, since when this process asks for the job
+        self.unseen_at: float | None = None  # monotonic, since when the provider does not show the job
+        self.refused_at: float | None = None  # monotonic, since when it refuses the key
+        self.intended_at: float | None = None  # monotonic, for intents of this process
         self.polling = False
         self.cancel_by = ""  # the operator who wants the job stopped, until the provider was told
         self.said_cost_microusd: int | None = None  # of a result that came with the reply
@@ -84,6 +92,13 @@ class Work:
             if attempt.phase in LIVE:
                 return attempt
         return self.state.attempts[-1]
+
+    def forget_result(self) -> None:
+        """Drop what is known in memory of the attempt that ended, so that the next one starts clean."""
+        self.url, self.data, self.said_cost_microusd = "", b"", None
+        self.expires = float("inf")
+        self.accepted_at, self.polls = 0.0, 0
+        self.followed_at = self.unseen_at = self.refused_at = None
 
     def marker(self, ledger_id: str, attempt: int) -> int:
         """Return a number that the provider may show back: the same for the same attempt, 1 .. 2**31-1."""
@@ -129,13 +144,14 @@ class TaskLog:
         work: Work,
         command: TaskCommand,
         *,
-        guards: Sequence[Guard] = (),
+        guards: Callable[[int], Sequence[Guard]] = lambda at_us: (),
         payloads: Sequence[NewPayload] = (),
         beside: Sequence[Append] = (),
     ) -> Exceeded | None:
         """Append what the command adds; None when it is durable (or was already), else the guard that refused.
 
         Args:
+            guards: what must hold, given the time that the events will carry.
             beside: appends to other streams that must become durable in the same commit.
 
         Raises:
@@ -151,7 +167,7 @@ class TaskLog:
         at_us = self._clock.now_us()
         own = Append(task_stream(work.batch, work.n), work.state.version, events)
         outcome = await self._journal.append(
-            Decision(appends=(own, *beside), at_us=at_us, guards=tuple(guards), payloads=tuple(payloads))
+            Decision(appends=(own, *beside), at_us=at_us, guards=tuple(guards(at_us)), payloads=tuple(payloads))
         )
         if isinstance(outcome, Exceeded):
             return outcome

@@ -1,0 +1,249 @@
+"""Doubtful attempts of one account: adopted, absent with proof, or unknown; never bought (REC-2, REC-4, REC-5)."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import pytest
+import trio
+
+from adapters.base import HttpCall, HttpReply, ListedJob, MalformedReply, Pending
+from ledger.commands import Intend, Record
+from ledger.events import AttemptAmbiguous
+from runtime.doubts import Doubts
+from runtime.ports import WireError
+from runtime.simulated import EPOCH_US
+from runtime.work import Work
+from tests.runtime.fakes import CAPS, Bench, listed, run
+
+
+class Doubting:
+    """One account's doubts and what they judged."""
+
+    def __init__(self, bench: Bench, *, key_epoch: int = 0) -> None:
+        self.bench = bench
+        self.judged: list[Work] = []
+        self.passes = 0
+        self.bound: set[str] = set()
+        self.busy: set[str] = set()
+        self.asked_since: list[int] = []
+        self.date = ""
+        self.doubts = Doubts(
+            bench.account,
+            log=bench.log,
+            clock=bench.clock,
+            random=bench.random,
+            ledger_id="ledger",
+            query=self.query,
+            busy=lambda: self.busy,
+            bound=self.bound_since,
+            key_epoch=key_epoch,
+        )
+
+    async def query(self, call: HttpCall) -> HttpReply:
+        self.asked_since.append(int(call.url.split("/")[1]))
+        reply = await self.bench.provider.send(call)
+        return msgspec.structs.replace(reply, headers={"date": self.date} if self.date else {})
+
+    def bound_since(self, at_us: int) -> set[str]:
+        return self.bound
+
+    async def doubtful(self, n: int = 1, *, old: bool = False, named: bool = True) -> Work:
+        """A task whose attempt is in doubt, of this epoch or of an older one."""
+        work = self.bench.work(n)
+        await self.bench.log.record(work, Intend("fake", "fake", "1:1", "only", 40_000, "d", 0))
+        work.intended_at = None if old else self.bench.clock.monotonic()
+        if named:
+            await self.bench.log.record(work, Record(AttemptAmbiguous(attempt=1, reason="no_reply")))
+        if old:
+            attempt = msgspec.structs.replace(work.attempt, epoch=self.bench.journal.epoch - 1)
+            work.state = msgspec.structs.replace(work.state, attempts=(attempt,))
+        return work
+
+    def first_pass_done(self) -> None:
+        self.passes += 1
+
+
+def doubt(
+    bench: Bench, body: Callable[[Doubting], Awaitable[None]], *, seconds: float = 30.0, key_epoch: int = 0
+) -> Doubting:
+    doubting = Doubting(bench, key_epoch=key_epoch)
+
+    async def go() -> None:
+        async with trio.open_nursery() as nursery:
+            await body(doubting)
+            nursery.start_soon(serve, doubting)
+            await trio.sleep(seconds)
+            nursery.cancel_scope.cancel()
+
+    run(go)
+    return doubting
+
+
+async def serve(doubting: Doubting) -> None:
+    await doubting.doubts.run(judged=doubting.judged.append, first_pass_done=doubting.first_pass_done)
+
+
+async def one(doubting: Doubting) -> None:
+    doubting.doubts.add(await doubting.doubtful())
+
+
+def job(name: str = "j1", prompt: str | None = "picture 1", at_us: int = EPOCH_US) -> ListedJob:
+    return listed(name, prompt, at_us, Pending())
+
+
+def test_a_listed_job_is_adopted_at_once() -> None:
+    """REC-5."""
+    bench = Bench()
+    bench.provider.say("list", (job(),))
+    found = doubt(bench, one, seconds=1.0)
+    assert [(work.state.phase, work.attempt.job) for work in found.judged] == [("accepted", "j1")]
+    assert found.passes == 1
+
+
+def test_absence_is_believed_after_the_quarantine_and_not_before() -> None:
+    """REC-4."""
+    bench = Bench()
+    bench.provider.say("list", ())
+    assert doubt(bench, one, seconds=9.0).judged == []
+    bench = Bench()
+    bench.provider.say("list", ())
+    (work,) = doubt(bench, one, seconds=14.0).judged
+    assert (work.state.phase, work.attempt.phase) == ("queued", "absent")
+
+
+def test_a_job_bound_to_another_attempt_is_not_adopted() -> None:
+    """REC-5: one job binds one attempt."""
+    bench = Bench()
+    bench.provider.say("list", (job(),))
+
+    async def body(doubting: Doubting) -> None:
+        doubting.bound.add("j1")
+        await one(doubting)
+
+    (work,) = doubt(bench, body).judged
+    assert work.attempt.phase == "absent"
+
+
+def test_while_an_equal_submit_is_under_way_nothing_is_concluded() -> None:
+    bench = Bench()
+    bench.provider.say("list", (job(),))
+
+    async def body(doubting: Doubting) -> None:
+        doubting.busy.add("picture 1")
+        await one(doubting)
+
+    assert doubt(bench, body).judged == []
+
+
+@pytest.mark.parametrize("error", [WireError("reset", sent=True), MalformedReply("page")])
+def test_a_listing_that_fails_proves_nothing_and_gives_up_in_the_end(error: Exception) -> None:
+    """REC-2, REC-4: buying may begin after 60 s; ripe doubts are held after five failures."""
+    bench = Bench()
+    bench.provider.say("list", error)
+    early = doubt(bench, one, seconds=20.0)
+    assert (early.judged, early.passes) == ([], 0)
+    bench = Bench()
+    bench.provider.say("list", error)
+    late = doubt(bench, one, seconds=200.0)
+    assert [work.attempt.reason for work in late.judged] == ["listing_failed"]
+    assert late.passes == 1
+
+
+def test_a_listing_may_fail_all_night() -> None:
+    """LIVE-1: two to the power of the failures was a float too large after a thousand of them."""
+    bench = Bench()
+    bench.provider.say("list", WireError("reset", sent=True))
+    bench.account = msgspec.structs.replace(bench.account, quarantine_s=1e9)
+    doubting = doubt(bench, one, seconds=60.0 * 1200)
+    assert len(doubting.asked_since) > 1100
+
+
+def test_without_a_listing_a_doubt_is_held_at_once() -> None:
+    bench = Bench(caps=msgspec.structs.replace(CAPS, listing=None))
+    (work,) = doubt(bench, one).judged
+    assert (work.state.phase, work.attempt.reason) == ("held", "no_evidence")
+
+
+def test_crashed_intents_are_named_and_only_those_of_older_epochs() -> None:
+    """REC-6."""
+    bench = Bench()
+    bench.provider.say("list", ())
+
+    async def body(doubting: Doubting) -> None:
+        doubting.doubts.add(await doubting.doubtful(1, old=True, named=False))
+
+    doubting = doubt(bench, body, seconds=1.0)
+    assert bench.journal.types() == ["AttemptIntended", "AttemptAmbiguous"]
+    assert doubting.passes == 1
+
+
+def test_attempts_of_another_key_are_unknown_in_every_later_run() -> None:
+    """REC-9, W17: also when the run that noticed the new key was killed before it could say so."""
+    bench = Bench(epoch=9)
+    bench.provider.say("list", ())
+
+    async def body(doubting: Doubting) -> None:
+        doubting.doubts.add(await doubting.doubtful(1, old=True))
+
+    (work,) = doubt(bench, body, key_epoch=9).judged
+    assert work.attempt.reason == "account_changed"
+    assert bench.provider.calls == []
+
+
+def test_a_clock_set_back_after_the_intent_does_not_hide_the_job() -> None:
+    """REC-8: the listing was asked from the wrong time on, and the paid job bought again."""
+    bench = Bench()
+    true_us = EPOCH_US - 3_600_000_000
+    bench.provider.say("list", (job(at_us=true_us),))
+
+    async def body(doubting: Doubting) -> None:
+        await one(doubting)
+        bench.clock.jump(-3600.0)
+
+    doubting = doubt(bench, body)
+    assert [work.attempt.job for work in doubting.judged] == ["j1"]
+    assert doubting.asked_since[0] < true_us
+
+
+def test_an_old_intent_from_the_future_proves_nothing() -> None:
+    """REC-8: its recorded time is of a clock that was wrong."""
+    bench = Bench()
+    bench.provider.say("list", ())
+
+    async def body(doubting: Doubting) -> None:
+        doubting.doubts.add(await doubting.doubtful(1, old=True))
+        bench.clock.jump(-7200.0)
+
+    (work,) = doubt(bench, body).judged
+    assert work.attempt.reason == "no_evidence"
+
+
+def test_a_listing_by_another_clock_proves_nothing() -> None:
+    """REC-4, REC-8: the provider says what time it is."""
+    bench = Bench()
+    bench.provider.say("list", ())
+
+    async def body(doubting: Doubting) -> None:
+        doubting.date = "Sun, 06 Nov 1994 08:49:37 GMT"
+        await one(doubting)
+
+    (work,) = doubt(bench, body, seconds=200.0).judged
+    assert work.attempt.reason == "listing_failed"
+
+
+def test_cancelled_in_a_pass_and_run_again_ends_the_same() -> None:
+    """REC-3."""
+    bench = Bench(latency_s=3.0)
+    bench.provider.say("list", ())
+    doubting = Doubting(bench)
+
+    async def go() -> None:
+        await one(doubting)
+        for cut_s in (0.0, 1.0, 4.0, 40.0):
+            with trio.move_on_after(cut_s):
+                await serve(doubting)
+
+    run(go)
+    (work,) = doubting.judged
+    assert work.attempt.phase == "absent"
+    assert bench.journal.types().count("AttemptAbsent") == 1

@@ -1,0 +1,307 @@
+"""The poller: follows jobs to their end, and ends none by a timeout (MON-6, REC-8, REC-9, RES-6)."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import pytest
+import trio
+
+from adapters.base import (
+    Failed,
+    Finished,
+    Gone,
+    HttpCall,
+    HttpReply,
+    NotVisible,
+    Pending,
+    PollOutcome,
+    Throttled,
+    Unreadable,
+)
+from adapters.capabilities import Rate
+from ledger.commands import Intend, Record
+from ledger.events import AttemptAccepted
+from runtime.limits import TokenBucket
+from runtime.poller import Poller, Told
+from runtime.ports import WireError
+from runtime.work import Work
+from tests.runtime.fakes import CAPS, Bench, FakeProvider, known, run
+
+_FAST = Rate(1000, 1.0)
+LINK = Finished(url="https://x/1.png", cost_microusd=30_000)
+
+
+class Following:
+    """One poller and what it told."""
+
+    def __init__(self, bench: Bench, *, key_epoch: int = 0, rate: Rate = _FAST) -> None:
+        self.bench = bench
+        self.told: list[str] = []
+        self.poller = Poller(
+            bench.account,
+            queries=TokenBucket(rate),
+            log=bench.log,
+            wire=bench.provider,
+            clock=bench.clock,
+            random=bench.random,
+            told=Told(
+                ready=lambda work: self.told.append("ready"),
+                ended=lambda work, fault: self.told.append(f"ended {fault}"),
+                stranded=lambda work: self.told.append("stranded"),
+                unauthorized=lambda why: self.told.append(f"unauthorized {why}"),
+            ),
+            key_epoch=key_epoch,
+        )
+
+    async def accepted(self, n: int = 1) -> Work:
+        """A task with an accepted job, made in the journal's epoch of now."""
+        work = self.bench.work(n)
+        intent = Intend("fake", "fake", "1:1", "only", 40_000, "d", 0)
+        await self.bench.log.record(work, intent)
+        await self.bench.log.record(work, Record(AttemptAccepted(attempt=1, job=f"j{n}")))
+        return work
+
+
+def follow(bench: Bench, body: Callable[[Following], Awaitable[None]], *, key_epoch: int = 0) -> Following:
+    following = Following(bench, key_epoch=key_epoch)
+
+    async def go() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(following.poller.run)
+            await body(following)
+            nursery.cancel_scope.cancel()
+
+    run(go)
+    return following
+
+
+@pytest.mark.parametrize(
+    ("answer", "told", "event"),
+    [
+        (LINK, "ready", "ResultReady"),
+        (Failed("provider"), "ended True", "AttemptFailed"),
+        (Failed("policy", retryable=False), "ended False", "AttemptFailed"),
+        (Gone("removed"), "ended False", "AttemptLost"),
+    ],
+)
+def test_an_end_is_recorded_and_told_once(answer: PollOutcome, told: str, event: str) -> None:
+    bench = Bench()
+    bench.provider.say("poll", Pending(), Unreadable("500"), WireError("reset", sent=True), answer)
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        await trio.sleep(100.0)
+
+    assert follow(bench, body).told == [told]
+    assert bench.journal.types().count(event) == 1
+    assert bench.provider.count("poll") == 4
+
+
+def test_a_work_is_scheduled_once_however_often_it_is_asked_for() -> None:
+    """A cancel, a restart and a doubt may all put it on the heap: each used to poll for ever beside the others."""
+    bench = Bench()
+    bench.provider.say("poll", Pending())
+
+    async def body(following: Following) -> None:
+        work = await following.accepted()
+        for _ in range(5):
+            following.poller.overdue(work)
+        await trio.sleep(1.0)
+
+    follow(bench, body)
+    assert bench.provider.count("poll") <= 2
+
+
+def test_a_job_that_went_to_another_account_is_not_asked_for_here() -> None:
+    """REC-9: its absence here would be taken for a loss."""
+    bench = Bench()
+    bench.provider.say("poll", NotVisible())
+
+    async def body(following: Following) -> None:
+        work = await following.accepted()
+        attempt = msgspec.structs.replace(work.attempt, account="another")
+        work.state = msgspec.structs.replace(work.state, attempts=(attempt,))
+        following.poller.overdue(work)
+        await trio.sleep(10_000.0)
+
+    assert follow(bench, body).told == []
+    assert bench.provider.calls == []
+
+
+def test_a_jump_of_the_wall_clock_loses_no_job() -> None:
+    """REC-8: a job that is not visible yet was lost when NTP set the clock ten minutes forward."""
+    bench = Bench()
+    bench.provider.say("poll", NotVisible(), NotVisible(), LINK)
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        bench.clock.jump(86_400.0)
+        await trio.sleep(60.0)
+
+    assert follow(bench, body).told == ["ready"]
+
+
+def test_one_not_found_after_a_long_run_is_not_a_loss() -> None:
+    """MON-9: a slow replica's answer about a job that ran for an hour."""
+    bench = Bench()
+    bench.provider.say("poll", Pending())
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        await trio.sleep(3600.0)
+        bench.provider.say("poll", NotVisible(), LINK)
+        await trio.sleep(100.0)
+
+    assert follow(bench, body).told == ["ready"]
+
+
+def test_a_job_that_stays_invisible_is_lost() -> None:
+    """RES-6, LIVE-1."""
+    bench = Bench()
+    bench.provider.say("poll", NotVisible())
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        await trio.sleep(590.0)
+        assert following.told == []
+        await trio.sleep(90.0)
+
+    assert follow(bench, body).told == ["ended False"]
+    assert bench.journal.types()[-2:] == ["AttemptLost", "TaskFailed"]
+
+
+def test_an_old_epochs_invisible_job_is_lost_after_a_minute() -> None:
+    """RES-6: what was made yesterday is not waited for ten minutes again, but one answer is not believed."""
+    bench = Bench()
+    bench.provider.say("poll", NotVisible())
+
+    async def body(following: Following) -> None:
+        work = await following.accepted()
+        bench.journal.epoch += 1
+        bench.clock.jump(86_400.0)
+        following.poller.overdue(work)
+        await trio.sleep(30.0)
+        assert following.told == []
+        await trio.sleep(70.0)
+
+    assert follow(bench, body).told == ["ended False"]
+
+
+def test_not_found_with_another_key_proves_nothing_and_holds_up_nobody() -> None:
+    """REC-9, LIVE-1: it stays accepted; the night used to ask for it for ever."""
+    bench = Bench()
+    bench.provider.say("poll", NotVisible())
+
+    async def body(following: Following) -> None:
+        work = await following.accepted()
+        bench.journal.epoch += 1
+        following.poller.overdue(work)
+        await trio.sleep(1000.0)
+        assert work.state.phase == "accepted"
+
+    assert follow(bench, body, key_epoch=6).told == ["stranded"]
+
+
+def test_a_refused_key_is_told_and_the_job_let_go_of() -> None:
+    """LIVE-4: the job stays open; the night may end without it."""
+    bench = Bench()
+    bench.provider.say("poll", Unreadable("401", unauthorized=True))
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        await trio.sleep(1000.0)
+
+    told = follow(bench, body).told
+    assert told[-1] == "stranded"
+    assert set(told) == {"unauthorized 401", "stranded"}
+
+
+def test_polls_keep_to_the_query_limit_and_a_throttle_pauses_them() -> None:
+    bench = Bench()
+    bench.provider.say("poll", Throttled(retry_after_s=50.0), LINK)
+    following = Following(bench, rate=Rate(1, 10.0))
+
+    async def go() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(following.poller.run)
+            for n in (1, 2):
+                following.poller.overdue(await following.accepted(n))
+            await trio.sleep(45.0)
+            assert bench.provider.count("poll") == 1
+            await trio.sleep(60.0)
+            nursery.cancel_scope.cancel()
+
+    run(go)
+    assert following.told == ["ready", "ready"]
+
+
+def test_cancelled_in_a_poll_it_can_be_polled_again() -> None:
+    """A restart of the account: nothing is marked as being polled for ever."""
+    bench = Bench(latency_s=5.0)
+    bench.provider.say("poll", LINK)
+    following = Following(bench)
+
+    async def go() -> None:
+        work = await following.accepted()
+        for end_s in (2.0, 100.0):
+            following.poller.clear()
+            following.poller.overdue(work)
+            with trio.move_on_after(end_s):
+                await following.poller.run()
+
+    run(go)
+    assert following.told == ["ready"]
+
+
+def test_a_cancel_is_recorded_then_sent() -> None:
+    """W15."""
+    bench = Bench(caps=msgspec.structs.replace(CAPS, cancel=known(True)))
+    bench.provider.say("cancel", Failed("cancelled", retryable=False))
+    bench.provider.say("poll", Pending())
+
+    async def body(following: Following) -> None:
+        work = await following.accepted()
+        work.cancel_by = "me"
+        following.poller.overdue(work)
+        await trio.sleep(5.0)
+        assert work.state.phase == "cancelled"
+
+    assert follow(bench, body).told == ["ended False"]
+    assert bench.journal.types()[-3:] == ["CancelAsked", "AttemptFailed", "TaskCancelled"]
+
+
+class Recalling(FakeProvider):
+    def build_recall(self, job: str, ctx: object) -> HttpCall:
+        return HttpCall("GET", f"recall/{job}", {})
+
+    def read_recall(self, reply: HttpReply) -> PollOutcome:
+        return self.read_poll(reply)
+
+
+def test_what_polls_have_forgotten_is_asked_for_in_the_slower_place() -> None:
+    """RES-6: before a loss."""
+    bench = Bench()
+    bench.provider = Recalling()
+    bench.account = msgspec.structs.replace(bench.account, codec=bench.provider)
+    bench.provider.say("poll", NotVisible())
+    bench.provider.say("recall", WireError("reset", sent=True), LINK)
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        await trio.sleep(800.0)
+
+    assert follow(bench, body).told == ["ready"]
+
+
+def test_an_answer_that_came_with_the_reply_needs_no_poll() -> None:
+    bench = Bench()
+
+    async def body(following: Following) -> None:
+        work = await following.accepted()
+        work.data, work.said_cost_microusd = b"image", 5
+        following.poller.overdue(work)
+        await trio.sleep(1.0)
+        assert work.attempt.cost_microusd == 5
+
+    assert follow(bench, body).told == ["ready"]
+    assert bench.provider.calls == []

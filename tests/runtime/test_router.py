@@ -1,0 +1,344 @@
+"""The router: who buys what next, and when the night is over (MON-3, MON-8, LIVE-1, LIVE-3)."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+import msgspec
+import pytest
+import trio
+
+from adapters.base import ImageRequest
+from adapters.prices import Price
+from ledger.decisions import Exceeded, Guard, Reserve
+from ledger.money import account_money, batch_money, day_money, risk_money
+from ledger.reader import QueuedTask, Reader
+from runtime.account import AccountActor
+from runtime.accounts import Account
+from runtime.gateway import Submission
+from runtime.requests import encode_request
+from runtime.router import Router, StopReason, Terms
+from runtime.work import Work, WorkKey
+from tests.runtime.fakes import Bench, run
+
+
+class FakeActor:
+    """An account with so much room; what it is offered waits until the test ends it."""
+
+    def __init__(self, account: Account, *, room: int = 1) -> None:
+        self.account = account
+        self.free = room
+        self.parked = ""
+        self.offered: list[Submission] = []
+        self.seconds_until_room = float("inf")
+        self.most_unacknowledged = 10
+
+    def room(self, lane: str) -> int:
+        return 0 if self.parked else self.free - len(self.offered)
+
+    def offer(self, submission: Submission) -> None:
+        self.offered.append(submission)
+
+    def stop_buying(self) -> list[Work]:
+        return []
+
+    def prompts(self) -> list[str]:
+        return [submission.work.request.prompt for submission in self.offered]
+
+
+class FakeReader:
+    """The queue of one batch."""
+
+    def __init__(self, bench: Bench, prompts: Sequence[str]) -> None:
+        self.tasks = [bench.work(n, prompt=prompt) for n, prompt in enumerate(prompts, 1)]
+        self.gone: set[int] = set()
+
+    def queued(self, batch: int, *, after: int, limit: int) -> list[QueuedTask]:
+        return [
+            QueuedTask(work.n, work.state, encode_request(work.request, {}), b"salt")
+            for work in self.tasks
+            if work.n > after and work.n not in self.gone
+        ][:limit]
+
+
+class Routing:
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        *,
+        rooms: dict[str, int],
+        prices: dict[str, int] | None = None,
+        limit: int = 0,
+        sample: int = 0,
+    ) -> None:
+        self.bench = Bench()
+        self.actors = {
+            name: FakeActor(msgspec.structs.replace(self.bench.account, name=name), room=room)
+            for name, room in rooms.items()
+        }
+        self.prices = prices or {}
+        self.disk = True
+        self.reader = FakeReader(self.bench, prompts)
+        self.router = Router(
+            Terms(
+                batch=1,
+                tasks=len(prompts),
+                budget_microusd=None,
+                max_at_risk_microusd=10**9,
+                limit=limit,
+                sample=sample,
+            ),
+            [cast(AccountActor, actor) for actor in self.actors.values()],
+            reader=cast(Reader, self.reader),
+            log=self.bench.log,
+            clock=self.bench.clock,
+            quote=self.quote,
+            disk_room=lambda images: self.disk,
+        )
+
+    def quote(self, account: Account, request: ImageRequest) -> Price | None:
+        microusd = self.prices.get(request.prompt, self.prices.get(account.name, 40_000))
+        return Price(microusd, "test", "2026-11-22", "assumed") if "unplaceable" not in request.prompt else None
+
+    def take(self, name: str = "a") -> Submission:
+        """The oldest submission of an account, as its actor would take it."""
+        return self.actors[name].offered.pop(0)
+
+    def refuse(self, submission: Submission, guard: Guard) -> None:
+        self.router.blocked(submission, Exceeded(guard, 0))
+
+
+def route(routing: Routing, body: Callable[[], Awaitable[None]]) -> StopReason:
+    """Run the router beside the body; the night must end within an hour after it."""
+    stopped: list[StopReason] = []
+
+    async def go() -> None:
+        with trio.fail_after(3600.0):
+            async with trio.open_nursery() as nursery:
+
+                async def routed() -> None:
+                    stopped.append(await routing.router.run())
+
+                nursery.start_soon(routed)
+                await trio.sleep(0.5)
+                await body()
+
+    run(go)
+    return stopped[0]
+
+
+def cap(name: str) -> Reserve:
+    return Reserve(name, 1)
+
+
+def test_the_cheapest_takes_all_it_can_and_the_rest_spills() -> None:
+    routing = Routing(["x", "y"], rooms={"a": 1, "b": 1}, prices={"a": 50_000, "b": 40_000})
+
+    async def body() -> None:
+        assert (routing.actors["b"].prompts(), routing.actors["a"].prompts()) == (["x"], ["y"])
+        assert (routing.take("b").route, routing.actors["a"].offered[0].route) == ("cheapest", "spill")
+        routing.router.let_go()
+
+    route(routing, body)
+
+
+def test_the_night_is_over_when_everything_is_settled() -> None:
+    """LIVE-1."""
+    routing = Routing(["x", "y", "z"], rooms={"a": 1})
+
+    async def body() -> None:
+        for prompt in ("x", "y", "z"):
+            submission = routing.take()
+            assert submission.work.request.prompt == prompt
+            routing.router.settled(submission.work)
+            await trio.sleep(0.5)
+
+    assert route(routing, body) == ""
+
+
+def test_a_refused_purchase_is_not_tried_again_until_something_moves() -> None:
+    """MON-8: it was offered again at once, over and over, and took the account's rate."""
+    routing = Routing(["x", "y"], rooms={"a": 2})
+
+    async def body() -> None:
+        first, second = routing.take(), routing.take()
+        routing.refuse(first, cap(day_money("a", routing.bench.clock.now_us())))
+        await trio.sleep(10.0)
+        assert routing.actors["a"].offered == []
+        routing.router.settled(second.work)
+        await trio.sleep(0.5)
+        assert routing.take().work is first.work
+        routing.router.settled(first.work)
+
+    assert route(routing, body) == ""
+
+
+@pytest.mark.parametrize(
+    ("money", "reason"), [(batch_money(1), "budget"), (account_money("a"), "budget"), (risk_money(1), "at_risk")]
+)
+def test_a_full_cap_ends_the_night_when_nothing_in_flight_can_make_room(money: str, reason: str) -> None:
+    """MON-3, MON-8."""
+    routing = Routing(["x", "y"], rooms={"a": 2})
+
+    async def body() -> None:
+        first, second = routing.take(), routing.take()
+        routing.refuse(second, cap(money))
+        await trio.sleep(100.0)
+        assert routing.router.stopped == ""  # the first one may still make room
+        routing.router.settled(first.work)
+        await trio.sleep(0.5)
+        routing.refuse(routing.take(), cap(money))
+
+    assert route(routing, body) == reason
+
+
+def test_a_task_too_dear_for_what_is_left_does_not_stop_the_cheaper_ones() -> None:
+    """LIVE-3, MON-8: the whole batch counted as out of budget."""
+    routing = Routing(["dear", "cheap"], rooms={"a": 1}, prices={"dear": 200_000, "cheap": 10_000})
+
+    async def body() -> None:
+        for bought in ("dear", "cheap", "dear"):
+            submission = routing.take()
+            assert submission.work.request.prompt == bought
+            if bought == "dear":
+                routing.refuse(submission, cap(batch_money(1)))
+            else:
+                routing.router.settled(submission.work)
+            await trio.sleep(0.5)
+
+    assert route(routing, body) == "budget"
+
+
+def test_waiting_for_a_slow_lane_is_no_dead_end() -> None:
+    """A full cap elsewhere and an account that is only between two calls: the night was ended as out of budget."""
+    routing = Routing(["x"], rooms={"a": 1, "b": 0})
+
+    async def body() -> None:
+        first = routing.take()
+        routing.refuse(first, cap(account_money("a")))
+        await trio.sleep(100.0)
+        assert routing.router.stopped == ""
+        routing.actors["b"].free = 1
+        routing.router.moved()
+        await trio.sleep(0.5)
+        routing.router.settled((routing.take("a") if routing.actors["a"].offered else routing.take("b")).work)
+
+    assert route(routing, body) == ""
+
+
+def test_all_accounts_parked_ends_the_night() -> None:
+    routing = Routing(["x"], rooms={"a": 0, "b": 0})
+
+    async def body() -> None:
+        routing.actors["a"].parked = "no_credit"
+        await trio.sleep(5.0)
+        assert routing.router.stopped == ""
+        routing.actors["b"].parked = "no_credit"
+
+    assert route(routing, body) == "no_provider"
+
+
+def test_tasks_of_a_parked_account_go_to_others() -> None:
+    """LIVE-4."""
+    routing = Routing(["x"], rooms={"a": 1, "b": 1}, prices={"a": 1, "b": 2})
+
+    async def body() -> None:
+        work = routing.take("a").work
+        routing.actors["a"].parked = "no_credit"
+        routing.router.give_back(work)
+        await trio.sleep(0.5)
+        assert routing.actors["b"].offered[0].work is work
+        routing.router.settled(routing.take("b").work)
+
+    assert route(routing, body) == ""
+
+
+def test_a_refusal_after_the_stop_ends_the_task_for_this_run() -> None:
+    """LIVE-5: it was lined up again and waited for, and nobody bought any more: the run never ended."""
+    routing = Routing(["x"], rooms={"a": 1})
+
+    async def body() -> None:
+        submission = routing.take()
+        routing.router.stop("deadline")
+        routing.refuse(submission, cap(batch_money(1)))
+
+    assert route(routing, body) == "deadline"
+
+
+def test_what_was_stopped_brings_home_what_is_in_flight() -> None:
+    """LIVE-5."""
+    routing = Routing(["x", "y", "z"], rooms={"a": 2})
+
+    async def body() -> None:
+        first, second = routing.take(), routing.take()
+        routing.router.stop("interrupted")
+        await trio.sleep(50.0)
+        assert set(routing.router.moving) == {WorkKey(1, 1), WorkKey(1, 2)}
+        routing.router.give_back(first.work)
+        routing.router.settled(second.work)
+
+    assert route(routing, body) == "interrupted"
+
+
+def test_two_objects_of_one_task_do_not_end_each_other() -> None:
+    """MON-2: a retry that was paged in before it was handed over; the second one's end must not end the first."""
+    routing = Routing(["x"], rooms={"a": 1})
+
+    async def body() -> None:
+        submission = routing.take()
+        other = routing.bench.work(1, prompt="x")
+        routing.router.give_back(other)
+        routing.router.settled(other)
+        await trio.sleep(5.0)
+        assert routing.router.moving == {WorkKey(1, 1): submission.work}
+        assert routing.actors["a"].offered == []
+        routing.router.settled(submission.work)
+
+    assert route(routing, body) == ""
+
+
+def test_what_nobody_can_take_fails_and_the_others_are_bought() -> None:
+    """LIVE-1, LIVE-3; also when it is queued again by a retry."""
+    routing = Routing(["unplaceable one", "x"], rooms={"a": 1})
+
+    async def body() -> None:
+        assert routing.bench.journal.types() == ["TaskFailed"]
+        routing.router.give_back(routing.bench.work(3, prompt="unplaceable too"))
+        await trio.sleep(0.5)
+        assert routing.bench.journal.types() == ["TaskFailed", "TaskFailed"]
+        routing.router.settled(routing.take().work)
+
+    assert route(routing, body) == ""
+
+
+def test_a_disk_without_room_stops_the_buying() -> None:
+    routing = Routing(["x", "y"], rooms={"a": 1})
+
+    async def body() -> None:
+        submission = routing.take()
+        routing.disk = False
+        routing.router.settled(submission.work)
+
+    assert route(routing, body) == "disk_full"
+
+
+@pytest.mark.parametrize(("terms", "wanted"), [((3, 0), [1, 2, 3]), ((0, 2), [5, 10]), ((0, 0), [*range(1, 11)])])
+def test_limit_and_sample_choose_the_same_tasks_each_time(terms: tuple[int, int], wanted: list[int]) -> None:
+    routing = Routing([f"{n}" for n in range(1, 11)], rooms={"a": 20}, limit=terms[0], sample=terms[1])
+
+    async def body() -> None:
+        assert [submission.work.n for submission in routing.actors["a"].offered] == wanted
+        routing.router.let_go()
+
+    route(routing, body)
+
+
+def test_tasks_of_other_batches_are_waited_for_and_not_bought() -> None:
+    routing = Routing([], rooms={"a": 1})
+    other = Work(2, 1, routing.bench.work(1).state, routing.bench.work(1).wanted, b"")
+    routing.router.follow([other])
+
+    async def body() -> None:
+        assert routing.router.moving
+        routing.router.give_back(other)
+
+    assert route(routing, body) == ""
