@@ -191,6 +191,7 @@ def _night(opened: Opened, buying: Buying, reader: Reader, disk: RealDisk, folde
             clock=TrioClock(),
             wire=HttpWire(buying.egress),
             threads=TrioThreads(),
+            commits=TrioThreads(1),
             disk=disk,
             random=Random(int(seed)) if seed else Random(),
         ),

@@ -50,11 +50,16 @@ _RATE_WINDOW_US = 60_000_000  # no provider of ours counts over longer
 
 
 class Seams(msgspec.Struct, frozen=True):
-    """The world, as it is passed in."""
+    """The world, as it is passed in.
+
+    ``commits`` is a thread that the ledger has for itself: behind a queue of images that are being decoded, every
+    record of the night would wait.
+    """
 
     clock: Clock
     wire: Wire
     threads: Threads
+    commits: Threads
     disk: Disk
     random: Random
 
@@ -100,7 +105,7 @@ class Night:
         self._inbox_dir = inbox_dir
         self._keyed = keyed
         clock = seams.clock
-        self.writer = LedgerWriter(ledger, seams.threads)
+        self.writer = LedgerWriter(ledger, seams.commits)
         self._log = TaskLog(self.writer, clock, max_attempts=plan.max_attempts)
         self._gateway = Gateway(self._log, seams.wire, clock, ledger.ledger_id)
         self._disk = DiskGuard(partial(seams.disk.free_bytes, folder))

@@ -8,7 +8,6 @@
 All three ask the same: one submit, polls from the expected latency on, one download.
 """
 
-import os
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -18,7 +17,7 @@ from random import Random
 import msgspec
 import trio
 
-from adapters.base import Accepted, Finished, Secret
+from adapters.base import Accepted, Context, Finished, Secret
 from adapters.capabilities import Rate
 from adapters.kie import KIE
 from adapters.prices import DEFAULT_BOOK
@@ -121,9 +120,7 @@ async def _loop(url: str, shape: Shape, keep: Keep) -> None:
             reply = KIE.read_submit(await wire.send(KIE.build_submit(decode_request(task.request).request, context)))
             assert isinstance(reply, Accepted), reply
             await trio.sleep(shape.latency_s)
-            while not isinstance(found := KIE.read_poll(await wire.send(KIE.build_poll(reply.job, context))), Finished):
-                await trio.sleep(0.01)
-            await keep(wire, found.url, task.row)
+            await keep(wire, await _followed(wire, reply.job, context), task.row)
 
     try:
         async with trio.open_nursery() as nursery:
@@ -131,6 +128,16 @@ async def _loop(url: str, shape: Shape, keep: Keep) -> None:
                 nursery.start_soon(worker)
     finally:
         await wire.aclose()
+
+
+async def _followed(wire: HttpWire, job: str, context: Context) -> str:
+    """Poll a job to its end; gives the URL of the result."""
+    for _ in range(1000):
+        found = KIE.read_poll(await wire.send(KIE.build_poll(job, context)))
+        if isinstance(found, Finished):
+            return found.url
+        await trio.sleep(0.01)
+    raise AssertionError(f"{job} does not end")
 
 
 # --- with a ledger ----------------------------------------------------------------------------------------
@@ -163,7 +170,14 @@ def durable(url: str, shape: Shape, project: Project) -> None:
             ),
             ledger=ledger,
             reader=reader,
-            seams=Seams(clock=TrioClock(), wire=HttpWire(), threads=TrioThreads(), disk=disk, random=Random(1)),
+            seams=Seams(
+                clock=TrioClock(),
+                wire=HttpWire(),
+                threads=TrioThreads(),
+                commits=TrioThreads(1),
+                disk=disk,
+                random=Random(1),
+            ),
             place=placed,
             quote=quote_by(DEFAULT_BOOK),
             inbox_dir=None,
@@ -172,7 +186,8 @@ def durable(url: str, shape: Shape, project: Project) -> None:
         )
         stopped = trio.run(night.run)
         counts = {row.state: row.n for row in reader.counts(1)}
-        assert not stopped and counts == {"succeeded": shape.tasks}, (stopped, counts)
+        assert not stopped
+        assert counts == {"succeeded": shape.tasks}, counts
 
 
 def _now_us() -> int:

@@ -240,7 +240,14 @@ class World:
             ),
             ledger=ledger,  # type: ignore[arg-type]  # the same methods, frozen on death
             reader=reader,
-            seams=Seams(clock=self.clock, wire=SimWire(self), threads=SimThreads(), disk=self.disk, random=self.random),
+            seams=Seams(
+                clock=self.clock,
+                wire=SimWire(self),
+                threads=SimThreads(),
+                commits=SimThreads(),
+                disk=self.disk,
+                random=self.random,
+            ),
             place=place,
             quote=quote_by(DEFAULT_BOOK),
             inbox_dir=None,
