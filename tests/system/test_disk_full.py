@@ -8,7 +8,7 @@ import pytest
 
 from tests.system.shop import Shop, prompts, wait
 
-TASKS = 40
+TASKS = 24
 
 
 class SmallDisk:

@@ -59,7 +59,7 @@ def test_a_kill_anywhere_costs_nothing_but_time(shop: Shop, point: str, provider
 def test_what_is_held_is_bought_again_only_when_told(shop: Shop) -> None:
     """The bill's duplicates are then exactly the held tasks whose job had arrived, and no more than was named."""
     table = shop.table("pots.jsonl", prompts("told", TASKS))
-    command = ("run", table, "--provider", "kie", "--sandbox")
+    command = ("run", table, "--provider", "kie", "--max-at-risk", "50", "--sandbox")
     assert shop.run(*command, fault="reply_read:5").code == -9
     assert shop.run(*command).code == 3
     held = {row.id for row in shop.manifest("pots") if row.status == "held"}
