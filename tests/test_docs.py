@@ -12,10 +12,14 @@ from typing import get_args
 import click
 import pytest
 
-from adapters.registry import PROVIDERS
+from adapters.capabilities import Known
+from adapters.registry import PROVIDERS, codec
 from bydawn.cli.table import GROUPS, entries
 from bydawn.explain import EXPLANATIONS
-from ledger.events import AccountEvent, BatchEvent, Fact, RuntimeEvent, TaskEvent
+from ledger.events import AccountEvent, AttemptIntended, BatchEvent, Fact, RuntimeEvent, TaskEvent
+from ledger.folds import AttemptPhase
+from ledger.rules import LEGAL
+from runtime import faults
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -141,5 +145,52 @@ def test_named_symbols_exist(page: Path) -> None:
             found = getattr(found, part)
 
 
+PAGES_WITH_COMMANDS = [ROOT / "README.md", DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.name)
+def test_printed_commands_exist_with_their_options(page: Path) -> None:
+    """Every line of a code block that calls bydawn names a command and options that there are."""
+    for line in re.findall(r"^ {4,}.*\bbydawn (.+)$", page.read_text("utf-8"), re.MULTILINE):
+        name = re.match(r"[a-z]+", line)
+        if name is None or name[0] not in entries():  # `bydawn-sandbox.db: all agrees ...`: no command
+            continue
+        for option in re.findall(r" (--[a-z-]+)", line.partition(" | ")[0].partition("   # ")[0]):
+            assert option in options(command(name[0])), f"{page.name}: bydawn {name[0]} {option}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    listed = {
+        (DOCS / link.partition("#")[0]).resolve() for link in LINK.findall((DOCS / "index.md").read_text("utf-8"))
+    }
+    pages = {page for page in DOCS.rglob("*.md") if page.parent.name != "changes" and page.name != "index.md"}
+    assert pages <= listed
+
+
+def test_the_recovery_page_names_every_fault_point_with_its_window() -> None:
+    page = (DOCS / "recovery.md").read_text("utf-8")
+    assert tuple(re.findall(r"^\| `(\w+)` \| W", page, re.MULTILINE)) == faults.POINTS
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_provider_page_tells_each_fact_as_the_record_does(provider: str) -> None:
+    page = (DOCS / "providers" / f"{provider}.md").read_text("utf-8")
+    record = codec(provider).capabilities
+    facts = [fact for name in record.__struct_fields__ if isinstance(fact := getattr(record, name), Known)]
+    told = re.findall(r"^\| .+ \| .+ \| (\w+) \| <?(.+?)>? \|$", page, re.MULTILINE)
+    assert told == [(fact.mark, fact.source) for fact in facts]
+    for answer in record.no_job_answers.value:
+        assert f"- {answer}" in page
+
+
 def test_the_design_tour_points_at_symbols() -> None:
     assert len(SYMBOL.findall((DOCS / "design.md").read_text("utf-8"))) >= 10
+
+
+def test_the_lifecycle_page_tells_the_transition_table() -> None:
+    page = (DOCS / "lifecycle.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (-|(?:`\w+` ?)+) \| `(\w+)` \|$", page, re.MULTILINE)
+    told = {event: set(re.findall(r"\w+", phases)) for event, phases, _ in rows}
+    legal = {event.__name__: set(phases) for event, phases in LEGAL.items()}
+    assert told == legal | {AttemptIntended.__name__: set()}
+    assert {after for _, _, after in rows} <= set(get_args(AttemptPhase))
