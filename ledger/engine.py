@@ -41,6 +41,9 @@ else:
 Row: TypeAlias = tuple[Any, ...]
 Values: TypeAlias = tuple[object, ...]
 
+WAL_PAGES = 1000
+"""How long the write-ahead log grows before it is folded into the file."""
+
 # WAL needs shared memory on one host, and locks that work: neither holds over a network.
 _NETWORK = frozenset(
     (
@@ -229,11 +232,12 @@ def open_writer(path: Path) -> Store:
     try:
         # Marked first: a file whose making was cut short is then known as a ledger to be, and finished here.
         if _check_format(store):
-            store.run(f"PRAGMA application_id = {APPLICATION_ID}")
+            # The id last: with it the format is settled, and a kill in between leaves a file that is still to become one.
             store.run(f"PRAGMA user_version = {FORMAT}")
+            store.run(f"PRAGMA application_id = {APPLICATION_ID}")
         store.run("PRAGMA main.secure_delete = ON")
         store.run("PRAGMA cache_size = -16000")
-        store.run("PRAGMA wal_autocheckpoint = 1000")
+        store.run(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         store.run("PRAGMA synchronous = FULL")
         check_promises(path, store.row("PRAGMA journal_mode = WAL"), store.row("PRAGMA synchronous"))
         if not _up_to_date(store):
@@ -270,7 +274,8 @@ def check_promises(path: Path, journal_mode: Row | None, synchronous: Row | None
 
 
 def open_reader(path: Path, *, scratch: bool = False) -> Store:
-    """Open for reading only.  A newer ledger may be read as far as its events are known.
+    """Open for reading only.  A newer ledger may be read as far as its events are known; one whose making was cut
+    short is not there yet.
 
     Args:
         scratch: allow writing to temporary databases beside it; the ledger itself stays read-only.
@@ -282,12 +287,21 @@ def open_reader(path: Path, *, scratch: bool = False) -> Store:
         if not scratch:
             store.run("PRAGMA query_only = ON")
         store.run("PRAGMA cache_size = -4000")
+        if _in_the_making(store):
+            raise LedgerMissing(f"there is no ledger at {path} yet: its making was cut short, and a run completes it")
         if store.row("PRAGMA application_id") != (APPLICATION_ID,):
             raise LedgerDamaged(f"{path} is not a ledger of bydawn")
     except BaseException:
         store.close()
         raise
     return store
+
+
+def _in_the_making(store: Store) -> bool:
+    """Whether a writer has been here, or is, and has not got as far as the tables, which come all at once."""
+    if store.row("PRAGMA application_id") == (APPLICATION_ID,):
+        return store.row("SELECT 1 FROM sqlite_schema WHERE name = 'events'") is None
+    return store.row("SELECT count(*) FROM sqlite_schema") == (0,)
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

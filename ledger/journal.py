@@ -22,7 +22,7 @@ from ledger.decisions import (
     Outcome,
 )
 from ledger.encoding import chain_start, encode_event, payload_digest
-from ledger.engine import Store, check_place, create_file, engine_facts, open_writer, read_mounts
+from ledger.engine import WAL_PAGES, Store, check_place, create_file, engine_facts, open_writer, read_mounts
 from ledger.errors import LedgerDamaged, LedgerError, LedgerMissing
 from ledger.events import (
     EpochStarted,
@@ -43,6 +43,8 @@ from ledger.schema import VIEWS
 from ledger.staging import NewTask, Staged, StagedRow, Staging
 from ledger.streams import account_stream, runtime_stream, stream_label, stream_parts, task_stream
 from ledger.views import stored_projection
+
+_IMPORT_WAL_PAGES = 32_000  # 128 MB
 
 
 class Ledger:
@@ -232,19 +234,26 @@ class Ledger:
             LedgerError: a given id repeats; nothing was written.
         """
         self._usable()
-        imported = import_staged(
-            self,
-            self._staging,
-            batch,
-            source=source,
-            input_digest=input_digest,
-            at_us=at_us,
-            share=share,
-            mapping=mapping,
-            progress=progress,
-            page=page,
-        )
+        # Checkpoints in the usual step would write the same tail and index pages a hundred times.
+        self.store.run(f"PRAGMA wal_autocheckpoint = {_IMPORT_WAL_PAGES}")
+        try:
+            imported = import_staged(
+                self,
+                self._staging,
+                batch,
+                source=source,
+                input_digest=input_digest,
+                at_us=at_us,
+                share=share,
+                mapping=mapping,
+                progress=progress,
+                page=page,
+            )
+        finally:
+            self.store.run(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         self._staging.clear()
+        if imported.added > page:
+            self.checkpoint()  # or the log would stay as long as it grew
         return imported
 
     def highest_task(self, batch: int) -> int:
