@@ -20,6 +20,7 @@ from bydawn.consent import ask_leave, plan_lines, refuse_uncovered
 from bydawn.errors import UserError
 from bydawn.inputs import Checked, InputFile, InputOptions, open_input
 from bydawn.keys import chosen_accounts
+from bydawn.naming import check_template
 from bydawn.opening import Opened, held_error, opened_for_writing, operator
 from bydawn.practice import find_or_start, practice_accounts
 from bydawn.request import Request, Settings, now_us
@@ -27,7 +28,7 @@ from bydawn.saying import say_summary, say_where
 from bydawn.selection import ledger_path
 from bydawn.shapes import groups_of, share_of, wanted_tasks
 from bydawn.summary import summarise
-from ledger.errors import LedgerHeld
+from ledger.errors import LedgerHeld, LedgerMissing
 from ledger.events import BatchConfigured
 from ledger.journal import Ledger
 from ledger.reader import Reader
@@ -59,7 +60,11 @@ def start(request: Request) -> int:
         folder = _folder(request, settings, named.name, ledger_file)
         digest = importing.input_digest(file.digest, options)
         known = None if request.new or request.dry_run else _sealed_before(ledger_file, named.name, digest)
-        checked = None if known else _check(file, accounts, folder)
+        template = settings.text("name_template")
+        renamed = bool(template) and template != _template_before(ledger_file, named.name)
+        checked = None if known and not renamed else _check(file, accounts, folder)
+        if checked is not None and template:
+            check_template(template, file.tasks, where=named.input)
         if request.dry_run:
             assert checked is not None
             plan = _plan(settings, checked.groups, accounts, None)
@@ -108,6 +113,15 @@ def _continue(
             why=f"the batches are: {others}" if others else "no batch has been started here yet",
             fix="give the input file to start one: bydawn run FILE.csv",
             exit_code=10,
+        )
+    template = settings.text("name_template")
+    if template and template != _template_before(ledger_file, name):
+        raise UserError(
+            "BD-021",
+            "new file names need the input",
+            where="--name-template",
+            why="all rows are read to see that no two of them get the same name",
+            fix="give the input file instead of the batch's name",
         )
     if request.dry_run:
         with Reader(ledger_file) as reader:
@@ -165,11 +179,20 @@ def _sealed_before(ledger_file: Path, name: str, digest: str) -> bool:
         return bool(imports) and imports[-1].phase == "sealed" and imports[-1].input_digest == digest
 
 
+def _template_before(ledger_file: Path, name: str) -> str:
+    with _KnownBatches(ledger_file) as reader:
+        batch = reader.batch_by_name(name) if reader else None
+        return (reader.batch(batch).settings.name_template or "") if reader and batch else ""
+
+
 class _KnownBatches:
     """A reader of the ledger, None while there is none."""
 
     def __init__(self, path: Path) -> None:
-        self._reader = Reader(path) if path.is_file() else None
+        try:
+            self._reader: Reader | None = Reader(path)
+        except LedgerMissing:  # also one whose making was cut short: it holds no batch yet
+            self._reader = None
 
     def __enter__(self) -> Reader | None:
         return self._reader

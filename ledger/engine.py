@@ -232,7 +232,7 @@ def open_writer(path: Path) -> Store:
     try:
         # Marked first: a file whose making was cut short is then known as a ledger to be, and finished here.
         if _check_format(store):
-            # The id last: with it the format is settled, and a kill in between leaves a file that is still to become one.
+            # The id last: with it the format is settled; a kill in between leaves a file that is still to become one.
             store.run(f"PRAGMA user_version = {FORMAT}")
             store.run(f"PRAGMA application_id = {APPLICATION_ID}")
         store.run("PRAGMA main.secure_delete = ON")

@@ -2,6 +2,8 @@
 
 import subprocess
 
+import pytest
+
 from ledger.reader import Reader
 from tests.system.shop import Done, Shop, prompts, wait
 
@@ -52,6 +54,7 @@ def test_resolve_reaches_a_run(shop: Shop) -> None:
     assert shop.run("verify", "--sandbox").code == 0
 
 
+@pytest.mark.slow
 def test_retry_reaches_a_run(shop: Shop) -> None:
     arrived = held_tasks(shop, "retried")
     assert shop.run("resolve", "pots", "--all", "--give-up", "--sandbox").code == 0

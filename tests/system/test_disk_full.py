@@ -17,7 +17,7 @@ class SmallDisk:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir()
-        self._mount("-t", "tmpfs", "-o", "size=20m", "tmpfs")
+        self._mount("-t", "tmpfs", "-o", "size=14m", "tmpfs")
 
     def grow(self) -> None:
         self._mount("-o", "remount,size=200m")

@@ -1,6 +1,7 @@
 """kill -9 at every edge of every crash window, and the same command again: the bill knows nothing of it."""
 
 import itertools
+import random
 
 import pytest
 
@@ -85,4 +86,29 @@ def test_what_is_held_is_bought_again_only_when_told(shop: Shop) -> None:
     assert verdict.nobody == []
     assert len(verdict.once) == TASKS - len(arrived)
     assert summary["duplicates_paid"] == len(held)
+    assert shop.run("verify", "--sandbox").code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_kills_during_recovery(shop: Shop, seed: int) -> None:
+    """REC-3: a run that is killed while it recovers from a kill, several times over, at all providers."""
+    draws = random.Random(seed)
+    table = shop.table("pots.jsonl", prompts(f"in a row {seed}", 3 * TASKS))
+    command = ("run", table, "--max-at-risk", "50", "--sandbox")
+    doubtful = 0
+    for _ in range(6):
+        code = shop.run(*command, fault=f"{draws.choice(POINTS)}:{draws.randint(1, 9)}").code
+        if code != -9:  # nothing was left to reach that point
+            break
+        doubtful += shop.doubtful("kie")
+    done = shop.run(*command)
+    held = {row.id for row in shop.manifest("pots") if row.status == "held"}
+    verdict = shop.verdict("pots")
+    assert done.code == (3 if held else 0), done.err
+    assert verdict.agrees, verdict
+    assert len(held) <= doubtful
+    assert set(verdict.never) <= held
+    assert shop.strangers("pots") == []
+    assert shop.leftovers("pots") == []
     assert shop.run("verify", "--sandbox").code == 0

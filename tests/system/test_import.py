@@ -1,0 +1,46 @@
+"""A kill in the middle of an import: nothing is bought before the seal, and the same command goes on (LED-11)."""
+
+import random
+import time
+
+import pytest
+
+from ledger.errors import LedgerError
+from ledger.reader import Reader
+from tests.system.shop import Shop, kill, prompts
+
+ROWS, WANTED = 30_000, 3
+
+
+def sealed(shop: Shop) -> bool:
+    try:
+        with Reader(shop.ledger) as reader:
+            batch = reader.batch_by_name("pots")
+            return batch is not None and reader.batch(batch).sealed_through > 0
+    except LedgerError:
+        return False
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+def test_a_killed_import_goes_on(shop: Shop, seed: int) -> None:
+    table = shop.table("pots.jsonl", prompts(f"import {seed}", ROWS))
+    command = ("run", table, "--limit", str(WANTED), "--sandbox")
+    draws = random.Random(seed)
+    killed = 0
+    while killed < 2:
+        process = shop.start(*command)
+        while not shop.ledger.exists():
+            time.sleep(0.001)
+        time.sleep(draws.uniform(0.0, 0.4))
+        if sealed(shop):  # too late for this test, and fine for the user
+            process.communicate()
+            break
+        kill(process)
+        assert shop.bill() == []
+        killed += 1
+    assert killed
+    done = shop.run(*command)
+    assert done.code == 0, done.err
+    assert shop.phases("pots") == {"succeeded": WANTED, "queued": ROWS - WANTED}
+    assert len(shop.bill()) == WANTED
+    assert shop.run("verify", "--sandbox").code == 0
