@@ -69,6 +69,11 @@ _INPUT: dict[str, Explanation] = {
         "Money is written like 250 or 0.75, durations like 90s, 20m or 8h, times like 07:00.",
         "Correct the value; the command's --help shows the form.",
     ),
+    "BD-021": Explanation(
+        "The name template does not fit.",
+        "It names a column that is not there, or would give two tasks the same file name.",
+        "Put into --name-template what tells the tasks apart: {row}, {aspect}, {resolution}, {variant}, or a column.",
+    ),
 }
 
 _SETTINGS: dict[str, Explanation] = {

@@ -45,18 +45,27 @@ class Naming:
         if self._template:
             model = wanted.request.model
             row = row_id(task_id, model=model, aspect=aspect, resolution=resolution, variant=variant)
-            fields = {
-                **wanted.columns,
-                "id": task_id,
-                "row": row,
-                "aspect": aspect.replace(":", "x"),
-                "resolution": resolution,
-                "model": model,
-                "variant": str(variant),
-                "version": str(version),
-            }
+            fields = template_fields(
+                task_id, row, wanted, aspect=aspect, resolution=resolution, variant=variant, version=version
+            )
             text = render(self._template, fields)
         return image_name(text, n=n, first_total=self._first_total)
+
+
+def template_fields(
+    task_id: str, row: str, wanted: TaskRequest, *, aspect: str, resolution: str, variant: int, version: int
+) -> dict[str, str]:
+    """What a name template may name: the columns that travel along, and what tells tasks apart."""
+    return {
+        **wanted.columns,
+        "id": task_id,
+        "row": row,
+        "aspect": aspect.replace(":", "x"),
+        "resolution": resolution,
+        "model": wanted.request.model,
+        "variant": str(variant),
+        "version": str(version),
+    }
 
 
 def row_id(task_id: str, *, model: str, aspect: str, resolution: str, variant: int) -> str:
