@@ -78,18 +78,14 @@ def test_long(args: list[str]) -> int:
 
 def bench(args: list[str]) -> int:
     set_up(tests=True)
-    scripts = sorted(p for p in (ROOT / "tests" / "bench").glob("*.py") if not p.name.startswith("_"))
-    chosen = [p for p in scripts if not args or any(word in p.stem for word in args)]
-    if not chosen:
-        raise StopError(f"no benchmark matches {' '.join(args)}; there are: {', '.join(p.stem for p in scripts)}")
-    return stages(*((p.stem, [str(p.relative_to(ROOT))]) for p in chosen))
+    return tool("-m", "tests.bench", *args)
 
 
 TARGETS = {
     "demo": (demo, "a night in a minute, killed in the middle"),
     "test": (test, "ruff, mypy, pytest"),
     "test-long": (test_long, "the longer laws and torture runs"),
-    "bench": (bench, "benchmarks, all or those whose name contains a word"),
+    "bench": (bench, "benchmarks, quick ones; --full as in docs/benchmarks.md; words choose some"),
     "lint": (lint, "ruff and mypy"),
 }
 
