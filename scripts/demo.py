@@ -98,6 +98,8 @@ def main() -> int:
 def prepare() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
+    # Marks the folder as a project, so that a ledger in the folder above is not taken for the demo's.
+    (FOLDER / "bydawn.toml").touch()
     head, *rows = PROMPTS.read_bytes().splitlines(keepends=True)
     count = TASKS // ASPECTS
     spread = [rows[n * len(rows) // count] for n in range(count)]
