@@ -93,6 +93,7 @@ class Shop:
         self.url = url
         self.ledger = folder / "bydawn-sandbox.db"
         self.env: dict[str, str] = {"BYDAWN_SANDBOX_URL": url, "BYDAWN_OPERATOR": "tester"}
+        (folder / "bydawn.toml").touch()  # a project of its own: no ledger of a folder above is found
         self._first_line = len(list(self._bill(0)))
 
     def leave_practice(self, **keys: str) -> None:
@@ -108,6 +109,7 @@ class Shop:
     def start(self, *arguments: str, fault: str = "") -> "subprocess.Popen[str]":
         """Start a command and do not wait for it."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("BYDAWN_")}
+        inherited["XDG_CONFIG_HOME"] = str(self.folder)  # and no settings of whoever runs the tests
         env = inherited | self.env | ({"BYDAWN_FAULT": fault} if fault else {})
         return subprocess.Popen(
             [BYDAWN, *arguments],

@@ -67,6 +67,7 @@ def test_retry_reaches_a_run(shop: Shop) -> None:
     assert shop.run("verify", "--sandbox").code == 0
 
 
+@pytest.mark.slow
 def test_cancel_reaches_a_run(shop: Shop) -> None:
     process = a_longer_run(shop, "cancelled", tasks=1000)  # most of them still queued when the command arrives
     said = given_to_the_run(shop, "cancel", "pots", "--json", "--sandbox").json()[-1]

@@ -50,6 +50,7 @@ def finish(shop: Shop, disk: SmallDisk, table: str) -> None:
     assert shop.run("verify", "--sandbox").code == 0
 
 
+@pytest.mark.slow
 def test_buying_stops_while_everything_in_flight_still_fits(market: str, disk: SmallDisk) -> None:
     shop = Shop(disk.path, market)
     table = shop.table("pots.jsonl", prompts("small disk", TASKS))

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.system.shop import Shop, prompts
 
 SUMMARY = {
@@ -110,6 +112,7 @@ def test_json_mode_tells_an_error_as_json(shop: Shop) -> None:
     assert error["exit_code"] == 10
 
 
+@pytest.mark.slow
 def test_base_urls_send_a_batch_to_any_server_of_that_format(shop: Shop) -> None:
     """Without ``--sandbox``: real accounts, whose base URLs carry a path prefix."""
     shop.leave_practice()
