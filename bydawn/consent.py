@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from bydawn.cli.formats import count, dollars, duration, size
+from bydawn.cli.formats import count, counted, dollars, duration, size
 from bydawn.errors import UserError
 from bydawn.opening import operator
 from ledger.events import SpendAgreed
@@ -17,7 +17,7 @@ def plan_lines(plan: Plan, *, free_bytes: int | None = None) -> Sequence[str]:
     """The plan as people read it."""
     lines = []
     shared = plan.tasks - plan.images
-    head = f"{count(plan.tasks)} tasks, {count(plan.images)} images to buy"
+    head = f"{counted(plan.tasks, 'task')}, {counted(plan.images, 'image')} to buy"
     lines.append(head + (f" ({count(shared)} share another task's image)" if shared else ""))
     head_cells = ("provider", "images", "a second", "cost", "done in", "alone")
     rows = [
@@ -58,7 +58,7 @@ def refuse_uncovered(plan: Plan) -> None:
     price = any("no price" in reason for each in plan.uncovered for reason in each.reasons)
     raise UserError(
         "BD-050" if price else "BD-018",
-        f"{count(sum(each.group.count for each in plan.uncovered))} tasks can be bought from no chosen provider",
+        f"{counted(sum(each.group.count for each in plan.uncovered), 'task')} can be bought from no chosen provider",
         where=str(first.group),
         why="; ".join(first.reasons),
         fix="choose another --provider, --model or --resolution" + (", or set the price" if price else ""),
@@ -109,10 +109,10 @@ def ask_leave(
     if not sys.stdin.isatty():
         raise UserError(
             "BD-072",
-            f"buying {count(images)} images for about {dollars(plan.expected_microusd)} needs your consent",
+            f"buying {counted(images, 'image')} for about {dollars(plan.expected_microusd)} needs your consent",
             why="this is not a terminal, so bydawn cannot ask",
             fix=f"--budget {max(1, round(plan.expected_microusd * 1.1 / 1e6))} (the most it may ever spend), or --yes",
         )
-    if not click.confirm(f"Buy {count(images)} images for about {dollars(plan.expected_microusd)}?", err=True):
+    if not click.confirm(f"Buy {counted(images, 'image')} for about {dollars(plan.expected_microusd)}?", err=True):
         raise UserError("BD-073", "nothing was bought", why="you said no", fix="run the same command again to buy")
     return consent("prompt")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from bydawn.cli.formats import count
+from bydawn.cli.formats import count, counted
 from bydawn.errors import UserError
 from bydawn.inputs import Checked, InputFile, InputOptions
 from bydawn.opening import operator
@@ -107,7 +107,7 @@ def import_input(
         first = "; ".join(f"{each.id} in rows {', '.join(map(str, each.lines))}" for each in staged.duplicates)
         raise UserError(
             "BD-016",
-            f"{count(staged.duplicates_count)} ids are given to more than one row",
+            f"{counted(staged.duplicates_count, 'id')} are given to more than one row",
             where=source,
             why=first,
             fix="ids must be unique; leave the id column out to have them made from the content",
@@ -115,17 +115,17 @@ def import_input(
     if staged.changed_count and choices.on_change != "keep":
         raise UserError(
             "BD-070",
-            f"{count(staged.changed_count)} known tasks would now want another image",
+            f"{counted(staged.changed_count, 'known task')} would now want another image",
             where=source,
             why="first: " + ", ".join(staged.changed),
             fix="--on-change keep leaves them as they were; or run it as a batch of its own: --name NEW",
         )
     if staged.missing:
-        talk(f"{count(staged.missing)} tasks of the batch are no longer in the input; they stay wanted")
+        talk(f"{counted(staged.missing, 'task')} of the batch are no longer in the input; they stay wanted")
     if staged.shared > staged.total * _SHARED_SHARE and choices.dedupe not in ("share", "off"):
         raise UserError(
             "BD-071",
-            f"{count(staged.shared)} of {count(staged.total)} tasks ask for the same image as another one",
+            f"{count(staged.shared)} of {counted(staged.total, 'task')} ask for the same image as another one",
             where=source,
             why="usually the mapping forgot a column",
             fix="--dedupe share buys each once and shares it; --dedupe off buys every one; or mend --map",
@@ -142,7 +142,7 @@ def import_input(
     if imported.resumed:
         talk("went on with an import that was interrupted")
     if imported.dropped:
-        talk(f"dropped {count(imported.dropped)} rows of an interrupted import of another input")
+        talk(f"dropped {counted(imported.dropped, 'row')} of an interrupted import of another input")
     return imported.added
 
 

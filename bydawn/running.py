@@ -14,7 +14,7 @@ import msgspec
 from bydawn import importing, values
 from bydawn.approval import approval, load, require_same, save
 from bydawn.buying import Buying, buy, check_accounts, exit_code
-from bydawn.cli.formats import count
+from bydawn.cli.formats import count, counted
 from bydawn.config import load_config, refuse_stray_ledger
 from bydawn.consent import ask_leave, plan_lines, refuse_uncovered
 from bydawn.errors import UserError
@@ -220,7 +220,7 @@ def _show_plan(
             sys.stdout.write(line + "\n")
         for provider, reasons in refusals.items():
             for reason, times in reasons.items():
-                sys.stdout.write(f"{provider} cannot take {count(times)} tasks: {reason}\n")
+                sys.stdout.write(f"{provider} cannot take {counted(times, 'task')}: {reason}\n")
         sys.stdout.write("Nothing was sent.\n")
     refuse_uncovered(plan)
     return 0
@@ -312,8 +312,8 @@ def _import(
         progress=progress,
     )
     if checked.bad_rows:
-        talk(f"{count(checked.bad_rows)} bad rows were left out: {checked.rejected}")
-    talk(f"{count(added)} tasks added from {source}" if added else f"{source} adds nothing new")
+        talk(f"{counted(checked.bad_rows, 'bad row')} were left out: {checked.rejected}")
+    talk(f"{counted(added, 'task')} added from {source}" if added else f"{source} adds nothing new")
 
 
 def _buy(
@@ -408,7 +408,7 @@ def _refuse_unreachable(reader: Reader, accounts: Sequence[Account]) -> None:
     if missing:
         raise UserError(
             "BD-045",
-            "; ".join(f"{count(times)} attempts are open at {name}" for name, times in missing.items()),
+            "; ".join(f"{counted(times, 'attempt')} are open at {name}" for name, times in missing.items()),
             why="this run does not use that account, so nobody would collect what was paid for there",
             fix="add it to --provider (and its key)",
             exit_code=4,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bydawn.buying import Ended
-from bydawn.cli.formats import count, dollars, duration
+from bydawn.cli.formats import count, counted, dollars, duration
 from bydawn.summary import Summary
 from ledger.folds import BatchState
 
@@ -21,7 +21,7 @@ def say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callabl
     """The last lines: what was bought, what stays open and the command for it."""
     practice = " --sandbox" if state.sandbox else ""
     talk(
-        f"{count(summary.succeeded)} of {count(summary.tasks)} tasks succeeded, {dollars(summary.cost_microusd)} "
+        f"{count(summary.succeeded)} of {counted(summary.tasks, 'task')} succeeded, {dollars(summary.cost_microusd)} "
         f"in all, {dollars(summary.run_cost_microusd)} in this run of {duration(ended.seconds)}"
     )
     if summary.failed or summary.held:
@@ -40,7 +40,7 @@ def say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callabl
         talk(f"account {name} was parked: {why}")
     left = summary.tasks - summary.succeeded - summary.failed - summary.held - summary.cancelled
     if ended.stopped_by:
-        talk(f"stopped by {ended.stopped_by.replace('_', ' ')}; {count(left)} tasks are left")
+        talk(f"stopped by {ended.stopped_by.replace('_', ' ')}; {counted(left, 'task')} are left")
     if left:
         talk(f"go on: bydawn run {state.name}{practice}")
     talk(f"manifest: {Path(state.folder) / 'manifest.jsonl'}")

@@ -3,7 +3,9 @@
 The name rule.  A text is used as it is when it is *plain*: ASCII letters in lower case, digits, ``. _ -``, beginning
 with a letter or digit, not ending with a dot, at most 100 characters, no device name of Windows, and not itself ending
 like a suffix (``-`` and 8 hex digits).  Every other text is cleaned and gets ``-`` and the first 8 hex digits of its
-SHA-256.  So on any file system, also one that ignores case or normalises Unicode:
+SHA-256.  The parts that fanning out adds to a task id are spelt for files first: ``.16:9`` as ``.16x9``, ``.2K`` as
+``.2k``; a text that holds such a spelling by itself counts as not plain, so that the two never meet.  So on any file
+system, also one that ignores case or normalises Unicode:
 
 * two plain texts differ by more than case, because they have none;
 * a plain one never equals a suffixed one;
@@ -35,6 +37,9 @@ _unicode = unicodedata.ucd_3_2_0
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9._-]*(?<!\.)")
 _SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 _SUFFIX_LENGTH = 9
+_ASPECT = re.compile(r"\.(\d+):(\d+)(?=\.|$)")
+_RESOLUTION = re.compile(r"\.(0\.5|[124])K(?=\.|$)")
+_SPELT = re.compile(r"\.\d+x\d+(?=\.|$)|\.(?:0\.5|[124])k(?=\.|$)")
 _DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$"}) | {
     f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"
 }
@@ -48,8 +53,9 @@ class TemplateError(ValueError):
 
 def safe_name(text: str) -> str:
     """Turn any text into a file name without ending; distinct texts give names that differ by more than case."""
-    if _is_plain(text):
-        return text
+    spelt = _RESOLUTION.sub(r".\1k", _ASPECT.sub(r".\1x\2", text))
+    if _is_plain(spelt) and not _SPELT.search(text):
+        return spelt
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[: _SUFFIX_LENGTH - 1]
     return f"{_cleaned(text, MAX_NAME_BYTES - _SUFFIX_LENGTH)}-{digest}"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bydawn.cli.formats import count, dollars
+from bydawn.cli.formats import count, counted, dollars
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import json_line, line, on_terminal, table, talk
 from bydawn.controlling import Asked, HeldRow, held_rows, price_of, send, task_numbers
@@ -39,14 +39,14 @@ def retry(
         if not wanted:
             talk("nothing to retry: no task of the batch is " + ("rejected" if rejected else "failed"))
             return 0
-        _leave(f"Buy {count(wanted)} images again for about {dollars(cost)}?", yes or asked.sandbox)
+        _leave(f"Buy {counted(wanted, 'image')} again for about {dollars(cost)}?", yes or asked.sandbox)
         message = RetryTasks(batch=asked.batch, operator=operator(), tasks=numbers, rejected=rejected)
     done = send(asked.path, message)
     if as_json:
         json_line("retried", changed=done.changed, skipped=done.skipped, waiting=done.waiting)
     else:
         line(
-            f"{count(done.changed)} tasks are wanted again"
+            f"{counted(done.changed, 'task')} are wanted again"
             + (f", {count(done.skipped)} were not" if done.skipped else "")
         )
         if not done.running:
@@ -98,7 +98,7 @@ def resolve(
         if buy_again:
             worst = sum(row.at_risk_microusd for row in held if not message.tasks or row.n in message.tasks)
             _leave(
-                f"Buy {count(len(message.tasks) or len(held))} images again for about {dollars(cost)}? "
+                f"Buy {counted(len(message.tasks) or len(held), 'image')} again for about {dollars(cost)}? "
                 f"At most {dollars(worst)} would then be paid twice.",
                 yes or asked.sandbox,
             )
@@ -106,7 +106,7 @@ def resolve(
     if as_json:
         json_line("resolved", changed=done.changed, skipped=done.skipped, waiting=done.waiting)
     else:
-        line(f"{count(done.changed)} tasks decided: {message.decision.replace('_', ' ')}")
+        line(f"{counted(done.changed, 'task')} decided: {message.decision.replace('_', ' ')}")
         if message.decision != "give_up" and not done.running:
             talk(f"go on: bydawn run {batch}" + (" --sandbox" if asked.sandbox else ""))
     return 0

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from bydawn.cli.formats import count
 from bydawn.cli.options import ledger_options
 from bydawn.cli.output import Ticker, talk
 from bydawn.errors import UserError
@@ -36,7 +35,7 @@ def export(batch: str, form: str, output: Path | None, ledger: Path | None, sand
             sys.stdout.buffer.flush()
             return
         number = write(output, lines, ticker)
-        talk(f"{count(number - (form == 'csv'))} tasks of {row.name} in {output}")
+        talk(f"{counted(number - (form == 'csv'), 'task')} of {row.name} in {output}")
 
 
 def jsonl(reader: "Reader", batch: "BatchRow") -> Iterator[bytes]:

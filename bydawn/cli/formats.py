@@ -32,6 +32,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 task``, ``1,632 tasks``; for nouns that take an s."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
 def size(octets: int) -> str:
     """``830 B``, ``12.4 KB``, ``3.1 GB``."""
     value = float(octets)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 REJECTED = 4
 RESOLUTIONS = ("1K", "2K", "4K")
 # What a kill costs at a provider, by what can tell afterwards whether a job was taken.
-AFTER_A_KILL = {"listing": "finds its jobs", "callback": "holds, callbacks help", "none": "holds what was open"}
+AFTER_A_KILL = {"listing": "finds its jobs", "callback": "holds what was open", "none": "holds what was open"}
 
 
 class ProvidersGroup(click.Group):

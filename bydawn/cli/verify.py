@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from bydawn.blobcheck import Broken, broken_blobs
-from bydawn.cli.formats import count
+from bydawn.cli.formats import count, counted
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import Ticker, bad, good, json_line, line
 from bydawn.errors import UserError
@@ -103,7 +103,7 @@ def check(path: Path, batch: int, *, files: bool, sealed: SealedHead | None, as_
         if hidden:
             line(f"and {count(hidden)} more of the same kinds")
         parts = [f"{count(report.events)} events", f"{count(read)} files hashed" if files else "files not read"]
-        verdict = bad(f"{count(total)} problems") if total else good("all agrees")
+        verdict = bad(f"{counted(total, 'problem')}") if total else good("all agrees")
         line(f"{path}: {verdict} ({', '.join(parts)}; head {report.head[:16]}…)")
     return not total
 

@@ -62,7 +62,7 @@ def test_a_name_is_never_taken_by_the_text_that_spells_it(text: str) -> None:
     assert name == text or safe_name(name) != name
 
 
-@pytest.mark.parametrize("text", ["sku-1", "a", "0", "mug.v2", "red_mug-12.16x9", "x" * 100, "console", "a-1234567"])
+@pytest.mark.parametrize("text", ["sku-1", "a", "0", "mug.v2", "red_mug-12.16", "x" * 100, "console", "a-1234567"])
 def test_plain_texts_are_used_as_they_are(text: str) -> None:
     assert safe_name(text) == text
 
@@ -73,7 +73,9 @@ def test_plain_texts_are_used_as_they_are(text: str) -> None:
         ("SKU-1", "SKU-1-"),
         ("Blue Mug / large", "Blue-Mug-large-"),
         ("../../etc/passwd", "etc-passwd-"),
-        ("sku-1.16:9", "sku-1.16-9-"),
+        ("sku-1.16:9:1", "sku-1.16-9-1-"),
+        ("sku-1.16x9", "sku-1.16x9-"),  # taken by sku-1.16:9
+        ("sku-1.2k", "sku-1.2k-"),
         ("Käse", "Käse-"),
         ("猫の写真", "猫の写真-"),
         ("", "task-"),
@@ -90,6 +92,18 @@ def test_other_texts_are_cleaned_and_told_apart(text: str, start: str) -> None:
     name = safe_name(text)
     assert name.startswith(start)
     assert re.fullmatch(r"[0-9a-f]{8}", name.removeprefix(start))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("sku-1.16:9", "sku-1.16x9"),
+        ("sku-1.16:9.2K.v3", "sku-1.16x9.2k.v3"),
+        ("sku-1.0.5K", "sku-1.0.5k"),
+    ],
+)
+def test_the_parts_of_a_fan_out_are_spelt_for_files(text: str, name: str) -> None:
+    assert safe_name(text) == name
 
 
 def test_names_are_a_format_and_do_not_change() -> None:
