@@ -154,7 +154,7 @@ def read_bill(cut: Cut) -> None:
     address = (LEDGER.with_name(LEDGER.name + ".sandbox") / "address").read_text().strip()
     bill = list(check_bill.read_bill(address))
     (FOLDER / "bill.jsonl").write_text("".join(json.dumps(line) + "\n" for line in bill))
-    print("$ scripts/check_bill.py demo/bill.jsonl demo/parti-sandbox/manifest.jsonl")
+    print("the providers' bill, held against the manifest (scripts/check_bill.py)")
     manifest = list(check_bill.read_manifest(OUTPUT / "manifest.jsonl"))
     verdict = check_bill.compare(bill, manifest)
     held = held_at_risk()

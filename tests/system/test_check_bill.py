@@ -1,0 +1,112 @@
+"""The second opinion must be able to disagree."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapters.sandbox import picture
+from scripts import check_bill
+from scripts.check_bill import Job, Task, compare
+
+CENT = 10_000
+
+
+def job(n: int, prompt: str, *, charged: int = 6 * CENT, state: str = "succeeded") -> Job:
+    digest = check_bill.request_digest(prompt, (), "1:1", "1K")
+    return Job(
+        n=n,
+        job=f"job-{n}",
+        provider="kie",
+        digest=digest,
+        prompt=prompt,
+        aspect="1:1",
+        resolution="1K",
+        charged_microusd=charged,
+        state=state,
+    )
+
+
+def task(name: str, prompt: str, status: str = "succeeded", *, wanted: int = 1, shared: bool = False) -> Task:
+    return Task(name, status, check_bill.request_digest(prompt, (), "1:1", "1K"), "kie", wanted, shared)
+
+
+def test_its_digest_is_that_of_the_bill() -> None:
+    request = ('two "quoted" pöts', ("https://a.test/1.png", "https://a.test/2.png"), "16:9", "2K")
+    assert check_bill.request_digest(*request) == picture.request_digest(*request).hex()
+
+
+def test_everything_paid_once() -> None:
+    verdict = compare([job(1, "a"), job(2, "b")], [task("a", "a"), task("b", "b"), task("c", "b", shared=True)])
+    assert verdict.agrees
+    assert (verdict.once, verdict.shared, verdict.charged_microusd) == (["a", "b"], 1, 12 * CENT)
+
+
+def test_a_duplicate_is_named_with_its_dollars() -> None:
+    verdict = compare([job(1, "a"), job(2, "a", charged=9 * CENT)], [task("a", "a")])
+    assert not verdict.agrees
+    assert [(each.id, each.jobs, each.microusd) for each in verdict.twice] == [("a", ("job-2",), 9 * CENT)]
+    assert verdict.once == []
+
+
+def test_jobs_that_cost_nothing_are_no_duplicates() -> None:
+    bill = [job(1, "a", charged=0, state="failed"), job(2, "a"), job(3, "a", charged=0, state="running")]
+    verdict = compare(bill, [task("a", "a")])
+    assert verdict.agrees
+    assert verdict.once == ["a"]
+    assert verdict.running == ["job-3"]
+
+
+def test_a_job_that_nobody_wants() -> None:
+    verdict = compare([job(1, "a"), job(2, "b", charged=0, state="failed")], [task("a", "a")])
+    assert [found["job"] for found in verdict.nobody] == ["job-2"]
+    assert not verdict.agrees
+
+
+def test_an_image_that_nobody_charged_for() -> None:
+    verdict = compare([], [task("a", "a"), task("b", "b", "held")])
+    assert verdict.never == {"a": "succeeded", "b": "held"}
+    assert verdict.unpaid == ["a"]
+    assert not verdict.agrees
+
+
+def test_a_task_without_an_image_need_not_be_charged() -> None:
+    assert compare([], [task("a", "a", "held"), task("b", "b", "failed"), task("c", "c", "queued")]).agrees
+
+
+def test_equal_tasks_are_charged_one_by_one() -> None:
+    twins = [task("a", "a", "held"), task("a-2", "a")]
+    assert compare([job(1, "a")], twins).agrees
+    assert compare([job(1, "a"), job(2, "a")], twins).agrees
+    assert not compare([job(1, "a"), job(2, "a"), job(3, "a")], twins).agrees
+
+
+def test_a_second_version_was_wanted() -> None:
+    assert compare([job(1, "a"), job(2, "a")], [task("a", "a", wanted=2)]).agrees
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, jobs: list[Job], **columns: str) -> tuple[str, str]:
+    manifest = {"id": "a", "status": "succeeded", "provider": "kie", "version": 1, "shared_with": None}
+    manifest |= {"aspect_ratio": "1:1", "resolution": "1K"} | columns
+    (folder / "bill.jsonl").write_text("".join(json.dumps(each) + "\n" for each in jobs))
+    (folder / "manifest.jsonl").write_text(json.dumps(manifest) + "\n")
+    return str(folder / "bill.jsonl"), str(folder / "manifest.jsonl")
+
+
+@pytest.mark.parametrize(("times", "code"), [(0, 1), (1, 0), (2, 1)])
+def test_it_ends_as_the_books_are(tmp_path: Path, capsys: pytest.CaptureFixture[str], times: int, code: int) -> None:
+    files = write(tmp_path, [job(n, "a pot") for n in range(1, times + 1)], Prompt="a pot")
+    assert check_bill.main(files) == code
+    assert ("the books agree" in capsys.readouterr().out) is (code == 0)
+    assert check_bill.main([*files, "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["agrees"] is (code == 0)
+
+
+def test_it_asks_for_the_prompt_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = write(tmp_path, [job(1, "a pot")], Title="a pot")
+    assert check_bill.main(files) == 2
+    assert "--map prompt=COLUMN" in capsys.readouterr().err
+    assert check_bill.main([*files, "--map", "prompt=Title"]) == 0
