@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from bydawn.cli.formats import counted
 from bydawn.cli.options import ledger_options
 from bydawn.cli.output import Ticker, talk
 from bydawn.errors import UserError
