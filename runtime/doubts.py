@@ -7,7 +7,7 @@ attempt becomes ``unknown`` and its task is held.  Nothing here buys anything.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from email.utils import parsedate_to_datetime
 from random import Random
 
@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _PAGES_AT_MOST = 2000
 _FIRST_PASS_S = 60.0  # an account whose listing cannot be read for this long may buy again (REC-2)
 _TRIES_WHEN_RIPE = 5
+_CLOCKS_APART_US = 86_400_000_000  # how wrong our own clock may have been when something was recorded
 
 
 class ListingFailed(Exception):
@@ -146,7 +147,7 @@ class Doubts:
         self._failures = 0
         busy.update(self._busy())
         doubts = [Doubt(key, self._fingerprint(work), intended_us[key], key in ripe) for key, work in works.items()]
-        for verdict in judge(doubts, jobs, self._bound(since_us), busy):
+        for verdict in judge(doubts, jobs, self._bound_of(jobs, doubts, since_us), busy):
             work = works[verdict.key]
             number = work.attempt.number
             match verdict:
@@ -159,6 +160,18 @@ class Doubts:
                 case CannotTell(reason=reason):
                     await self._unknown(work, reason, judged)
         return True
+
+    def _bound_of(self, jobs: Sequence[ListedJob], doubts: Sequence[Doubt], since_us: int) -> Collection[str]:
+        """Which of the listed jobs are bound already.
+
+        The times in the ledger are those of our wall clock, which may have been wrong when another attempt was bound.
+        So before a job counts as free, a whole day more is searched (REC-5, REC-8); mostly none looks free.
+        """
+        bound = self._bound(since_us)
+        prints = {doubt.fingerprint for doubt in doubts}
+        if all(job.job in bound or (job.fingerprint is not None and job.fingerprint not in prints) for job in jobs):
+            return bound
+        return self._bound(since_us - _CLOCKS_APART_US)
 
     def _intended_us(self, work: Work) -> int:
         """When the attempt was intended, in the wall time of now, or earlier where the two disagree.

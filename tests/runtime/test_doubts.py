@@ -23,7 +23,7 @@ class Doubting:
         self.bench = bench
         self.judged: list[Work] = []
         self.passes = 0
-        self.bound: set[str] = set()
+        self.bound: dict[str, int] = {}  # job -> recorded time of its binding
         self.busy: set[str] = set()
         self.asked_since: list[int] = []
         self.date = ""
@@ -45,7 +45,7 @@ class Doubting:
         return msgspec.structs.replace(reply, headers={"date": self.date} if self.date else {})
 
     def bound_since(self, at_us: int) -> set[str]:
-        return self.bound
+        return {job for job, bound_us in self.bound.items() if bound_us >= at_us}
 
     async def doubtful(self, n: int = 1, *, old: bool = False, named: bool = True) -> Work:
         """A task whose attempt is in doubt, of this epoch or of an older one."""
@@ -111,13 +111,14 @@ def test_absence_is_believed_after_the_quarantine_and_not_before() -> None:
     assert (work.state.phase, work.attempt.phase) == ("queued", "absent")
 
 
-def test_a_job_bound_to_another_attempt_is_not_adopted() -> None:
-    """REC-5: one job binds one attempt."""
+@pytest.mark.parametrize("bound_us", [EPOCH_US, EPOCH_US - 7_200_000_000])
+def test_a_job_bound_to_another_attempt_is_not_adopted(bound_us: int) -> None:
+    """REC-5, REC-8: one job binds one attempt, also when it was bound while our clock was two hours slow."""
     bench = Bench()
     bench.provider.say("list", (job(),))
 
     async def body(doubting: Doubting) -> None:
-        doubting.bound.add("j1")
+        doubting.bound["j1"] = bound_us
         await one(doubting)
 
     (work,) = doubt(bench, body).judged
