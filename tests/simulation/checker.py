@@ -1,67 +1,151 @@
-"""Compares the three books after the last life: the providers' bill, the ledger, the disk."""
+"""Compares the books after the last life: the providers' bill, the ledger's events and views, the disk."""
 
 import hashlib
+import re
 from collections import Counter
+from collections.abc import Iterator
 
+from adapters.sandbox.house import BillLine
 from adapters.sandbox.picture import read_digest, request_digest
+from ledger.audit import verify
+from ledger.folds import LIVE, TaskState
+from ledger.money import account_money, batch_money, risk_money
 from ledger.reader import Reader
 from ledger.streams import task_stream
-from runtime.work import load_work
-from tests.simulation.world import FOLDER, World
+from runtime.work import Work, load_work
+from tests.simulation.world import PRICED, World, folder
 
 
-def problems(world: World) -> list[str]:
-    """Every way in which the night broke its promise, in words; empty when all is well."""
-    found: list[str] = []
+def problems(world: World, *, complete: bool = True) -> list[str]:
+    """Every way in which the night broke its promise, in words; empty when all is well.
+
+    ``complete`` False: the night was stopped by a cap or a signal, so tasks may still be queued or open.
+    """
+    found = list(world.broken)
     bill = {line.job: line for line in world.bill()}
-    bound: Counter[str] = Counter()
-    held = Counter[str]()
+    works: list[Work] = []
     with Reader(world.path) as reader:
-        for row in reader.tasks(1, limit=10_000):
-            name = f"task {row.n}"
-            state = reader.state(task_stream(1, row.n))
-            work = load_work(reader, 1, row.n)
-            live = [
-                attempt for attempt in state.attempts if attempt.phase in ("intended", "ambiguous", "accepted", "ready")
-            ]
-            if live or not state.settled:
-                found.append(f"{name}: not settled ({state.phase})")
-            for attempt in state.attempts:
-                if attempt.job:
-                    bound[attempt.job] += 1
-                    if attempt.job not in bill:
-                        found.append(f"{name}: bound to {attempt.job}, which no provider knows")
-                if attempt.phase == "unknown":
-                    held[attempt.provider] += 1
-            if state.phase == "held" and state.attempts[-1].provider != "kie":
-                found.append(f"{name}: held at {state.attempts[-1].provider} although it has a listing")
-            charged = [
-                attempt.job
-                for attempt in state.attempts
-                if attempt.job and attempt.job in bill and bill[attempt.job].charged_microusd > 0
-            ]
-            paid_for_nothing = [
-                a for a in state.attempts if a.phase in ("failed", "lost", "surplus") and a.job in charged
-            ]
-            if len(charged) - len(paid_for_nothing) > 1:
-                found.append(f"{name}: paid more than once: {charged}")
-            if state.phase == "succeeded":
-                result = state.current
-                assert result is not None
-                path = FOLDER / "blobs" / result.sha256[:2] / result.sha256
-                if not world.disk.exists(path):
-                    found.append(f"{name}: done, and its image is not on disk (RES-1)")
-                    continue
-                data = world.disk.read(path)
-                if hashlib.sha256(data).hexdigest() != result.sha256:
-                    found.append(f"{name}: its image does not hash to its name (RES-1)")
-                request = work.request
-                wanted = request_digest(request.prompt, request.references, request.aspect, request.resolution)
-                if "blank" not in result.flags and read_digest(data) != wanted:
-                    found.append(f"{name}: it has somebody else's image")
-    found += [f"{job}: bound to {times} attempts (REC-5)" for job, times in bound.items() if times > 1]
+        for batch in range(1, world.batches + 1):
+            for row in reader.tasks(batch, limit=10_000):
+                work = load_work(reader, batch, row.n)
+                works.append(work)
+                owner = None
+                if row.owner:
+                    owner = reader.state(task_stream(batch, row.owner))
+                found += [f"task {batch}/{row.n}: {text}" for text in _task(world, work, bill, owner, complete)]
+        found += _books(world, reader, works)
+    found += _bill(works, bill, complete)
+    found += _disk(world)
+    report = verify(world.path)
+    found += [f"verify: {problem.code} {problem.place}: {problem.text}" for problem in report.problems]
+    return found
+
+
+def _task(
+    world: World, work: Work, bill: dict[str, BillLine], owner: TaskState | None, complete: bool
+) -> Iterator[str]:
+    state = work.state
+    live = [attempt for attempt in state.attempts if attempt.phase in LIVE]
+    undecided = [attempt for attempt in state.attempts if attempt.doubtful]
+    if complete and (live or not state.settled):
+        waits = owner is not None and owner.phase == "held"
+        if not waits:
+            yield f"not settled ({state.phase})"
+    if len(live) + len(undecided) > 1:
+        yield "two attempts are open at once (MON-2)"
+    evidence = not (world.weather.listings_fail_s or world.weather.jumps)  # else a listing may prove nothing
+    if state.phase == "held" and state.attempts[-1].provider != "kie" and evidence:
+        yield f"held at {state.attempts[-1].provider} although it has a listing ({state.attempts[-1].reason})"
+    charged = []
+    for attempt in state.attempts:
+        line = bill.get(attempt.job)
+        if attempt.job and line is None:
+            yield f"bound to {attempt.job}, which no provider knows"
+        if line is None:
+            continue
+        if line.charged_microusd and attempt.phase not in ("failed", "lost", "surplus"):
+            charged.append(attempt.job)
+        stated = attempt.provider in PRICED and attempt.phase in ("done", "failed", "surplus")
+        if stated and (attempt.cost_microusd or 0) != line.charged_microusd:
+            yield f"attempt {attempt.number} cost {attempt.cost_microusd}, the bill says {line.charged_microusd}"
+    if len(charged) > 1 + state.permissions:
+        yield f"paid more than once: {charged}"
+    if owner is not None and state.attempts:
+        yield "bought although it follows another task"
+    if state.phase == "succeeded":
+        yield from _image(world, work)
+
+
+def _image(world: World, work: Work) -> Iterator[str]:
+    result = work.state.current
+    assert result is not None
+    path = folder(work.batch) / "blobs" / result.sha256[:2] / result.sha256
+    if not world.disk.exists(path):
+        yield "done, and its image is not on disk (RES-1)"
+        return
+    data = world.disk.read(path)
+    if hashlib.sha256(data).hexdigest() != result.sha256:
+        yield "its image does not hash to its name (RES-1)"
+    request = work.request
+    wanted = request_digest(request.prompt, request.references, request.aspect, request.resolution)
+    if "blank" not in result.flags and read_digest(data) != wanted:
+        yield "it has somebody else's image"
+
+
+def _books(world: World, reader: Reader, works: list[Work]) -> Iterator[str]:
+    """MON-8, MON-10: the money views are the sums over the attempts."""
+    spent, reserved, risk = Counter[str](), Counter[str](), Counter[str]()
+    for work in works:
+        for attempt in work.state.attempts:
+            names = (batch_money(work.batch), account_money(attempt.account))
+            open_or_held = attempt.phase in LIVE or attempt.phase == "unknown"
+            for name in names:
+                spent[name] += 0 if open_or_held else attempt.cost_microusd or 0
+                reserved[name] += attempt.ceiling_microusd if open_or_held else 0
+            if attempt.phase in ("intended", "ambiguous") or attempt.doubtful:
+                risk[risk_money(work.batch)] += attempt.ceiling_microusd
+    for name, balance in reader.money().items():
+        if name.startswith(("batch/", "account/")):
+            if (balance.captured, balance.reserved) != (spent[name], reserved[name]):
+                yield f"{name}: {balance}, the attempts say {spent[name]} and {reserved[name]} (MON-10)"
+        elif name.startswith("risk/") and balance.reserved != risk[name]:
+            yield f"{name}: {balance}, the attempts say {risk[name]} (MON-3)"
+        elif name.startswith("lane/") and balance.open != _still_unanswered(works, name, world.epoch):
+            yield f"{name}: {balance.open} counted as open (MON-3)"
+
+
+def _still_unanswered(works: list[Work], lane: str, epoch: int) -> int:
+    return sum(
+        attempt.phase in ("intended", "ambiguous")
+        and attempt.epoch == epoch
+        and lane == f"lane/{attempt.account}/{attempt.lane}"
+        for work in works
+        for attempt in work.state.attempts
+    )
+
+
+def _bill(works: list[Work], bill: dict[str, BillLine], complete: bool) -> Iterator[str]:
+    """MON-7, REC-5: every job on the bill is bound to one attempt, or may be that of an attempt in doubt."""
+    bound, doubted = Counter[str](), Counter[str]()
+    for work in works:
+        for attempt in work.state.attempts:
+            if attempt.job:
+                bound[attempt.job] += 1
+            elif attempt.phase == "unknown" or (not complete and attempt.phase in LIVE):
+                doubted[attempt.provider] += 1
+    for job, times in bound.items():
+        if times > 1:
+            yield f"{job}: bound to {times} attempts (REC-5)"
     orphans = Counter(line.provider for line in bill.values() if line.job not in bound)
     for provider, count in orphans.items():
-        if count > held[provider]:
-            found.append(f"{provider}: {count} jobs on the bill that no attempt knows, {held[provider]} held (MON-7)")
-    return found
+        if count > doubted[provider]:
+            yield f"{provider}: {count} jobs on the bill that no attempt knows, {doubted[provider]} in doubt (MON-7)"
+
+
+def _disk(world: World) -> Iterator[str]:
+    """RES-5: part files belong to one epoch and are removed by the next."""
+    for batch in range(1, world.batches + 1):
+        for name in world.disk.names(folder(batch) / "blobs"):
+            part = re.fullmatch(r"(\d+)-.*\.part", name)
+            if part is not None and int(part[1]) < world.last_night:
+                yield f"{name} is left of an older epoch (RES-5)"

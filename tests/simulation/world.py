@@ -2,11 +2,14 @@
 
 One seed is one night.  A crash first freezes every effect (wire, disk, commit), then unwinds, so that what
 clean-up code does then cannot be seen.  The providers go on, and the next life finds what was durable.
+The providers have their own clock: the machine's wall clock may jump, theirs does not.
 """
 
+import contextlib
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,93 +18,83 @@ import trio
 import trio.testing
 
 from adapters import registry
-from adapters.base import HttpCall, HttpReply, ImageRequest, Secret
+from adapters.base import HttpCall, ImageRequest, Secret
 from adapters.prices import DEFAULT_BOOK
-from adapters.sandbox.base import Call, Reply
+from adapters.sandbox.base import Call, Job, Reply
 from adapters.sandbox.faults import PROFILES, ChaosProfile
 from adapters.sandbox.house import BillLine, House
 from adapters.sandbox.jobs import MemoryJobs
 from adapters.sandbox.limits import TokenBuckets
 from adapters.sandbox.wirefmt import EmulatorSettings
 from ledger.decisions import Append, Committed, Decision, Outcome
-from ledger.events import BatchOpened, BatchSealed, Event, ImportOpened, TaskQueued
+from ledger.errors import CommitFailed, DiskFull, LedgerError
+from ledger.events import BatchOpened, BatchSealed, Decided, Event, ImportOpened, TaskQueued
 from ledger.journal import Ledger
+from ledger.money import batch_money
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, task_stream
-from runtime import faults
+from runtime import faults, ports
 from runtime.accounts import Account
 from runtime.blobs import BlobStore
+from runtime.control import Controller
 from runtime.fetcher import Placement
+from runtime.inbox import Control, ResolveTasks, RetryTasks
 from runtime.night import Night, NightPlan, Seams, quote_by
-from runtime.ports import Fetched, FetchRefused, FetchRules, WireError
 from runtime.requests import encode_request
 from runtime.router import StopReason, Terms
-from runtime.simulated import EPOCH_US, SimClock, SimDisk, SimThreads
-from runtime.work import Work
+from runtime.simulated import EPOCH_US, Fault, SimClock, SimDisk, SimThreads
+from runtime.work import TaskLog, Work
+from runtime.writer import LedgerWriter
+from tests.simulation.wire import ORIGIN, Crash, SimWire
 
-ORIGIN = "http://sandbox.test"
-FOLDER = Path("/night")
-
-
-class Crash(BaseException):
-    """The process died here."""
+PRICED = ("kie", "segmind")  # what these charge, they say
 
 
 class Weather(msgspec.Struct, frozen=True):
-    """How bad the night is; shares of requests."""
+    """How bad the night is; shares of requests, and times in seconds.
+
+    ``late``: the connection breaks, and the request arrives up to ``late_s`` after that.  ``listings_fail_s``: so
+    long from the start of each life, listings answer with a 5xx.  ``jumps``: how often an hour the wall clock is set
+    wrong, by up to two hours either way.
+    """
 
     chaos: ChaosProfile = PROFILES["none"]
     refused: float = 0.0  # the connection fails before a byte is sent
     lost_request: float = 0.0  # sent, never arrives
     lost_reply: float = 0.0  # served, the answer is lost
+    late: float = 0.0
+    late_s: float = 8.0
+    listing_lag_s: float = 0.0
+    listings_fail_s: float = 0.0
+    jumps: float = 0.0
 
 
-class SimWire:
-    """Implements :class:`runtime.ports.Wire` by calling the emulators in process."""
-
-    def __init__(self, world: "World") -> None:
-        self._world = world
-
-    async def send(self, call: HttpCall, on_sent: Callable[[], None] | None = None) -> HttpReply:
-        world, weather = self._world, self._world.weather
-        world.alive()
-        await trio.sleep(world.random.uniform(0.001, 0.05))
-        world.alive()
-        if world.random.random() < weather.refused:
-            raise WireError("connection refused", sent=False)
-        if on_sent is not None:
-            on_sent()
-        world.alive()
-        if world.random.random() < weather.lost_request:
-            await trio.sleep(call.timeout_s)
-            raise WireError("no answer", sent=True)
-        reply = world.serve(call.method, call.url, call.headers, call.body)
-        await trio.sleep(world.random.uniform(0.001, 0.05) + reply.delay_s)
-        world.alive()
-        if reply.transport or world.random.random() < weather.lost_reply:
-            raise WireError("connection reset", sent=True)
-        return HttpReply(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
-
-    async def fetch(self, url: str, sink: Callable[[bytes], Awaitable[None]], rules: FetchRules) -> Fetched:
-        world = self._world
-        world.alive()
-        if not url.startswith(ORIGIN):
-            raise FetchRefused(url)
-        await trio.sleep(world.random.uniform(0.001, 0.1))
-        reply = world.serve("GET", url, {}, b"")
-        world.alive()
-        if reply.transport:
-            raise WireError("connection reset", sent=True)
-        if reply.status == 200:
-            await sink(reply.body)
-        return Fetched(reply.status, reply.headers, len(reply.body))
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
+FAIR = Weather()
 
 
-class FreezingLedger:
-    """A ledger whose commits refuse once the process is dead."""
+class LaggingJobs(MemoryJobs):
+    """A job table whose listings do not show the newest jobs yet."""
+
+    def __init__(self, lag_s: float, now_us: Callable[[], int]) -> None:
+        super().__init__()
+        self._lag_us = round(lag_s * 1e6)
+        self._now_us = now_us
+
+    def list(
+        self, provider: str, account: str, *, since_us: int, until_us: int, limit: int, before_us: int | None = None
+    ) -> list[Job]:
+        return super().list(
+            provider,
+            account,
+            since_us=since_us,
+            until_us=min(until_us, self._now_us() - self._lag_us),
+            limit=limit,
+            before_us=before_us,
+        )
+
+
+class WatchedLedger:
+    """A ledger whose commits are fault points, refuse once the process is dead, and may fail."""
 
     def __init__(self, ledger: Ledger, world: "World") -> None:
         self._ledger = ledger
@@ -114,8 +107,29 @@ class FreezingLedger:
         return self._ledger.epoch
 
     def commit(self, decisions: Sequence[Decision]) -> list[Outcome]:
-        self._world.alive()
-        return self._ledger.commit(decisions)
+        world = self._world
+        world.point("before_commit")
+        world.break_commit()
+        outcomes = self._ledger.commit(decisions)
+        world.committed()
+        world.point("after_commit")  # durable, and nobody has heard of it (LED-3)
+        return outcomes
+
+
+class Life(msgspec.Struct, frozen=True):
+    """One process: how it goes, beside the weather.
+
+    ``crash_at``: it dies at that many fault points from now.  ``disk`` and ``ledger``: the effect, or the commit, of
+    that number from now fails so, and the process ends with an error.  ``drain_at_s``, ``hard_at_s``: SIGTERM.
+    """
+
+    crash_at: int | None = None
+    disk: tuple[int, Fault] | None = None
+    ledger: tuple[int, Fault] | None = None
+    drain_at_s: float | None = None
+    hard_at_s: float | None = None
+    deadline_s: float | None = None
+    batch: int = 1
 
 
 class World:
@@ -128,22 +142,42 @@ class World:
         *,
         tasks: int = 5,
         providers: Sequence[str] = ("kie", "replicate", "segmind"),
-        weather: Weather = Weather(),
+        weather: Weather = FAIR,
         same_prompts: bool = False,
+        batches: int = 1,
+        followers: int = 0,
+        budget_microusd: int | None = None,
+        max_at_risk_microusd: int = 100_000_000,
     ) -> None:
+        """``followers`` of the tasks of each batch, its last ones, share the purchase of the first one."""
         self.path = root / "night.db"
         self.random = random.Random(seed)
         self.weather = weather
         self.providers = tuple(providers)
+        self.batches = batches
+        self.budget_microusd = budget_microusd
+        self.max_at_risk_microusd = max_at_risk_microusd
         self.disk = SimDisk()
         self.hits: Counter[str] = Counter()
-        self.crash_at: int | None = None  # so many more fault points
+        self.crashed: Counter[str] = Counter()  # fault point -> deaths there
+        self.broken: list[str] = []  # promises that were seen broken on the way
+        self.epoch = 0
+        self.last_night = 0  # the epoch of the newest run
+        self._life = Life()
+        self._points_left: int | None = None
+        self._commits_left: int | None = None
         self._frozen = False
-        self._now_us = EPOCH_US
+        self._reader: Reader | None = None
+        self._now_us = EPOCH_US  # the true time at which the next life starts
+        self._wrong_us = 0  # how wrong the machine's wall clock is
+        self._started_us = EPOCH_US
+        self._true = SimClock(self._now_us)
         self.clock = SimClock(self._now_us)
+        self._handled_us = 0  # when the request arrived that is being answered
+        self._pending: list[tuple[int, HttpCall]] = []
         self.house = House(
             EmulatorSettings(
-                jobs=MemoryJobs(),
+                jobs=LaggingJobs(weather.listing_lag_s, lambda: self._handled_us),
                 limits=TokenBuckets(100.0),
                 files_origin=ORIGIN,
                 chaos=weather.chaos,
@@ -155,7 +189,7 @@ class World:
             self.providers,
         )
         self._bytes = random.Random(seed + 1)
-        self._import(tasks, same_prompts)
+        self._import(tasks, same_prompts, followers)
 
     # --- the world as the runtime sees it -----------------------------------------------------------------
 
@@ -163,82 +197,148 @@ class World:
         if self._frozen:
             raise Crash
 
-    def serve(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Reply:
-        parts = urlsplit(url)
-        call = Call(
-            method,
-            parts.path,
-            dict(parse_qsl(parts.query)),
-            {name.lower(): value for name, value in headers.items()},
-            body,
-            ORIGIN,
-        )
-        return self.house.handle(call, self.clock.now_us())
+    def true_us(self) -> int:
+        return self._true.now_us()
 
-    def _point(self, name: str) -> None:
+    def serve(self, call: HttpCall) -> Reply:
+        """Let a request arrive, after those that were on their way for longer."""
+        now_us = self.true_us()
+        due, self._pending = (
+            [entry for entry in self._pending if entry[0] <= now_us],
+            [entry for entry in self._pending if entry[0] > now_us],
+        )
+        for at_us, late in sorted(due, key=lambda entry: entry[0]):
+            self._handle(late, at_us)
+        if self._is_listing(call) and now_us < self._started_us + self.weather.listings_fail_s * 1e6:
+            return Reply(503, {}, b"busy")
+        return self._handle(call, now_us)
+
+    def arrive_later(self, call: HttpCall, after_s: float) -> None:
+        self._pending.append((self.true_us() + round(after_s * 1e6), call))
+
+    def _handle(self, call: HttpCall, now_us: int) -> Reply:
+        self._handled_us = now_us
+        parts = urlsplit(call.url)
+        headers = {name.lower(): value for name, value in call.headers.items()}
+        reply = self.house.handle(
+            Call(call.method, parts.path, dict(parse_qsl(parts.query)), headers, call.body, ORIGIN), now_us
+        )
+        return msgspec.structs.replace(reply, headers={**reply.headers, "date": formatdate(now_us / 1e6, usegmt=True)})
+
+    @staticmethod
+    def _is_listing(call: HttpCall) -> bool:
+        path = urlsplit(call.url).path
+        return call.method == "GET" and (path.endswith("/predictions") or "history" in path)
+
+    def point(self, name: str) -> None:
         self.alive()
         self.hits[name] += 1
-        if self.crash_at is not None:
-            self.crash_at -= 1
-            if self.crash_at < 0:
+        if self._points_left is not None:
+            self._points_left -= 1
+            if self._points_left < 0:
                 self._frozen = True
                 self.disk.freeze()
+                self.crashed[name] += 1
                 raise Crash
+
+    def break_commit(self) -> None:
+        if self._commits_left is not None:
+            self._commits_left -= 1
+            if self._commits_left < 0:
+                assert self._life.ledger is not None
+                raise (
+                    DiskFull("no space left") if self._life.ledger[1] == "full" else CommitFailed("input/output error")
+                )
+
+    def committed(self) -> None:
+        """MON-8: at every commit, what is captured and reserved fits the budget."""
+        if self.budget_microusd is None:
+            return
+        assert self._reader is not None
+        for batch in range(1, self.batches + 1):
+            name = batch_money(batch)
+            balance = self._reader.money(name).get(name)
+            if balance is not None and balance.total > self.budget_microusd:
+                self.broken.append(f"batch {batch}: {balance} is over the budget (MON-8)")
 
     # --- lives --------------------------------------------------------------------------------------------
 
-    def live(self, *, crash_at: int | None = None, budget_microusd: int | None = None) -> StopReason | None:
+    def live(self, life: Life | None = None) -> StopReason | None:
         """Run one process until the night ends (its stop reason) or it dies (None)."""
-        self.crash_at = crash_at
-        self._frozen = False
-        self.clock = SimClock(self._now_us)
-        ledger = Ledger.create_or_open(self.path, create=False, entropy=self._bytes.randbytes)
-        died = False
+        self._life = life = life or Life()
+        self._points_left = life.crash_at
+        self._commits_left = life.ledger[0] if life.ledger else None
+        if life.disk is not None:
+            self.disk.fail(*life.disk)
         stopped: StopReason | None = None
+        with self._process("run") as ledger, Reader(self.path) as self._reader:
+            self.last_night = self.epoch
+            try:
+                stopped = self._night(WatchedLedger(ledger, self), self._reader, life)
+            except (BaseExceptionGroup, ports.DiskFull, ports.DiskFailed) as exc:
+                self._expected(exc)
+        self.disk = self.disk.crash(power=self._frozen and self.random.random() < 0.5)
+        return None if self._frozen else stopped
+
+    def _expected(self, exc: BaseException) -> None:
+        """A death that was asked for; anything else is a bug."""
+        wanted: tuple[type[BaseException], ...] = (Crash,) if self._frozen else ()
+        if self._life.disk is not None:
+            wanted += (ports.DiskFull, ports.DiskFailed)
+        if self._life.ledger is not None:
+            wanted += (LedgerError,)
+        others = (
+            exc.split(wanted)[1] if isinstance(exc, BaseExceptionGroup) else None if isinstance(exc, wanted) else exc
+        )
+        # What dies of a broken disk may take others with it, which die of the refusals that follow.
+        if not wanted or (others is not None and not self._frozen):
+            raise exc
+
+    @contextlib.contextmanager
+    def _process(self, command: str) -> Iterator[Ledger]:
+        """The ledger as a new process finds it."""
+        self._frozen = False
+        self._started_us = self._now_us
+        self._true = SimClock(self._now_us)
+        self.clock = SimClock(self._now_us + self._wrong_us)
+        ledger = Ledger.create_or_open(self.path, create=command == "import", entropy=self._bytes.randbytes)
         try:
-            ledger.start_epoch(
+            self.epoch = ledger.start_epoch(
                 machine="sim",
                 pid=1,
                 app_version="0",
                 operator="sim",
-                command="run",
-                at_us=self._now_us,
+                command=command,
+                at_us=self._now_us + self._wrong_us,
                 identity=(1, 1),
             )
-            with Reader(self.path) as reader:
-                try:
-                    stopped = self._night(FreezingLedger(ledger, self), reader, budget_microusd)
-                except BaseExceptionGroup as group:
-                    if group.split(Crash)[0] is None:
-                        raise
-                    died = True
+            yield ledger
         finally:
             faults.install(None)
             ledger.close()
-        self._now_us += 1_000_000
-        if died:
-            self.disk = self.disk.crash(power=self.random.random() < 0.5)
-        return None if died else stopped
+            self._now_us += 1_000_000
 
-    def _night(self, ledger: FreezingLedger, reader: Reader, budget_microusd: int | None) -> StopReason:
-        store = BlobStore(self.disk, FOLDER)
+    def _night(self, ledger: WatchedLedger, reader: Reader, life: Life) -> StopReason:
+        stores = {batch: BlobStore(self.disk, folder(batch)) for batch in range(1, self.batches + 1)}
+        for store in stores.values():
+            store.sweep(ledger.epoch)
 
         def place(work: Work) -> Placement:
-            return Placement(store=store, name=Path("images", f"task-{work.n}"))
+            return Placement(store=stores[work.batch], name=Path("images", f"task-{work.n}"))
 
-        accounts = tuple(self._account(name) for name in self.providers)
         night = Night(
             NightPlan(
                 terms=Terms(
-                    batch=1,
-                    tasks=reader.batch(1).sealed_through,
-                    budget_microusd=budget_microusd,
-                    max_at_risk_microusd=100_000_000,
+                    batch=life.batch,
+                    tasks=reader.batch(life.batch).sealed_through,
+                    budget_microusd=self.budget_microusd,
+                    max_at_risk_microusd=self.max_at_risk_microusd,
                 ),
-                accounts=accounts,
+                accounts=tuple(self._account(name) for name in self.providers),
                 buy_from=frozenset(self.providers),
+                deadline_s=life.deadline_s,
             ),
-            ledger=ledger,  # type: ignore[arg-type]  # the same methods, frozen on death
+            ledger=ledger,  # type: ignore[arg-type]  # the same methods, with fault points
             reader=reader,
             seams=Seams(
                 clock=self.clock,
@@ -251,21 +351,42 @@ class World:
             place=place,
             quote=quote_by(DEFAULT_BOOK),
             inbox_dir=None,
-            folder=FOLDER,
+            folder=folder(life.batch),
             keyed=lambda text: "k" * 32,
         )
-        faults.install(self._point)
+        faults.install(self.point)
+        return self._run(lambda: self._one_life(night, life))
+
+    async def _one_life(self, night: Night, life: Life) -> StopReason:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._signals, night, life)
+                nursery.start_soon(self._set_clock)
+                stopped = await night.run()
+                nursery.cancel_scope.cancel()
+            return stopped
+        finally:
+            self._now_us = self.true_us()
+
+    async def _signals(self, night: Night, life: Life) -> None:
+        for at_s in (life.drain_at_s, life.hard_at_s):
+            if at_s is not None:
+                await trio.sleep_until(at_s)
+                night.drain()
+
+    async def _set_clock(self) -> None:
+        """Now and then, somebody sets the machine's wall clock."""
+        while self.weather.jumps:
+            await trio.sleep(self.random.expovariate(self.weather.jumps / 3600))
+            wrong_us = round(self.random.uniform(-7200, 7200) * 1e6) if not self._wrong_us else 0
+            self.clock.jump((wrong_us - self._wrong_us) / 1e6)
+            self._wrong_us = wrong_us
+
+    def _run(self, main: Callable[[], Awaitable[StopReason]]) -> StopReason:
         core = trio._core._run
-        core._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]  # the simulator alone does this
-        core._r.seed(self.random.getrandbits(32))  # type: ignore[attr-defined]
-
-        async def one_life() -> StopReason:
-            try:
-                return await night.run()
-            finally:
-                self._now_us = self.clock.now_us()
-
-        return trio.run(one_life, clock=trio.testing.MockClock(autojump_threshold=0))
+        core._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # the simulator alone does this
+        core._r.seed(self.random.getrandbits(32))
+        return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
     def _account(self, provider: str) -> Account:
         return Account(
@@ -275,48 +396,67 @@ class World:
             key=Secret("sandbox"),
             base_url=f"{ORIGIN}/{provider}",
             loopback=True,
-            quarantine_s=10.0,
+            quarantine_s=10.0 + 2 * self.weather.listing_lag_s,  # a late request arrives within 8 s
             latency_s=2.0,
         )
 
+    # --- the operator -------------------------------------------------------------------------------------
+
+    def retry(self, batch: int = 1) -> None:
+        """Want every failed task again."""
+        self._order(RetryTasks(batch=batch, operator="sim"))
+
+    def resolve(self, decision: Decided, batch: int = 1) -> None:
+        """Decide every held task."""
+        self._order(ResolveTasks(batch=batch, operator="sim", decision=decision))
+
+    def _order(self, message: Control) -> None:
+        with self._process("control") as ledger, Reader(self.path) as reader:
+
+            async def give() -> None:
+                writer = LedgerWriter(ledger, SimThreads())
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(writer.run)
+                    log = TaskLog(writer, self.clock)
+                    await Controller(journal=writer, log=log, reader=reader, clock=self.clock).apply(message)
+                    writer.close()
+
+            trio.run(give, clock=trio.testing.MockClock(autojump_threshold=0))
+
     # --- the input ----------------------------------------------------------------------------------------
 
-    def _import(self, tasks: int, same_prompts: bool) -> None:
-        ledger = Ledger.create_or_open(self.path, create=True, entropy=self._bytes.randbytes)
-        try:
-            ledger.start_epoch(
-                machine="sim",
-                pid=1,
-                app_version="0",
-                operator="sim",
-                command="import",
-                at_us=self._now_us,
-                identity=(1, 1),
+    def _import(self, tasks: int, same_prompts: bool, followers: int) -> None:
+        with self._process("import") as ledger:
+            for batch in range(1, self.batches + 1):
+                outcomes = ledger.commit(self._batch(ledger, batch, tasks, same_prompts, followers))
+                assert all(isinstance(outcome, Committed) for outcome in outcomes)
+
+    def _batch(self, ledger: Ledger, batch: int, tasks: int, same_prompts: bool, followers: int) -> list[Decision]:
+        opened = (
+            BatchOpened(name=f"night {batch}", folder=str(folder(batch)), sandbox=True, operator="sim"),
+            ImportOpened(number=1, first=1, source="test", input_digest="d"),
+        )
+        decisions = [self._decision(batch_stream(batch), 0, *opened)]
+        for n in range(1, tasks + 1):
+            owner = 1 if n > max(1, tasks - followers) else 0
+            prompt = f"picture number {batch}.{owner or n}"
+            request = ImageRequest(prompt="one and the same" if same_prompts else prompt)
+            ref, payload = ledger.payload(encode_request(request, {}))
+            queued = TaskQueued(
+                id=f"row{n}",
+                request=ref,
+                model=request.model,
+                aspect=request.aspect,
+                resolution=request.resolution,
+                line=n,
+                number=1,
+                owner=owner,
             )
-            opened = (
-                BatchOpened(name="night", folder=str(FOLDER), sandbox=True, operator="sim"),
-                ImportOpened(number=1, first=1, source="test", input_digest="d"),
-            )
-            sealed = BatchSealed(number=1, tasks=tasks, rows=tasks, input_digest="d")
-            decisions = [self._decision(batch_stream(1), 0, *opened)]
-            for n in range(1, tasks + 1):
-                request = ImageRequest(prompt="one and the same" if same_prompts else f"picture number {n}")
-                ref, payload = ledger.payload(encode_request(request, {}))
-                queued = TaskQueued(
-                    id=f"row{n}",
-                    request=ref,
-                    model=request.model,
-                    aspect=request.aspect,
-                    resolution=request.resolution,
-                    line=n,
-                    number=1,
-                )
-                decision = self._decision(task_stream(1, n), 0, queued)
-                decisions.append(msgspec.structs.replace(decision, payloads=(payload,)))
-            decisions.append(self._decision(batch_stream(1), len(opened), sealed))
-            assert all(isinstance(outcome, Committed) for outcome in ledger.commit(decisions))
-        finally:
-            ledger.close()
+            decision = self._decision(task_stream(batch, n), 0, queued)
+            decisions.append(msgspec.structs.replace(decision, payloads=(payload,)))
+        sealed = BatchSealed(number=1, tasks=tasks, rows=tasks, input_digest="d")
+        decisions.append(self._decision(batch_stream(batch), len(opened), sealed))
+        return decisions
 
     def _decision(self, stream: StreamKey, expected: int, *events: Event) -> Decision:
         return Decision(appends=(Append(stream, expected, events),), at_us=self._now_us)
@@ -324,5 +464,13 @@ class World:
     # --- the auditor --------------------------------------------------------------------------------------
 
     def bill(self) -> list[BillLine]:
-        """What the providers charge when everything has ended."""
+        """What the providers charge when everything has ended, and all that was on its way has arrived."""
+        for at_us, late in sorted(self._pending, key=lambda entry: entry[0]):
+            self._handle(late, at_us)
+        self._pending.clear()
         return list(self.house.bill(0, self._now_us + 86_400_000_000))
+
+
+def folder(batch: int) -> Path:
+    """Where the images of a batch lie."""
+    return Path("/night", str(batch))

@@ -1,0 +1,119 @@
+"""The network of a simulated night: calls the emulators in process, and loses what the weather says."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from adapters.base import HttpCall, HttpReply
+from adapters.sandbox.base import Reply
+from runtime.ports import Fetched, FetchRefused, FetchRules, WireError
+
+ORIGIN = "http://sandbox.test"
+
+
+class Crash(BaseException):
+    """The process died here."""
+
+
+class Odds(Protocol):
+    """How often a request goes wrong on its way."""
+
+    @property
+    def refused(self) -> float: ...
+
+    @property
+    def lost_request(self) -> float: ...
+
+    @property
+    def lost_reply(self) -> float: ...
+
+    @property
+    def late(self) -> float: ...
+
+    @property
+    def late_s(self) -> float: ...
+
+
+class Dice(Protocol):
+    """The part of :class:`random.Random` that is used."""
+
+    def random(self) -> float: ...
+
+    def uniform(self, a: float, b: float) -> float: ...
+
+
+class Net(Protocol):
+    """What is at the other end."""
+
+    @property
+    def random(self) -> Dice: ...
+
+    @property
+    def weather(self) -> Odds: ...
+
+    def alive(self) -> None:
+        """Raise Crash when the process that calls is dead."""
+        ...
+
+    def serve(self, call: HttpCall) -> Reply: ...
+
+    def arrive_later(self, call: HttpCall, after_s: float) -> None: ...
+
+
+class SimWire:
+    """Implements :class:`runtime.ports.Wire`."""
+
+    def __init__(self, net: Net, *, max_reply_bytes: int = 4 << 20) -> None:
+        self._net = net
+        self._max_reply_bytes = max_reply_bytes
+
+    async def send(self, call: HttpCall, on_sent: Callable[[], None] | None = None) -> HttpReply:
+        net, weather = self._net, self._net.weather
+        net.alive()
+        await trio.sleep(net.random.uniform(0.001, 0.05))
+        net.alive()
+        if not call.url.startswith(ORIGIN) or net.random.random() < weather.refused:
+            raise WireError("connection refused", sent=False)
+        if net.random.random() < weather.late:  # also when the process dies right after the first byte (W3)
+            net.arrive_later(call, net.random.uniform(0.0, weather.late_s))
+            if on_sent is not None:
+                on_sent()
+            net.alive()
+            raise WireError("connection reset", sent=True)
+        if on_sent is not None:
+            on_sent()
+        net.alive()
+        if net.random.random() < weather.lost_request:
+            await trio.sleep(call.timeout_s)
+            raise WireError("no answer", sent=True)
+        reply = net.serve(call)
+        with trio.move_on_after(call.timeout_s) as limit:
+            await trio.sleep(net.random.uniform(0.001, 0.05) + reply.delay_s)
+        net.alive()
+        broken = reply.transport or limit.cancelled_caught or len(reply.body) > self._max_reply_bytes
+        if broken or net.random.random() < weather.lost_reply:
+            raise WireError("connection reset", sent=True)
+        return HttpReply(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
+
+    async def fetch(self, url: str, sink: Callable[[bytes], Awaitable[None]], rules: FetchRules) -> Fetched:
+        net = self._net
+        net.alive()
+        if not (url.startswith(ORIGIN) and rules.loopback):
+            raise FetchRefused(url)
+        await trio.sleep(net.random.uniform(0.001, 0.1))
+        net.alive()
+        reply = net.serve(HttpCall("GET", url, {}))
+        with trio.move_on_after(rules.timeout_s) as limit:
+            await trio.sleep(reply.delay_s)
+        net.alive()
+        if reply.transport or limit.cancelled_caught:
+            raise WireError("connection reset", sent=True)
+        if len(reply.body) > rules.max_bytes:
+            raise FetchRefused(f"{len(reply.body)} bytes")
+        if reply.status == 200:
+            await sink(reply.body)
+        return Fetched(reply.status, reply.headers, len(reply.body))
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
