@@ -1,0 +1,66 @@
+"""The newest part of the ledger: which jobs are bound, how full the rate windows are."""
+
+from pathlib import Path
+
+import pytest
+
+from ledger.decisions import Append, Committed, Decision
+from ledger.events import (
+    AttemptAccepted,
+    AttemptAdopted,
+    AttemptAmbiguous,
+    AttemptIntended,
+    BatchOpened,
+    BatchSealed,
+    Event,
+    ImportOpened,
+    TaskQueued,
+)
+from ledger.journal import Ledger
+from ledger.reader import Reader
+from ledger.streams import StreamKey, batch_stream, task_stream
+from runtime.history import bound_jobs, recent_intents
+
+MINUTE_US = 60_000_000
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Reader:
+    """Three tasks, bought at minutes 1, 2 and 3: accepted, adopted, still open."""
+    ledger = Ledger.create_or_open(tmp_path / "n.db", create=True)
+    ledger.start_epoch(machine="m", pid=1, app_version="0", operator="o", command="run", at_us=0)
+
+    def commit(stream: StreamKey, expected: int, at_us: int, *events: Event) -> None:
+        outcomes = ledger.commit([Decision(appends=(Append(stream, expected, events),), at_us=at_us)])
+        assert isinstance(outcomes[0], Committed)
+
+    commit(
+        batch_stream(1),
+        0,
+        0,
+        BatchOpened(name="b", folder="/b", sandbox=True, operator="o"),
+        ImportOpened(number=1, first=1, source="s", input_digest="d"),
+    )
+    ref, _ = ledger.payload("{}")
+    for n in (1, 2, 3):
+        queued = TaskQueued(id=f"r{n}", request=ref, model="m", aspect="1:1", resolution="1K", line=n, number=1)
+        commit(task_stream(1, n), 0, 0, queued)
+    commit(batch_stream(1), 2, 0, BatchSealed(number=1, tasks=3, rows=3, input_digest="d"))
+    for n in (1, 2, 3):
+        commit(task_stream(1, n), 1, n * MINUTE_US, AttemptIntended(1, f"a{n}", "kie", "default", "only", 5, "d", 0))
+    commit(task_stream(1, 1), 2, 4 * MINUTE_US, AttemptAccepted(1, "j1"))
+    commit(task_stream(1, 2), 2, 5 * MINUTE_US, AttemptAmbiguous(1, "no_reply"))
+    commit(task_stream(1, 2), 3, 6 * MINUTE_US, AttemptAdopted(1, "j2", "listing"))
+    ledger.close()
+    return Reader(tmp_path / "n.db")
+
+
+def test_jobs_are_bound_by_acceptance_and_by_adoption(reader: Reader) -> None:
+    """REC-5."""
+    assert bound_jobs(reader, 0) == {"j1", "j2"}
+    assert bound_jobs(reader, 5 * MINUTE_US) == {"j2"}
+    assert bound_jobs(reader, 7 * MINUTE_US) == set()
+
+
+def test_intents_tell_how_full_the_windows_are(reader: Reader) -> None:
+    assert recent_intents(reader, 2 * MINUTE_US) == [("a2", 2 * MINUTE_US), ("a3", 3 * MINUTE_US)]
