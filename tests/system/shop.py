@@ -67,16 +67,18 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def sandbox(directory: Path, *, latency: float = 0.2, rate_factor: float = 50.0, chaos: str = "none") -> Iterator[str]:
-    """Serve all providers from a process of its own; gives its address."""
-    command = [sys.executable, "-m", "adapters.sandbox", "--dir", str(directory), "--chaos", chaos]
+def sandbox(
+    directory: Path, *, latency: float = 0.2, rate_factor: float = 50.0, chaos: str = "none", port: int = 0
+) -> Iterator[str]:
+    """Serve all providers from a process of its own, which is killed in the end; gives its address."""
+    command = [sys.executable, "-m", "adapters.sandbox", "--dir", str(directory), "--chaos", chaos, "--port", str(port)]
     command += ["--latency", str(latency), "--rate-factor", str(rate_factor)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             yield msgspec.json.decode(process.stdout.readline(), type=_Line).url
         finally:
-            process.terminate()
+            process.kill()
 
 
 # --- the shop ---------------------------------------------------------------------------------------------

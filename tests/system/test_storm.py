@@ -6,7 +6,7 @@ import pytest
 
 from ledger.money import batch_money
 from ledger.reader import Reader
-from tests.system.shop import Shop, kill, prompts, sandbox
+from tests.system.shop import Shop, kill, prompts, sandbox, wait
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,26 @@ def test_every_task_ends_and_the_books_agree(tmp_path: Path, killed: bool) -> No
         assert {row.status for row in rows} <= {"succeeded", "failed", "held"}
         assert all(row.error for row in rows if row.status != "succeeded")
         assert shop.strangers("pots") == []
+        check_books(shop)
+        assert shop.run("verify", "--sandbox").code == 0
+
+
+def test_providers_that_die_are_waited_for(tmp_path: Path) -> None:
+    """All providers go down in the middle of everything, and come back: the run goes on by itself."""
+    with sandbox(tmp_path / "sandbox") as url:
+        shop = Shop(tmp_path, url)
+        table = shop.table("pots.jsonl", prompts("outage", 5 * TASKS))
+        process = shop.start("run", table, "--sandbox", "--max-at-risk", "50")
+        shop.wait_phases(process, "pots", "succeeded", least=TASKS)
+    assert process.poll() is None
+    with sandbox(tmp_path / "sandbox", port=int(url.rpartition(":")[2])):
+        done = wait(process, timeout=300)
+        rows = shop.manifest("pots")
+        assert done.code in (0, 3), done.err
+        assert {row.status for row in rows} <= {"succeeded", "held"}
+        assert {row.provider for row in rows if row.status == "held"} <= {"kie"}
+        verdict = shop.verdict("pots")
+        assert verdict.agrees, verdict
         check_books(shop)
         assert shop.run("verify", "--sandbox").code == 0
 
