@@ -16,5 +16,6 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, market: str) -> Shop:
-    return Shop(tmp_path, market)
+def shop(tmp_path: Path, market: str) -> Iterator[Shop]:
+    with Shop(tmp_path, market) as shop:
+        yield shop

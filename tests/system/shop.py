@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -87,7 +87,8 @@ def sandbox(
 class Shop:
     """A folder in which a user works, with the sandbox at ``url``.
 
-    Several shops may share a sandbox, one after another: each sees the bill from its own first line on.
+    Several shops may share a sandbox, one after another: each sees the bill from its own first line on.  A context
+    manager: what a failed test leaves running is killed.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
@@ -97,6 +98,16 @@ class Shop:
         self.env: dict[str, str] = {"BYDAWN_SANDBOX_URL": url, "BYDAWN_OPERATOR": "tester"}
         (folder / "bydawn.toml").touch()  # a project of its own: no ledger of a folder above is found
         self._first_line = len(list(self._bill(0)))
+        self._started: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
     def leave_practice(self, **keys: str) -> None:
         """Work without ``--sandbox`` from now on: base URLs are overridden, keys are made up or given."""
@@ -113,7 +124,7 @@ class Shop:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("BYDAWN_")}
         inherited["XDG_CONFIG_HOME"] = str(self.folder)  # and no settings of whoever runs the tests
         env = inherited | self.env | ({"BYDAWN_FAULT": fault} if fault else {})
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [BYDAWN, *arguments],
             cwd=self.folder,
             env=env,
@@ -122,6 +133,8 @@ class Shop:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._started.append(process)
+        return process
 
     def run(self, *arguments: str, fault: str = "", timeout: float = PATIENCE_S) -> Done:
         """Run a command to its end."""

@@ -37,6 +37,12 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
         subprocess.run(["umount", "-l", place], capture_output=True)
 
 
+@pytest.fixture
+def shop(market: str, disk: SmallDisk) -> Iterator[Shop]:
+    with Shop(disk.path, market) as shop:
+        yield shop
+
+
 def finish(shop: Shop, disk: SmallDisk, table: str) -> None:
     """Make room, give the same command again, and check that nothing was lost or paid twice."""
     disk.grow()
@@ -51,8 +57,7 @@ def finish(shop: Shop, disk: SmallDisk, table: str) -> None:
 
 
 @pytest.mark.slow
-def test_buying_stops_while_everything_in_flight_still_fits(market: str, disk: SmallDisk) -> None:
-    shop = Shop(disk.path, market)
+def test_buying_stops_while_everything_in_flight_still_fits(shop: Shop, disk: SmallDisk) -> None:
     table = shop.table("pots.jsonl", prompts("small disk", TASKS))
     done = shop.run("run", table, "--resolution", "4K", "--provider", "replicate,segmind", "--sandbox")
     assert done.code == 7, done.err
@@ -61,9 +66,8 @@ def test_buying_stops_while_everything_in_flight_still_fits(market: str, disk: S
     finish(shop, disk, table)
 
 
-def test_a_disk_that_somebody_else_fills(market: str, disk: SmallDisk) -> None:
+def test_a_disk_that_somebody_else_fills(shop: Shop, disk: SmallDisk) -> None:
     """No room is left at all, from one moment to the next: commits fail, and the run ends at once (LED-7)."""
-    shop = Shop(disk.path, market)
     table = shop.table("pots.jsonl", prompts("filled disk", TASKS))
     process = shop.start("run", table, "--resolution", "4K", "--provider", "replicate,segmind", "--sandbox")
     shop.wait_phases(process, "pots", "accepted", "ready", "succeeded", least=1)

@@ -59,8 +59,7 @@ def test_sigterm_drains(shop: Shop) -> None:
 
 def test_the_second_sigterm_stops_at_once(tmp_path: Path) -> None:
     """The sandbox needs an hour per image; the run does not wait for it, and knows afterwards what it left."""
-    with sandbox(tmp_path / "sandbox", latency=3600) as url:
-        shop = Shop(tmp_path, url)
+    with sandbox(tmp_path / "sandbox", latency=3600) as url, Shop(tmp_path, url) as shop:
         table = shop.table("pots.jsonl", prompts("twice", 12))
         process = shop.start("run", table, "--sandbox")
         shop.wait_phases(process, "pots", "accepted", least=12)

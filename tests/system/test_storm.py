@@ -1,5 +1,6 @@
 """Providers at their worst: every task ends, and every job on their bill is in our books."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,7 @@ TASKS = 60
 @pytest.mark.parametrize("killed", [False, True])
 def test_every_task_ends_and_the_books_agree(tmp_path: Path, killed: bool) -> None:
     """LIVE-1, MON-7, MON-10: throttling, 5xx, resets, cut and slow answers, failed jobs, spoiled images."""
-    with sandbox(tmp_path / "sandbox", chaos="storm") as url:
-        shop = Shop(tmp_path, url)
+    with sandbox(tmp_path / "sandbox", chaos="storm") as url, Shop(tmp_path, url) as shop:
         table = shop.table("pots.jsonl", prompts("storm", TASKS))
         if killed:
             process = shop.start("run", table, "--sandbox")
@@ -35,13 +35,14 @@ def test_every_task_ends_and_the_books_agree(tmp_path: Path, killed: bool) -> No
 
 def test_providers_that_die_are_waited_for(tmp_path: Path) -> None:
     """All providers go down in the middle of everything, and come back: the run goes on by itself."""
-    with sandbox(tmp_path / "sandbox") as url:
-        shop = Shop(tmp_path, url)
-        table = shop.table("pots.jsonl", prompts("outage", 5 * TASKS))
-        process = shop.start("run", table, "--sandbox", "--max-at-risk", "50")
-        shop.wait_phases(process, "pots", "succeeded", least=TASKS)
-    assert process.poll() is None
-    with sandbox(tmp_path / "sandbox", port=int(url.rpartition(":")[2])):
+    with ExitStack() as stack:
+        with sandbox(tmp_path / "sandbox") as url:
+            shop = stack.enter_context(Shop(tmp_path, url))
+            table = shop.table("pots.jsonl", prompts("outage", 5 * TASKS))
+            process = shop.start("run", table, "--sandbox", "--max-at-risk", "50")
+            shop.wait_phases(process, "pots", "succeeded", least=TASKS)
+        assert process.poll() is None
+        stack.enter_context(sandbox(tmp_path / "sandbox", port=int(url.rpartition(":")[2])))
         done = wait(process, timeout=300)
         rows = shop.manifest("pots")
         assert done.code in (0, 3), done.err
