@@ -305,7 +305,7 @@ class AccountActor:
                 self._hands.blocked(submission, result)
             case Superseded():
                 self._owned.pop(work.key, None)
-                self._hands.left(work)
+                self._hands.settled(work)
             case _:
                 self._release(work)
         if self._dead and work.state.phase in LIVE:

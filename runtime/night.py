@@ -158,7 +158,7 @@ class Night:
             give_back=lambda work: self.router.give_back(work),
             ready=lambda work, actor: self.fetcher.take(work, actor),
             settled=lambda work: self.router.settled(work),
-            left=lambda work: self.router.left(work),
+            left=lambda work: self.router.strand(work),
             blocked=lambda submission, exceeded: self.router.blocked(submission, exceeded),
             moved=lambda: self.router.moved(),
         )
@@ -199,7 +199,7 @@ class Night:
             quote=self._quote,
             settled=self.router.settled,
             give_back=self.router.give_back,
-            left=self.router.left,
+            left=self.router.strand,
             seen_size=self._disk.seen,
         )
         now_us = seams.clock.now_us()

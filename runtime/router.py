@@ -95,6 +95,7 @@ class Router:
         self._cursor = 0
         self._exhausted = False
         self._disk_tight = False
+        self._stranded = False
         self._bell = Bell()
         self.moving: dict[WorkKey, Work] = {}
         self.stopped: StopReason = ""
@@ -127,6 +128,11 @@ class Router:
     def settled(self, work: Work) -> None:
         self.left(work)
         self.moved()
+
+    def strand(self, work: Work) -> None:
+        """Nobody can go on with an open task in this run: the night ends without it, and says so."""
+        self._stranded = True
+        self.left(work)
 
     def left(self, work: Work) -> None:
         """Nobody works on the task any more in this run."""
@@ -180,6 +186,8 @@ class Router:
                 self._place()
                 self._look_for_dead_end()
             if not self.moving and (self._exhausted or self.stopped):
+                if not self.stopped and self._stranded:
+                    self.stopped = "no_provider"
                 return self.stopped
             await self._bell.wait_rung(deadline=self._clock.monotonic() + self._next_look_s())
 

@@ -310,6 +310,17 @@ def test_what_nobody_can_take_fails_and_the_others_are_bought() -> None:
     assert route(routing, body) == ""
 
 
+def test_a_task_that_nobody_can_follow_is_not_all_done() -> None:
+    """LIVE-4: a refused key leaves a paid job open; the night ended as if everything were settled."""
+    routing = Routing(["x", "y"], rooms={"a": 2})
+
+    async def body() -> None:
+        routing.router.strand(routing.take().work)
+        routing.router.settled(routing.take().work)
+
+    assert route(routing, body) == "no_provider"
+
+
 def test_a_disk_without_room_stops_the_buying() -> None:
     routing = Routing(["x", "y"], rooms={"a": 1})
 

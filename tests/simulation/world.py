@@ -160,6 +160,9 @@ class World:
         self.disk = SimDisk()
         self.hits: Counter[str] = Counter()
         self.crashed: Counter[str] = Counter()  # fault point -> deaths there
+        self.inbox: Path | None = None
+        self.keys = dict.fromkeys(self.providers, "sandbox")
+        self.fingerprint = "k" * 32  # of whatever the keys are
         self.broken: list[str] = []  # promises that were seen broken on the way
         self.epoch = 0
         self.last_night = 0  # the epoch of the newest run
@@ -350,9 +353,9 @@ class World:
             ),
             place=place,
             quote=quote_by(DEFAULT_BOOK),
-            inbox_dir=None,
+            inbox_dir=self.inbox,
             folder=folder(life.batch),
-            keyed=lambda text: "k" * 32,
+            keyed=lambda text: self.fingerprint,
         )
         faults.install(self.point)
         return self._run(lambda: self._one_life(night, life))
@@ -393,7 +396,7 @@ class World:
             name=provider,
             provider=provider,
             codec=registry.codec(provider),
-            key=Secret("sandbox"),
+            key=Secret(self.keys[provider]),
             base_url=f"{ORIGIN}/{provider}",
             loopback=True,
             quarantine_s=10.0 + 2 * self.weather.listing_lag_s,  # a late request arrives within 8 s
