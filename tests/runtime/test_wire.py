@@ -26,6 +26,7 @@ from runtime.egress import Egress
 from runtime.ports import FetchRefused, FetchRules, Wire, WireError
 from runtime.wire import HttpWire
 from tests.runtime.servers import Seen, Server, http, serve
+from tests.simulation.wire_world import SimWorld
 
 LIMIT = 100_000  # the reply bound in these tests
 HERE = FetchRules(hosts=(), loopback=True, max_bytes=LIMIT)
@@ -101,7 +102,13 @@ async def http_world() -> AsyncIterator[World]:
 MakeWorld: TypeAlias = Callable[[], AbstractAsyncContextManager[World]]
 
 
-@pytest.fixture(params=[http_world])
+@contextlib.asynccontextmanager
+async def sim_world() -> AsyncIterator[World]:
+    await trio.lowlevel.checkpoint()
+    yield SimWorld(max_reply_bytes=LIMIT)
+
+
+@pytest.fixture(params=[http_world, sim_world])
 def make_world(request: pytest.FixtureRequest) -> MakeWorld:
     made: MakeWorld = request.param
     return made

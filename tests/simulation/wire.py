@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
+from urllib.parse import urljoin
 
 import trio
 
@@ -99,21 +100,37 @@ class SimWire:
     async def fetch(self, url: str, sink: Callable[[bytes], Awaitable[None]], rules: FetchRules) -> Fetched:
         net = self._net
         net.alive()
-        if not (url.startswith(ORIGIN) and rules.loopback):
+        if not rules.loopback:  # everything in this network is
             raise FetchRefused(url)
-        await trio.sleep(net.random.uniform(0.001, 0.1))
-        net.alive()
-        reply = net.serve(HttpCall("GET", url, {}))
-        with trio.move_on_after(rules.timeout_s) as limit:
-            await trio.sleep(reply.delay_s)
-        net.alive()
-        if reply.transport or limit.cancelled_caught:
-            raise WireError("connection reset", sent=True)
+        reply = await self._get(url, rules.timeout_s)
+        redirects = 0
+        while (location := reply.headers.get("location")) is not None and 300 <= reply.status < 400:
+            redirects += 1
+            if redirects > rules.max_redirects:
+                raise FetchRefused("too many redirects")
+            reply = await self._get(urljoin(url, location), rules.timeout_s)
         if len(reply.body) > rules.max_bytes:
             raise FetchRefused(f"{len(reply.body)} bytes")
-        if reply.status == 200:
-            await sink(reply.body)
-        return Fetched(reply.status, reply.headers, len(reply.body))
+        if reply.status != 200:
+            return Fetched(reply.status, reply.headers, 0)
+        await sink(reply.body)
+        return Fetched(200, reply.headers, len(reply.body))
+
+    async def _get(self, url: str, timeout_s: float) -> Reply:
+        net = self._net
+        await trio.sleep(net.random.uniform(0.001, 0.1))
+        net.alive()
+        if not url.startswith(ORIGIN):
+            raise WireError("connection refused", sent=False)
+        reply = net.serve(HttpCall("GET", url, {"accept-encoding": "identity"}))
+        with trio.move_on_after(timeout_s) as limit:
+            await trio.sleep(reply.delay_s)
+        net.alive()
+        if limit.cancelled_caught:
+            raise WireError(f"no end within {timeout_s:.0f} s", sent=True)
+        if reply.transport:
+            raise WireError("connection reset", sent=True)
+        return reply
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()

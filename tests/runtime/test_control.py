@@ -1,0 +1,176 @@
+"""Control messages: cancel, retry, resolve, with and without a running night."""
+
+from pathlib import Path
+
+import msgspec
+
+from ledger.commands import Record
+from ledger.events import AttemptAccepted, AttemptFailed, ControlTaken
+from ledger.streams import runtime_stream
+from runtime.control import Controller, Done, Listeners
+from runtime.inbox import CancelBatch, ResolveTasks, RetryTasks
+from runtime.work import Work, WorkKey
+from tests.runtime.nights import OpenLedger, with_ledger
+
+
+def controller(opened: OpenLedger, listeners: Listeners | None = None) -> Controller:
+    return Controller(
+        journal=opened.writer,
+        log=opened.log,
+        reader=opened.reader,
+        clock=opened.clock,
+        listeners=listeners or Listeners(),
+    )
+
+
+def test_a_cancel_stops_what_costs_nothing_and_counts_the_rest(tmp_path: Path) -> None:
+    """W15; twice changes nothing more."""
+
+    async def body(opened: OpenLedger) -> None:
+        await opened.hold(2)
+        await opened.intend(3)
+        await opened.do(3, Record(AttemptAccepted(attempt=1, job="j3")))
+        done = await controller(opened).apply(CancelBatch(batch=1, operator="me"))
+        assert done == Done(changed=3, free=3, charged=1)
+        assert opened.phases() == "cancelled cancelled accepted cancelled"
+        assert opened.reader.batch(1).cancelled
+        version = opened.reader.head().seq
+        assert (await controller(opened).apply(CancelBatch(batch=1, operator="me"))).changed == 0
+        assert opened.reader.head().seq == version + 1  # that it was taken
+
+    with_ledger(tmp_path, body)
+
+
+def test_a_cancel_tells_the_owners(tmp_path: Path) -> None:
+    told: list[object] = []
+
+    async def body(opened: OpenLedger) -> None:
+        work = await opened.intend(1)
+
+        def cancel_job(work: Work, operator: str) -> bool:
+            told.append((work.n, operator))
+            return True
+
+        listeners = Listeners(
+            owned=lambda key: work if key == WorkKey(1, 1) else None,
+            stop_batch=told.append,
+            cancel_job=cancel_job,
+        )
+        done = await controller(opened, listeners).apply(CancelBatch(batch=1, operator="me"))
+        assert (done.unknown, done.charged) == (1, 0)
+
+    with_ledger(tmp_path, body)
+    assert told == [1, (1, "me")]
+
+
+def test_what_came_home_failed_after_a_cancel_is_swept(tmp_path: Path) -> None:
+    """LIVE-1: it was queued again in a batch that nobody buys for."""
+
+    async def body(opened: OpenLedger) -> None:
+        work = await opened.intend(1)
+        await controller(opened).apply(CancelBatch(batch=1, operator="me"))
+        await opened.log.record(work, Record(AttemptFailed(attempt=1, reason="provider")))
+        assert opened.phases().startswith("queued")
+        await controller(opened).sweep(1)
+        assert opened.phases() == "cancelled cancelled cancelled cancelled"
+
+    with_ledger(tmp_path, body)
+
+
+def test_a_retry_wants_the_failed_ones_again(tmp_path: Path) -> None:
+    again: list[Work] = []
+
+    async def body(opened: OpenLedger) -> None:
+        await opened.fail(1)
+        await opened.fail(3)
+        listeners = Listeners(queued_again=again.append)
+        done = await controller(opened, listeners).apply(RetryTasks(batch=1, operator="me", tasks=(3, 4)))
+        assert done == Done(changed=1, skipped=1)
+        assert opened.phases() == "failed queued queued queued"
+        assert (await controller(opened, listeners).apply(RetryTasks(batch=1, operator="me"))).changed == 1
+
+    with_ledger(tmp_path, body)
+    assert [work.n for work in again] == [3, 1]
+
+
+def test_held_tasks_are_decided(tmp_path: Path) -> None:
+    """MON-2: buying again is a permission; adopting hands the job to its account."""
+    told: list[tuple[str, int]] = []
+
+    async def body(opened: OpenLedger) -> None:
+        for n in (1, 2, 3):
+            await opened.hold(n)
+        listeners = Listeners(
+            queued_again=lambda work: told.append(("queued", work.n)),
+            adopted=lambda work: told.append(("adopted", work.n)),
+        )
+        control = controller(opened, listeners)
+        for n, decision in ((1, "buy_again"), (2, "give_up"), (3, "adopt")):
+            message = ResolveTasks(batch=1, operator="me", decision=decision, tasks=(n,), job="j3")  # type: ignore[arg-type]
+            assert (await control.apply(message)).changed == 1
+        assert opened.phases() == "queued failed accepted queued"
+        assert opened.work(1).state.permissions == 1
+
+    with_ledger(tmp_path, body)
+    assert told == [("queued", 1), ("adopted", 3)]
+
+
+def test_only_old_ones_at_one_provider(tmp_path: Path) -> None:
+    async def body(opened: OpenLedger) -> None:
+        await opened.hold(1)
+        other = ResolveTasks(batch=1, operator="me", decision="give_up", provider="segmind")
+        assert (await controller(opened).apply(other)).changed == 0
+        young = ResolveTasks(batch=1, operator="me", decision="give_up", older_s=3600.0)
+        assert (await controller(opened).apply(young)).changed == 0
+        opened.clock.jump(7200.0)
+        assert (await controller(opened).apply(young)).changed == 1
+
+    with_ledger(tmp_path, body)
+
+
+def test_a_message_is_recorded_once_under_its_key(tmp_path: Path) -> None:
+    """LED-3."""
+
+    async def body(opened: OpenLedger) -> None:
+        for _ in range(2):
+            await controller(opened).apply(RetryTasks(batch=1, operator="me"), key=b"k" * 16)
+        taken = [row.event for row in opened.reader.events() if isinstance(row.event, ControlTaken)]
+        assert [(event.kind, msgspec.json.decode(event.result, type=Done)) for event in taken] == [("retry", Done())]
+
+    with_ledger(tmp_path, body)
+
+
+class LateReader:
+    """Sees the runtime stream one version late, once: somebody else has written in between."""
+
+    def __init__(self, opened: OpenLedger) -> None:
+        self._opened = opened
+        self.late = 1
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._opened.reader, name)
+
+    def version(self, stream: int) -> int:
+        found = self._opened.reader.version(stream)
+        if stream == runtime_stream() and self.late:
+            self.late -= 1
+            return found - 1
+        return found
+
+
+def test_a_conflict_on_the_record_is_tried_again(tmp_path: Path) -> None:
+    """The record was dropped, and the command that waited for it never heard of its message."""
+
+    async def body(opened: OpenLedger) -> None:
+        late = LateReader(opened)
+        control = Controller(
+            journal=opened.writer,
+            log=opened.log,
+            reader=late,  # type: ignore[arg-type]  # a reader in all but this
+            clock=opened.clock,
+        )
+        await control.apply(RetryTasks(batch=1, operator="me"), key=b"k" * 16)
+        assert late.late == 0
+        assert opened.reader.seq_of_key(b"k" * 16) is not None
+
+    with_ledger(tmp_path, body)
