@@ -82,7 +82,7 @@ def test_breaker_opens_probes_and_closes() -> None:
     assert breaker.retry_at == 16.0  # twice as long
     breaker.passed()
     breaker.succeeded()
-    assert breaker.state == "closed"
+    assert breaker.seconds_until_open(16.0) == 0.0
 
 
 def test_a_probe_that_was_not_sent_lets_the_next_one_go() -> None:
