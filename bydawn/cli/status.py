@@ -41,6 +41,8 @@ def status(batch: str, watch: bool, check: bool, as_json: bool, ledger: Path | N
                 views = [overview(reader, row, now_us=now_us) for row in batches]
                 seen += views
                 newest = next(iter(runs(reader, last=1)), None)
+                if newest is None or newest.state != "running":  # a pace is a promise that nobody keeps now
+                    views = [view._replace(rate_per_s=0.0, eta_s=None) for view in views]
                 if as_json:
                     for view in views:
                         json_line("status", **as_data(view, reader.path, newest))
