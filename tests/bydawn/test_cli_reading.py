@@ -80,6 +80,7 @@ def test_status_as_json_holds_what_people_see(call: Caller) -> None:
     assert (line["cost_microusd"], line["reserved_microusd"], line["at_risk_microusd"]) == (120_000, 150_000, 75_000)
     assert line["budget_microusd"] == 5_000_000
     assert line["running"] is False
+    assert (line["rate_per_s"], line["eta_s"]) == (0.0, None)  # nobody works on it
 
 
 def test_status_can_be_asked_by_a_script(call: Caller) -> None:
