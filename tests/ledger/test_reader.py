@@ -17,6 +17,7 @@ from ledger.events import (
     LimiterSaved,
     ResultReady,
     TaskCompleted,
+    TaskShared,
 )
 from ledger.journal import Ledger
 from ledger.money import account_money, batch_money, lost_money
@@ -179,3 +180,15 @@ def test_all_tasks_fold_in_one_pass_to_what_each_folds_to(reader: Reader) -> Non
     assert {stream: reader.state(stream) for stream in states} == states
     assert len(states) == 7
     assert replay_tasks(reader.store, 2) == {}
+
+
+def test_ends_are_those_of_the_batch_in_the_newest_events(ledger: Ledger, reader: Reader) -> None:
+    do(ledger, 3, SHARE)
+    ends = [row for row in reader.events() if isinstance(row.event, (TaskCompleted, TaskShared))]
+    times = [row.at_us for row in ends]
+    assert len(times) == 2
+    head = reader.head().seq
+    assert reader.ends(1, since_us=0, newest=head) == times
+    assert reader.ends(1, since_us=0, newest=head - ends[0].seq) == times[1:]
+    assert reader.ends(1, since_us=times[1] + 1, newest=head) == []
+    assert reader.ends(2, since_us=0, newest=head) == []
