@@ -272,7 +272,7 @@ class Kie:
             return Standing("unreadable", f"HTTP {reply.status}, code {code}")
         if balance <= 0:
             return Standing("no_credit", "no credits left", balance_microusd=0)
-        return Standing("ok", f"{balance:g} credits", balance_microusd=round(balance * CREDIT_MICROUSD))
+        return Standing("ok", f"{balance:,.12g} credits", balance_microusd=round(balance * CREDIT_MICROUSD))
 
     # Kie has neither a listing nor a cancel, and the capability record says so.
 
