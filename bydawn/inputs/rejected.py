@@ -11,14 +11,9 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from bydawn.inputs.building import Problem
+from runtime.outputs import csv_cell
 
-_FORMULA_START = ("=", "+", "-", "@", "\t", "\r", "\n")
 _VALUE_CHARS = 200
-
-
-def neutral(cell: str) -> str:
-    """Return ``cell`` so that no spreadsheet takes it for a formula."""
-    return "'" + cell if cell.startswith(_FORMULA_START) else cell
 
 
 class RejectedFile:
@@ -53,7 +48,7 @@ class RejectedFile:
             self._file = self._open()
             csv.writer(self._file).writerow(("row", "column", "reason", "value"))
         csv.writer(self._file).writerow(
-            (problem.row, neutral(problem.column), neutral(problem.reason), neutral(problem.value[:_VALUE_CHARS]))
+            map(csv_cell, (problem.row, problem.column, problem.reason, problem.value[:_VALUE_CHARS]))
         )
 
     def _open(self) -> TextIO:
