@@ -216,12 +216,6 @@ class Router:
                 await self._log.record(work, Fail(reason="no_provider"))
             self.left(work)
 
-    def look_again(self) -> None:
-        """Tasks were queued anew (a retry): page through the queue once more."""
-        self._cursor = 0
-        self._exhausted = False
-        self._bell.ring()
-
     def _place(self) -> None:
         for choices, line in list(self._lines.items()):
             while line and not self.stopped:
