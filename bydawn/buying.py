@@ -125,7 +125,7 @@ def buy(opened: Opened, buying: Buying, talk: Callable[[str], None]) -> Ended:
     if os.environ.get("BYDAWN_FAULT"):
         faults.install(faults.kill_at(os.environ["BYDAWN_FAULT"]))
     with ledger.reader() as reader:
-        before = _captured(reader, buying.batch)
+        before = spent_so_far(reader, buying.batch)
         disk = RealDisk()
         folder = Path(reader.batch(buying.batch).folder)
         disk.make_dir(folder)
@@ -135,7 +135,7 @@ def buy(opened: Opened, buying: Buying, talk: Callable[[str], None]) -> Ended:
         except BaseExceptionGroup as group:
             raise _translated(group, folder) from group
         parked = {actor.account.name: actor.parked for actor in night.actors if actor.parked}
-        ended = Ended(stopped, time.monotonic() - started, _captured(reader, buying.batch) - before, parked)
+        ended = Ended(stopped, time.monotonic() - started, spent_so_far(reader, buying.batch) - before, parked)
         _record_end(opened, reader, buying.batch, ended)
         try:
             write_outputs(reader, buying.batch, disk)
@@ -245,7 +245,8 @@ def _write_lines(results: ResultLines) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _captured(reader: Reader, batch: int) -> int:
+def spent_so_far(reader: Reader, batch: int) -> int:
+    """What the batch has been charged, in micro-dollars."""
     account = batch_money(batch)
     balance = reader.money(account).get(account)
     return balance.captured if balance else 0

@@ -65,6 +65,14 @@ def refuse_uncovered(plan: Plan) -> None:
     )
 
 
+def exceeds(agreed: SpendAgreed, left: Plan, spent_microusd: int) -> bool:
+    """Whether buying what is left could cost more, in all, than was agreed."""
+    return (
+        spent_microusd + left.expected_microusd > agreed.expected_microusd
+        or spent_microusd + left.worst_microusd > agreed.worst_microusd
+    )
+
+
 def ask_leave(
     plan: Plan,
     images: int,

@@ -17,6 +17,7 @@ from bydawn.inputs import Checked, InputFile, InputOptions
 from bydawn.opening import operator
 from ledger.decisions import Append, Committed, Decision
 from ledger.events import BatchConfigured, BatchEvent, BatchOpened
+from ledger.folds import BatchState
 from ledger.journal import Ledger
 from ledger.streams import batch_stream
 from runtime.disk import RealDisk
@@ -146,13 +147,14 @@ def import_input(
     return imported.added
 
 
-def configure(ledger: Ledger, batch: int, wanted: BatchConfigured) -> None:
-    """Record options that differ from how the batch is run so far; the others keep their last value."""
-    settings = ledger.batch(batch).settings
+def settings_change(state: BatchState, wanted: BatchConfigured) -> BatchConfigured | None:
+    """What ``wanted`` changes in how the batch is run so far, None when nothing; the rest keeps its last value."""
+    settings = state.settings
     changes = {
         name: value
         for name in settings.__struct_fields__
         if (value := getattr(wanted, name)) is not None and value != getattr(settings, name)
     }
-    if changes:
-        append_batch(ledger, batch, msgspec.structs.replace(BatchConfigured(operator=wanted.operator), **changes))
+    if not changes:
+        return None
+    return msgspec.structs.replace(BatchConfigured(operator=wanted.operator), **changes)

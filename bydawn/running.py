@@ -13,10 +13,10 @@ import msgspec
 
 from bydawn import importing, values
 from bydawn.approval import approval, load, require_same, save
-from bydawn.buying import Buying, buy, check_accounts, exit_code
+from bydawn.buying import Buying, buy, check_accounts, exit_code, spent_so_far
 from bydawn.cli.formats import count, counted
 from bydawn.config import load_config, refuse_stray_ledger
-from bydawn.consent import ask_leave, plan_lines, refuse_uncovered
+from bydawn.consent import ask_leave, exceeds, plan_lines, refuse_uncovered
 from bydawn.errors import UserError
 from bydawn.inputs import Checked, InputFile, InputOptions, open_input
 from bydawn.keys import chosen_accounts
@@ -30,6 +30,7 @@ from bydawn.shapes import groups_of, share_of, wanted_tasks
 from bydawn.summary import summarise
 from ledger.errors import LedgerHeld, LedgerMissing
 from ledger.events import BatchConfigured
+from ledger.folds import EMPTY_BATCH, BatchState, evolve_batch
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from runtime.accounts import Account
@@ -52,17 +53,18 @@ def start(request: Request) -> int:
     named = importing.name_batch(request.target, request.name)
     ledger_file = ledger_path(_named_ledger(request, settings), sandbox=request.sandbox)
     egress = Egress.from_environment(os.environ)
-    accounts = _accounts(request, settings, ledger_file, named.name)
+    before = EMPTY_BATCH if request.new else _state_before(ledger_file, named.name)
+    accounts = _accounts(request, settings, ledger_file, before)
     if named.input is None:
-        return _continue(request, settings, named.name, ledger_file, accounts, egress, talk)
+        return _continue(request, settings, named.name, ledger_file, before, accounts, egress, talk)
     options = settings.input_options()
     with open_input(named.input, options) as file:
         folder = _folder(request, settings, named.name, ledger_file)
         digest = importing.input_digest(file.digest, options)
-        known = None if request.new or request.dry_run else _sealed_before(ledger_file, named.name, digest)
         template = settings.text("name_template")
-        renamed = bool(template) and template != _template_before(ledger_file, named.name)
-        checked = None if known and not renamed else _check(file, accounts, folder)
+        renamed = bool(template) and template != before.settings.name_template
+        known = _sealed(before, digest) and not renamed and not request.dry_run
+        checked = None if known else _check(file, accounts, folder)
         if checked is not None and template:
             check_template(template, file.tasks, where=named.input)
         if request.dry_run:
@@ -97,6 +99,7 @@ def _continue(
     settings: Settings,
     name: str,
     ledger_file: Path,
+    before: BatchState,
     accounts: list[Account],
     egress: Egress,
     talk: Callable[[str], None],
@@ -115,7 +118,7 @@ def _continue(
             exit_code=10,
         )
     template = settings.text("name_template")
-    if template and template != _template_before(ledger_file, name):
+    if template and template != before.settings.name_template:
         raise UserError(
             "BD-021",
             "new file names need the input",
@@ -139,20 +142,12 @@ def _continue(
 # --- before the ledger ------------------------------------------------------------------------------------
 
 
-def _accounts(request: Request, settings: Settings, ledger_file: Path, name: str) -> list[Account]:
-    names = settings.many("provider", request.providers) or _providers_before(ledger_file, name)
+def _accounts(request: Request, settings: Settings, ledger_file: Path, before: BatchState) -> list[Account]:
+    """The accounts that are named now, else those the batch was last run with, else all that there are."""
+    names = settings.many("provider", request.providers) or before.settings.providers or ()
     if not request.sandbox:
         return chosen_accounts(settings.config, names, need_keys=not request.dry_run)
     return practice_accounts(find_or_start(ledger_file), names)
-
-
-def _providers_before(ledger_file: Path, name: str) -> tuple[str, ...]:
-    """The providers that the batch was last run with, if it is known and they were named: they stay."""
-    with _KnownBatches(ledger_file) as reader:
-        batch = reader.batch_by_name(name) if reader else None
-        if reader is None or batch is None:
-            return ()
-        return reader.batch(batch).settings.providers or ()
 
 
 def _folder(request: Request, settings: Settings, name: str, ledger_file: Path) -> Path:
@@ -169,20 +164,17 @@ def _check(file: InputFile, accounts: Iterable[Account], folder: Path) -> Checke
     return checked
 
 
-def _sealed_before(ledger_file: Path, name: str, digest: str) -> bool:
+def _state_before(ledger_file: Path, name: str) -> BatchState:
+    """How the batch of this name was left; empty where there is none."""
+    with _KnownBatches(ledger_file) as reader:
+        batch = reader.batch_by_name(name) if reader else None
+        return reader.batch(batch) if reader and batch is not None else EMPTY_BATCH
+
+
+def _sealed(before: BatchState, digest: str) -> bool:
     """Whether this very input is the batch's newest import: then nothing needs to be read again."""
-    with _KnownBatches(ledger_file) as reader:
-        batch = reader.batch_by_name(name) if reader else None
-        if reader is None or batch is None:
-            return False
-        imports = reader.batch(batch).imports
-        return bool(imports) and imports[-1].phase == "sealed" and imports[-1].input_digest == digest
-
-
-def _template_before(ledger_file: Path, name: str) -> str:
-    with _KnownBatches(ledger_file) as reader:
-        batch = reader.batch_by_name(name) if reader else None
-        return (reader.batch(batch).settings.name_template or "") if reader and batch else ""
+    newest = before.imports[-1] if before.imports else None
+    return newest is not None and newest.phase == "sealed" and newest.input_digest == digest
 
 
 class _KnownBatches:
@@ -327,10 +319,11 @@ def _buy(
     talk: Callable[[str], None],
 ) -> int:
     ledger = opened.ledger
+    state = ledger.batch(batch)
+    before = state.settings
     deadline_us = settings.moment_us("deadline")
-    importing.configure(
-        ledger,
-        batch,
+    change = importing.settings_change(
+        state,
         BatchConfigured(
             operator=operator(),
             providers=settings.many("provider", request.providers) or None,
@@ -343,16 +336,22 @@ def _buy(
             name_template=settings.text("name_template") or None,
         ),
     )
-    state = ledger.batch(batch)
+    if change is not None:  # recorded with the consent: a run that is refused changes nothing
+        state = evolve_batch(state, change, at_us=now_us())
     last_deadline_us = state.settings.deadline_us or 0
     if deadline_us is None and last_deadline_us > now_us():
         deadline_us = last_deadline_us  # an option that was not given keeps its last value
     with ledger.reader() as reader:
+        _refuse_unreachable(reader, accounts)
         wanted = wanted_tasks(state)
-        if groups is None and (state.agreed is None or wanted > state.agreed.images):
+        changed = (before.providers, before.attempts) != (state.settings.providers, state.settings.attempts)
+        if (groups is None or changed) and (state.agreed is None or changed or wanted > state.agreed.images):
             groups = groups_of(reader, batch, accounts)
         plan = _plan(settings, share_of(groups or (), wanted), accounts, deadline_us)
         refuse_uncovered(plan)
+        agreed_before = state.agreed
+        if agreed_before is not None and changed and exceeds(agreed_before, plan, spent_so_far(reader, batch)):
+            agreed_before = None  # to go on like this may cost more than was agreed
         if request.approved is not None:
             now = approval(plan, state.imports[-1].input_digest if state.imports else "")
             percent = float(values.whole(request.tolerance, where="--tolerance")) if request.tolerance else 2.0
@@ -364,13 +363,13 @@ def _buy(
             yes=request.yes,
             budget_microusd=state.settings.budget_microusd,
             approved=request.approved is not None,
-            agreed=state.agreed,
+            agreed=agreed_before,
             talk=talk,
         )
-        if agreed is not None:
-            importing.append_batch(ledger, batch, agreed)
+        events = [event for event in (change, agreed) if event is not None]
+        if events:
+            importing.append_batch(ledger, batch, *events)
         state = ledger.batch(batch)
-        _refuse_unreachable(reader, accounts)
     expected = state.agreed.expected_microusd if state.agreed else 0
     buying = Buying(
         batch=batch,

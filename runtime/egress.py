@@ -111,7 +111,8 @@ class Network(httpcore.AsyncNetworkBackend):
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
     ) -> httpcore.AsyncNetworkStream:
-        raise NotImplementedError("bydawn speaks TCP only")
+        # The interface of httpcore asks for it; nothing of ours names a socket file.
+        raise httpcore.ConnectError("bydawn speaks TCP only")
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)

@@ -1,12 +1,14 @@
 """What stops a run before anything is sent: bad rows, bad keys, a ledger that is held, newer, damaged or unknown."""
 
 import csv
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # re-exported, though not on purpose
 
+from ledger.reader import Reader
 from tests.system.shop import Done, Shop, kill, prompts
 
 BAD: tuple[tuple[str, Callable[[int], tuple[str, str, str]]], ...] = (
@@ -58,6 +60,23 @@ def test_bad_rows_are_left_out_when_told(shop: Shop) -> None:
 
 
 # --- keys -------------------------------------------------------------------------------------------------
+
+
+def test_going_on_at_a_dearer_provider_needs_a_new_consent_and_a_refusal_changes_nothing(shop: Shop) -> None:
+    shop.leave_practice()
+    table = shop.table("pots.jsonl", prompts("dearer", 8))
+    started = ("run", table, "--ledger", "bydawn.db", "--provider", "kie", "--yes")
+    assert shop.run(*started, fault="before_intent:1").code == -signal.SIGKILL  # agreed to, nothing bought yet
+    refused = shop.run("run", "pots", "--ledger", "bydawn.db", "--provider", "segmind", "--attempts", "9")
+    assert refused.code == 2, refused.err
+    assert "BD-072" in refused.err
+    assert shop.bill() == []
+    with Reader(shop.ledger) as reader:
+        settings = reader.batch(1).settings
+    assert (settings.providers, settings.attempts) == (("kie",), None)
+    done = shop.run("run", "pots", "--ledger", "bydawn.db")
+    assert done.code == 0, done.err
+    assert {job["provider"] for job in shop.bill()} == {"kie"}
 
 
 @pytest.mark.parametrize("provider", ["kie", "replicate", "segmind"])
