@@ -10,7 +10,7 @@ charge* may become :class:`Refused` or :class:`Throttled`.  Everything else that
 :class:`Unclear`, and what is unclear is never bought again silently.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -40,7 +40,7 @@ class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     model: ModelName = "nano-banana-2"
     aspect: str = "1:1"  # "W:H" or "auto"
     resolution: str = "1K"  # "0.5K", "1K", "2K", "4K"
-    references: tuple[str, ...] = ()  # URLs, in order
+    references: tuple[str, ...] = ()  # in order: URLs, and local files in the form of adapters.references
     output_format: str = ""  # "jpg", "png"; "" = the codec's default (always sent explicitly)
     seed: int | None = None
     model_version: str = ""  # pin, where the provider has one
@@ -69,12 +69,14 @@ class Context(msgspec.Struct, frozen=True):
 
     ``base_url`` replaces scheme, host and port of the provider's base URL and may carry a path prefix; empty
     means the provider's own.  ``marker`` is derived from the attempt and is the same when the call is built
-    again: a codec puts it where the provider shows it back (Segmind: the seed).
+    again: a codec puts it where the provider shows it back (Segmind: the seed).  ``reference`` is the same in words,
+    for providers that take a reference of ours (Toapis: ``client_business_id``).
     """
 
     key: Secret
     base_url: str = ""
     marker: int = 0  # 1 .. 2**31-1; 0 = none
+    reference: str = ""  # [a-z0-9-], at most 40 characters; "" = none
     callback_url: str = ""
 
 
@@ -82,13 +84,14 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class HttpCall(msgspec.Struct, frozen=True):
-    """One request.  ``timeout_s`` bounds the wait for the whole reply."""
+    """One request.  ``timeout_s`` bounds the wait for the whole reply, ``max_reply_bytes`` its body (SEC-4)."""
 
     method: Literal["GET", "POST", "DELETE", "PUT"]
     url: str
     headers: dict[str, str]
     body: bytes = b""
     timeout_s: float = 60.0
+    max_reply_bytes: int = 8 << 20
 
     def __repr__(self) -> str:
         return f"HttpCall({self.method} {self.url.partition('?')[0]}, {len(self.body)} bytes)"
@@ -227,7 +230,10 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Codec(Protocol):
-    """One provider's dialect.  Methods are pure; ``capabilities`` says which of the optional ones it has."""
+    """What every provider's dialect has.  Methods are pure.
+
+    What only some providers can do is a protocol of its own below, and the runtime asks ``isinstance(codec, Part)``.
+    """
 
     @property
     def capabilities(self) -> Capabilities: ...
@@ -241,14 +247,14 @@ class Codec(Protocol):
         ...
 
     def build_submit(self, request: ImageRequest, ctx: Context) -> HttpCall:
-        """Build the one call that can cost money.  Same request and context, same bytes."""
+        """Build the one call that can cost money.  Same request and context, same bytes.
+
+        Local references are resolved before: to URLs where the codec is :class:`Uploads`, to ``data:`` URIs where
+        the record says ``inline``.
+        """
         ...
 
     def read_submit(self, reply: HttpReply) -> SubmitOutcome: ...
-
-    def build_poll(self, job: str, ctx: Context) -> HttpCall: ...
-
-    def read_poll(self, reply: HttpReply) -> PollOutcome: ...
 
     def build_check(self, ctx: Context) -> HttpCall:
         """Build a cheap authenticated call that costs nothing."""
@@ -256,7 +262,37 @@ class Codec(Protocol):
 
     def read_check(self, reply: HttpReply) -> Standing: ...
 
-    # optional: only called when the capability record has them
+
+@runtime_checkable
+class Polls(Protocol):
+    """Asynchronous providers: an accepted job is asked for until it has ended."""
+
+    def build_poll(self, job: str, ctx: Context) -> HttpCall: ...
+
+    def read_poll(self, reply: HttpReply) -> PollOutcome: ...
+
+
+@runtime_checkable
+class Sweeps(Protocol):
+    """One call tells the states of many jobs."""
+
+    @property
+    def sweep_size(self) -> int:
+        """How many jobs one call may ask for."""
+        ...
+
+    def build_sweep(self, jobs: Sequence[str], ctx: Context, *, since_us: int, until_us: int) -> HttpCall:
+        """Ask for jobs that were accepted between the two times (UTC, with a margin for clocks that differ)."""
+        ...
+
+    def read_sweep(self, reply: HttpReply) -> Mapping[str, PollOutcome]:
+        """Give what it tells, by job; a job that is not in it is polled by itself.  Raises MalformedReply."""
+        ...
+
+
+@runtime_checkable
+class Lists(Protocol):
+    """A complete listing of an account's jobs (the record's ``listing``)."""
 
     def fingerprint(self, request: ImageRequest, ctx: Context) -> str:
         """Digest of what a listing shows of the request (hex); equal fingerprints are interchangeable."""
@@ -267,6 +303,20 @@ class Codec(Protocol):
     def read_list(self, reply: HttpReply) -> JobPage:
         """Read one page; raises MalformedReply when anything on it cannot be read (REC-4)."""
         ...
+
+
+@runtime_checkable
+class LooksUp(Protocol):
+    """A job can be found by the reference of ours that it was made with (the record's ``lookup``)."""
+
+    def build_lookup(self, reference: str, ctx: Context) -> HttpCall: ...
+
+    def read_lookup(self, reply: HttpReply) -> "LookupOutcome": ...
+
+
+@runtime_checkable
+class Cancels(Protocol):
+    """A job can be stopped (the record's ``cancel`` says whether it is charged then)."""
 
     def build_cancel(self, job: str, ctx: Context) -> HttpCall: ...
 
@@ -283,3 +333,79 @@ class Recall(Protocol):
     def build_recall(self, job: str, ctx: Context) -> HttpCall: ...
 
     def read_recall(self, reply: HttpReply) -> PollOutcome: ...
+
+
+@runtime_checkable
+class Uploads(Protocol):
+    """Local reference files are uploaded first; that is free and may be repeated."""
+
+    def upload(self, file: "FileBytes", ctx: Context) -> "UploadSteps":
+        """Yield each call and take its reply, then return where the file is.
+
+        Raises:
+            UploadRefused: the provider will not take this file, or not now.
+            MalformedReply: an answer outside the documentation.
+        """
+        ...
+
+
+@runtime_checkable
+class Callbacks(Protocol):
+    """The provider calls back when a job has ended (the record's ``callback`` says what it signs).
+
+    A callback is a hint: what it says is only believed after an authenticated read of the job (REC-7).
+    """
+
+    def verify_callback(
+        self, headers: Mapping[str, str], body: bytes, *, secrets: Sequence[Secret], now_s: float
+    ) -> bool:
+        """Check the signature over the raw body with any of the secrets (after a rotation there are two), in constant
+        time, and that its time lies within the tolerance.  Header names are lower case."""
+        ...
+
+    def read_callback(self, body: bytes) -> str:
+        """Give the id of the job that it speaks of.  Raises MalformedReply."""
+        ...
+
+
+@runtime_checkable
+class Quotes(Protocol):
+    """The provider says beforehand what a request will cost; asking is free."""
+
+    def build_quote(self, request: ImageRequest, ctx: Context) -> HttpCall: ...
+
+    def read_quote(self, reply: HttpReply) -> int | None:
+        """Give micro-dollars; None when it did not say.  Raises MalformedReply."""
+        ...
+
+
+LookupOutcome: TypeAlias = Accepted | NotVisible | Throttled | Unreadable
+
+
+class FileBytes(msgspec.Struct, frozen=True):
+    """A local file that is about to be uploaded.  ``name`` is made of its digest: the user's file name stays home."""
+
+    name: str
+    media_type: str
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"FileBytes({self.name}, {len(self.data)} bytes)"
+
+
+class Uploaded(msgspec.Struct, frozen=True):
+    """Where an uploaded file can be referred to, and for how long from now (0 = not known: used at once)."""
+
+    url: str
+    life_s: float = 0.0
+
+
+class UploadRefused(AdapterError):
+    """The provider did not take a file.  ``retryable``: it may do so later."""
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+UploadSteps: TypeAlias = Generator[HttpCall, HttpReply, Uploaded]

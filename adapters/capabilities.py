@@ -43,6 +43,26 @@ class Listing(msgspec.Struct, frozen=True):
     page_size: int
 
 
+class Lookup(msgspec.Struct, frozen=True):
+    """How a job is found by our own reference: it may stay invisible for ``lag_s``."""
+
+    lag_s: float
+
+
+class References(msgspec.Struct, frozen=True):
+    """In which forms reference images are taken.
+
+    ``files``: local files are uploaded to the provider first, or travel inside the request; empty = not taken.
+    ``max_file_bytes`` is per file; ``upload_life_s`` says how long an upload can be referred to.
+    """
+
+    urls: bool = True
+    files: Literal["", "upload", "inline"] = ""
+    max_file_bytes: int = 0
+    media_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp")
+    upload_life_s: float = 0.0
+
+
 class Model(msgspec.Struct, frozen=True):
     """One model at one provider, by bydawn's name."""
 
@@ -79,10 +99,16 @@ class Capabilities(msgspec.Struct, frozen=True):
     result_hosts: Known[tuple[str, ...]]  # exact hosts or ".suffix"
     charged_on: Known[Literal["accept", "success", "unknown"]]
     no_job_answers: Known[tuple[str, ...]]  # the answers that prove no job and no charge, in words
+    references: Known[References]
     listing: Known[Listing] | None = None
+    lookup: Known[Lookup] | None = None
     cancel: Known[bool] | None = None  # True: a cancelled job is charged
     callback: Known[Literal["signed", "id-signed", "unsigned"]] | None = None
+    version_pin: Known[bool] | None = None  # True: a model version can be asked for
+    balance: Known[Literal["usd", "credits", "tokens"]] | None = None  # in which unit the account's balance is told
+    quote: Known[bool] | None = None  # True: a price can be asked for before the purchase
     ingress_hold_s: float = 120.0  # how long a request may still arrive after we gave it up (assumed)
+    lanes: str = "one"  # what the account's work is divided by, in words
     best_for: str = ""
 
     def model(self, name: str) -> Model | None:
@@ -93,8 +119,16 @@ class Capabilities(msgspec.Struct, frozen=True):
         return None
 
     @property
-    def recovery(self) -> Literal["listing", "callback", "none"]:
+    def recovery(self) -> Literal["lookup", "listing", "callback", "none"]:
         """What can tell after a crash whether a job was taken."""
+        if self.lookup is not None:
+            return "lookup"
         if self.listing is not None:
             return "listing"
         return "callback" if self.callback is not None else "none"
+
+    @property
+    def facts(self) -> dict[str, Known[object]]:
+        """Every fact of the record by its field's name."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: fact for name, fact in fields.items() if isinstance(fact, Known)}

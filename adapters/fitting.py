@@ -6,7 +6,8 @@ The checks that follow from a capability record alone; what only one provider kn
 from urllib.parse import urlsplit
 
 from adapters.base import ImageRequest
-from adapters.capabilities import Capabilities, Model
+from adapters.capabilities import Capabilities, Model, References
+from adapters.references import is_inline, local_file
 
 
 def model_of(record: Capabilities, request: ImageRequest) -> Model:
@@ -31,7 +32,7 @@ def misfit(record: Capabilities, request: ImageRequest) -> str | None:
     return (
         _prompt_misfit(model, request, title)
         or _shape_misfit(model, request, title)
-        or _references_misfit(model, request, title)
+        or _references_misfit(model, record.references.value, request, title)
     )
 
 
@@ -65,12 +66,30 @@ def _shape_misfit(model: Model, request: ImageRequest, title: str) -> str | None
     return None
 
 
-def _references_misfit(model: Model, request: ImageRequest, title: str) -> str | None:
+def _references_misfit(model: Model, taken: References, request: ImageRequest, title: str) -> str | None:
     if len(request.references) > model.max_references:
         return f"{len(request.references)} references, {title} takes at most {model.max_references} for {model.name}"
     for place, reference in enumerate(request.references, 1):
+        why = _reference_misfit(reference, taken, title)
+        if why is not None:
+            return f"reference {place}: {why}"
+    return None
+
+
+def _reference_misfit(reference: str, taken: References, title: str) -> str | None:
+    file = local_file(reference)
+    if file is None and not is_inline(reference):
         if not _is_url(reference):
-            return f"reference {place} is not an http(s) URL"
+            return "neither an http(s) URL nor a file"
+        return None if taken.urls else f"{title} takes no URLs, only files"
+    if not taken.files:
+        return f"{title} takes no local files, only URLs"
+    if file is None:
+        return None
+    if file.media_type not in taken.media_types:
+        return f"{title} takes no {file.media_type}, only {', '.join(taken.media_types)}"
+    if taken.max_file_bytes and file.size > taken.max_file_bytes:
+        return f"the file has {file.size:,} bytes, {title} takes {taken.max_file_bytes:,}"
     return None
 
 

@@ -48,7 +48,7 @@ from adapters.base import (
     Unclear,
     Unreadable,
 )
-from adapters.capabilities import Capabilities, Known, Model, Rate
+from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.reading import decode, decode_or_none, is_job_id, seconds, words
 
@@ -116,6 +116,7 @@ CAPABILITIES = Capabilities(
     result_life_s=Known(_RESULT_LIFE_S, _TASK, _READ, "confirmed"),
     result_hosts=Known((".aiquickdraw.com",), _CREATE, _READ, "reported"),
     charged_on=Known("success", _START, _READ, "assumed"),  # whether a failed task is refunded is documented nowhere
+    references=Known(References(), _CREATE, _READ, "confirmed"),
     no_job_answers=Known(
         (
             "code 401: key missing or wrong",

@@ -13,10 +13,14 @@ from adapters.base import Codec
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """``module:object`` of a provider's codec instance and of its emulator class."""
+    """``module:object`` of a provider's codec instance and of its emulator class.
+
+    ``named_only``: it joins a batch only when the user names it.
+    """
 
     codec: str
     emulator: str
+    named_only: bool = False
 
 
 PROVIDERS: dict[str, Entry] = {

@@ -49,7 +49,7 @@ from adapters.base import (
     Unclear,
     Unreadable,
 )
-from adapters.capabilities import Capabilities, Known, Listing, Model, Rate
+from adapters.capabilities import Capabilities, Known, Listing, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.reading import (
     canonical_digest,
@@ -121,6 +121,7 @@ CAPABILITIES = Capabilities(
     result_life_s=Known(_RESULT_LIFE_S, _RETENTION, _READ, "confirmed"),
     result_hosts=Known(("replicate.delivery", ".replicate.delivery"), _OA, _READ, "confirmed"),
     charged_on=Known("success", _DEADLINES, _READ, "assumed"),
+    references=Known(References(), _OA, _READ, "confirmed"),
     no_job_answers=Known(
         (
             "400, 413 or 422: the request was not valid",

@@ -51,7 +51,7 @@ from adapters.base import (
     Unclear,
     Unreadable,
 )
-from adapters.capabilities import Capabilities, Known, Listing, Model, Rate
+from adapters.capabilities import Capabilities, Known, Listing, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.reading import (
     canonical_digest,
@@ -133,6 +133,7 @@ CAPABILITIES = Capabilities(
     result_life_s=Known(3_600.0, _ASYNC, _READ, "confirmed"),
     result_hosts=Known(("images.segmind.com", ".segmind.com"), _SDK, _READ, "confirmed"),
     charged_on=Known("success", _ERRORS, _READ, "confirmed"),
+    references=Known(References(), _SDK, _READ, "confirmed"),
     no_job_answers=Known(
         (
             "400: malformed request or missing field",

@@ -24,7 +24,7 @@ def chosen_accounts(config: Config, names: Sequence[str], *, need_keys: bool = T
 
     A name is an account or a provider, which means all its accounts; a provider without a table in the settings
     has one account of the same name.  Without names: every account of the settings, and every provider whose
-    key is set.
+    key is set, except those that join a batch only when they are named.
 
     Raises:
         UserError: an unknown name (exit 2); missing keys, all named together (exit 4).
@@ -39,7 +39,8 @@ def chosen_accounts(config: Config, names: Sequence[str], *, need_keys: bool = T
                 fix="there are " + ", ".join(registry.PROVIDERS),
             )
     chosen = dict.fromkeys(account for name in names for account in _meant(name, tables))
-    keys = {name: _key(name, *tables[name], config.env) for name in chosen or tables}
+    wanted = chosen or [name for name in tables if name in config.accounts or not registry.PROVIDERS[name].named_only]
+    keys = {name: _key(name, *tables[name], config.env) for name in wanted}
     if not need_keys:
         keys = {name: key if isinstance(key, Secret) else Secret("") for name, key in keys.items()}
     elif not names:
@@ -159,7 +160,7 @@ def base_url_of(provider: str, env: Mapping[str, str]) -> tuple[str, bool]:
 
     Plain http would send the key in the clear, so it is for loopback only.
     """
-    variable = f"BYDAWN_{provider.upper()}_BASE_URL"
+    variable = f"BYDAWN_{provider.upper().replace('-', '_')}_BASE_URL"
     text = env.get(variable, "").strip().rstrip("/")
     if not text:
         return "", False

@@ -85,7 +85,8 @@ def find_or_start(ledger: Path) -> Practice:
 
 
 def practice_accounts(practice: Practice, providers: tuple[str, ...]) -> list[Account]:
-    """Return an account per provider that buys from the sandbox; empty ``providers`` = all it plays."""
+    """Return an account per provider that buys from the sandbox; empty ``providers`` = all it plays but those that join
+    only when they are named."""
     unknown = [name for name in providers if name not in practice.hello.providers]
     if unknown:
         raise UserError(
@@ -93,7 +94,8 @@ def practice_accounts(practice: Practice, providers: tuple[str, ...]) -> list[Ac
             f"the sandbox plays no provider named {', '.join(unknown)}",
             fix=f"--provider with some of: {', '.join(practice.hello.providers)}",
         )
-    return [_account(practice, name) for name in providers or practice.hello.providers]
+    usual = [name for name in practice.hello.providers if not registry.PROVIDERS[name].named_only]
+    return [_account(practice, name) for name in providers or usual]
 
 
 def _account(practice: Practice, provider: str) -> Account:

@@ -15,7 +15,7 @@ from random import Random
 import msgspec
 import trio
 
-from adapters.base import Accepted, Finished, NotVisible, PollOutcome, Refused, Throttled, Unclear
+from adapters.base import Accepted, Cancels, Finished, Lists, NotVisible, PollOutcome, Refused, Throttled, Unclear
 from ledger.decisions import Exceeded
 from ledger.events import AccountEvent, AccountParked, BreakerChanged, LimiterSaved, Overcharged
 from ledger.folds import LIVE
@@ -188,7 +188,7 @@ class AccountActor:
 
     def cancel(self, work: Work, operator: str) -> bool:
         """Ask the provider to stop a job; False where it cannot, or where there is no job yet."""
-        if self._caps.cancel is None or work.key not in self._owned or work.state.phase != "accepted":
+        if not isinstance(self.account.codec, Cancels) or work.key not in self._owned or work.state.phase != "accepted":
             return False
         work.cancel_by = operator
         self._poller.overdue(work)
@@ -368,6 +368,8 @@ class AccountActor:
     def _busy(self) -> set[str]:
         """Fingerprints of submits under way: a listed job may be theirs."""
         codec = self.account.codec
+        if not isinstance(codec, Lists):
+            return set()
         return {
             codec.fingerprint(
                 work.request, self.account.context(marker=work.marker(self._ledger_id, work.attempt.number))

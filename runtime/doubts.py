@@ -13,7 +13,7 @@ from random import Random
 
 import trio
 
-from adapters.base import HttpCall, HttpReply, ListedJob, MalformedReply
+from adapters.base import HttpCall, HttpReply, ListedJob, Lists, MalformedReply
 from ledger.commands import Record
 from ledger.events import (
     AttemptAbsent,
@@ -192,8 +192,14 @@ class Doubts:
         age_s = (self._clock.now_us() - self._intended_us(work)) / 1e6
         return age_s < -SKEW_S or (listing is not None and age_s + 2 * SKEW_S > listing.value.keeps_s)
 
-    async def _listing(self, since_us: int) -> list[ListedJob]:
+    @property
+    def _lists(self) -> Lists:
         codec = self._account.codec
+        assert isinstance(codec, Lists), f"{self._account.name}: a listing in the record and none in the codec"
+        return codec
+
+    async def _listing(self, since_us: int) -> list[ListedJob]:
+        codec = self._lists
         until_us = self._clock.now_us() + int(SKEW_S * 1e6)
         jobs: list[ListedJob] = []
         cursor: str | None = None
@@ -225,7 +231,7 @@ class Doubts:
 
     def _fingerprint(self, work: Work) -> str:
         marker = work.marker(self._ledger_id, work.attempt.number)
-        return self._account.codec.fingerprint(work.request, self._account.context(marker=marker))
+        return self._lists.fingerprint(work.request, self._account.context(marker=marker))
 
     def _next_look(self) -> float:
         """When to look again: as soon as the next quarantine ends, and a few times before, for presence."""

@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from adapters.base import (
+    Cancels,
     Failed,
     Finished,
     Gone,
@@ -22,6 +23,7 @@ from adapters.base import (
     NotVisible,
     Pending,
     PollOutcome,
+    Polls,
     Recall,
     Throttled,
     Unreadable,
@@ -139,11 +141,13 @@ class Poller:
             return Finished(data=work.data, cost_microusd=work.said_cost_microusd)
         codec = self._account.codec
         try:
-            if work.cancel_by and self._caps.cancel is not None:
+            if work.cancel_by and isinstance(codec, Cancels):
                 await self._log.record(work, Cancel(operator=work.cancel_by))
                 work.cancel_by = ""
                 reply = await self._wire.send(codec.build_cancel(work.attempt.job, self._account.context()))
                 return codec.read_cancel(reply)
+            if not isinstance(codec, Polls):
+                return NotVisible()
             return codec.read_poll(await self._wire.send(codec.build_poll(work.attempt.job, self._account.context())))
         except WireError as exc:
             return Unreadable(detail=str(exc))

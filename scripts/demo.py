@@ -35,7 +35,8 @@ PROMPTS = ROOT / "examples" / "parti-prompts.tsv"
 LEDGER = FOLDER / "bydawn-sandbox.db"
 OUTPUT = FOLDER / "parti-sandbox"
 BYDAWN = Path(sys.executable).with_name("bydawn")
-RUN = ["run", "parti.tsv", "--map", "prompt=Prompt", "--aspect", "1:1,9:16,16:9", "--sandbox"]
+RUN = ["run", "parti.tsv", "--map", "prompt=Prompt", "--aspect", "1:1,9:16,16:9"]
+RUN += ["--provider", "kie,replicate,segmind", "--sandbox"]
 
 TASKS = 300
 ASPECTS = 3

@@ -6,7 +6,7 @@ nothing in memory and may be killed like everything else.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -30,6 +30,9 @@ class Reply(msgspec.Struct, frozen=True):
 
     ``reset``: the connection is reset instead of an answer; ``cut``: the head and half of the body arrive, then
     the connection closes.  ``delay_s`` is waited before anything is sent.
+
+    ``draws`` names the job whose picture the body lacks: the house draws it, in a thread, and the emulator puts it in
+    (:class:`Embeds`).
     """
 
     status: int
@@ -37,6 +40,7 @@ class Reply(msgspec.Struct, frozen=True):
     body: bytes
     transport: Literal["", "reset", "cut"] = ""
     delay_s: float = 0.0
+    draws: str = ""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -165,4 +169,13 @@ class Emulator(Protocol):
 
     def handle(self, call: Call, now_us: int) -> Reply:
         """Answer as the provider would: auth first, then fields, then limits, then the job table."""
+        ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """An emulator whose replies carry the image itself."""
+
+    def embed(self, reply: Reply, picture: bytes) -> Reply:
+        """Complete the body of a reply that names a job to draw."""
         ...

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from adapters.sandbox.base import Call, Emulator, Job, JobState, JobTable, Reply, Webhook
+from adapters.sandbox.base import Call, Embeds, Emulator, Job, JobState, JobTable, Reply, Webhook
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 RequestFault = Literal["throttle", "error_before", "error_after", "reset_after", "cut_reply", "slow_reply"]
@@ -142,7 +142,7 @@ class Dice:
             case "cut_reply":
                 return msgspec.structs.replace(reply, transport="cut")
             case "slow_reply":
-                return msgspec.structs.replace(reply, delay_s=self._profile.slow_s)
+                return msgspec.structs.replace(reply, delay_s=reply.delay_s + self._profile.slow_s)
             case _:
                 return reply
 
@@ -182,6 +182,9 @@ class Chaos:
 
     def webhook(self, job: Job, now_us: int) -> Webhook:
         return self._inner.webhook(job, now_us)
+
+    def embed(self, reply: Reply, picture: bytes) -> Reply:
+        return self._inner.embed(reply, picture) if isinstance(self._inner, Embeds) else reply
 
     def handle(self, call: Call, now_us: int) -> Reply:
         fault = self._dice.draw()

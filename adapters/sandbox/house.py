@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 
 from adapters.registry import PROVIDERS, load
-from adapters.sandbox.base import Call, Emulator, Job, JobState, Reply, Webhook
+from adapters.sandbox.base import Call, Embeds, Emulator, Job, JobState, Reply, Webhook
 from adapters.sandbox.faults import Chaos, Dice, RequestFault
 from adapters.sandbox.picture import draw, request_digest
 from adapters.sandbox.wirefmt import EmulatorSettings, json_reply
@@ -37,10 +37,12 @@ class BillLine(msgspec.Struct, frozen=True):
 
 
 class Drawing(msgspec.Struct, frozen=True):
-    """A result that was found and is still to be drawn, and what happens to it on its way."""
+    """A result that was found and is still to be drawn, and what happens to it on its way: a file, or (``reply``) a
+    picture inside an answer."""
 
     job: Job
-    fault: RequestFault | None
+    fault: RequestFault | None = None
+    reply: Reply | None = None
 
 
 class House:
@@ -78,12 +80,17 @@ class House:
         if emulator is None:
             return json_reply(404, {"error": f"no such provider here; there are {', '.join(self._emulators)}"})
         inner = msgspec.structs.replace(call, path=slash + rest, origin=f"{call.origin}/{prefix}")
-        return emulator.handle(inner, now_us)
+        reply = emulator.handle(inner, now_us)
+        job = self._settings.jobs.get(prefix, reply.draws) if reply.draws else None
+        return reply if job is None else Drawing(job, reply=reply)
 
     def picture(self, drawing: Drawing) -> Reply:
         """Draw a result."""
         job = drawing.job
         data = draw(job, short_side=self._settings.small_px)
+        emulator = self._emulators[job.provider]
+        if drawing.reply is not None and isinstance(emulator, Embeds):
+            return emulator.embed(drawing.reply, data)
         return self._dice.spoil(Reply(200, {"content-type": _MEDIA[job.output_format]}, data), drawing.fault)
 
     def bill(self, after: int, now_us: int) -> Iterator[BillLine]:

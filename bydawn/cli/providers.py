@@ -160,7 +160,7 @@ def said(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     if isinstance(value, msgspec.Struct):
-        return ", ".join(f"{name} {getattr(value, name):g}" for name in value.__struct_fields__)
+        return ", ".join(f"{name.replace('_', ' ')} {said(getattr(value, name))}" for name in value.__struct_fields__)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

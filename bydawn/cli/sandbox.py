@@ -102,6 +102,6 @@ def environment(url: str, providers: tuple[str, ...]) -> dict[str, str]:
 
     lines = {"BYDAWN_SANDBOX_URL": url}
     for provider in providers:
-        lines[f"BYDAWN_{provider.upper()}_BASE_URL"] = f"{url}/{provider}"
+        lines[f"BYDAWN_{provider.upper().replace('-', '_')}_BASE_URL"] = f"{url}/{provider}"
         lines[codec(provider).capabilities.key_env] = KEY
     return lines

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.base import Codec, HttpReply
+from adapters.base import Codec, HttpReply, Polls
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -46,6 +46,7 @@ def read(codec: Codec, kind: str, reply: HttpReply) -> object:
         case "submit":
             return codec.read_submit(reply)
         case "poll":
+            assert isinstance(codec, Polls)
             return codec.read_poll(reply)
         case _:
             return codec.read_check(reply)

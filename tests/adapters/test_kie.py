@@ -29,7 +29,7 @@ from adapters.base import (
     Unreadable,
 )
 from adapters.kie import CAPABILITIES, KIE
-from adapters.registry import PROVIDERS, codec
+from adapters.registry import codec
 
 DATA = Path(__file__).parent.parent / "data" / "kie"
 CTX = Context(key=Secret("0123456789abcdef0123456789abcdef"))
@@ -158,7 +158,7 @@ MANY = tuple(f"https://example.org/{number}.png" for number in range(20))
         (ImageRequest("x", references=MANY), "20 references, Kie takes at most 14"),
         (ImageRequest("x", references=MANY, model="nano-banana-pro"), "at most 8"),
         (ImageRequest("x", references=MANY, model="nano-banana"), "at most 10"),
-        (ImageRequest("x", references=("mug.png",)), "reference 1 is not"),
+        (ImageRequest("x", references=("mug.png",)), "reference 1: neither"),
         (ImageRequest("x", aspect="7:1"), "aspect 7:1"),
         (ImageRequest("x", aspect="1:8", model="nano-banana-pro"), "aspect 1:8"),
         (ImageRequest("x", resolution="0.5K"), "resolution 0.5K"),
@@ -289,8 +289,7 @@ def test_half_a_character_is_malformed_and_not_a_crash() -> None:
 
 def test_the_registry_gives_the_codec_by_name() -> None:
     assert codec("kie") is KIE
-    assert list(PROVIDERS) == ["kie", "replicate", "segmind"]
-    with pytest.raises(ValueError, match="there are kie, replicate, segmind"):
+    with pytest.raises(ValueError, match=r"there are .*kie"):
         codec("kei")
 
 

@@ -146,8 +146,8 @@ def test_all_requests_share_one_lane() -> None:
         (ImageRequest("x", grounding=True, model="nano-banana-pro"), "no grounding"),
         (ImageRequest("x", model_version="latest"), "64 hexadecimal digits"),
         (ImageRequest("x", references=("https://r.example/a.png",) * 15), "at most 14"),
-        (ImageRequest("x", references=("https://r.example/a.png", "a.png")), "reference 2 is not"),
-        (ImageRequest("x", references=("http://[",)), "reference 1 is not"),
+        (ImageRequest("x", references=("https://r.example/a.png", "a.png")), "reference 2: neither"),
+        (ImageRequest("x", references=("http://[",)), "reference 1: neither"),
     ],
 )
 def test_what_does_not_fit_is_said(request_: ImageRequest, reason: str) -> None:

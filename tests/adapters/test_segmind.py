@@ -138,7 +138,7 @@ def test_there_is_a_lane_for_each_aspect() -> None:
         (ImageRequest("x", seed=2**31), "between 1 and 2147483647"),
         (ImageRequest("x", model_version="1"), "no version pins"),
         (ImageRequest("x", references=("https://r.example/a.png",) * 15), "at most 14"),
-        (ImageRequest("x", references=("data:image/png;base64,AA==",)), "reference 1 is not"),
+        (ImageRequest("x", references=("data:image/png;base64,AA==",)), "reference 1: Segmind takes no local files"),
     ],
 )
 def test_what_does_not_fit_is_said(request_: ImageRequest, reason: str) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from adapters.registry import PROVIDERS, codec
+from adapters.registry import codec
 from adapters.sandbox.picture import read_digest
 from ledger.errors import LedgerError
 from ledger.folds import TaskState
@@ -81,6 +81,9 @@ def sandbox(
             process.kill()
 
 
+# Who is bought from where a test names nobody: one provider of each class of evidence after a crash.
+USUAL = "kie,replicate,segmind"
+
 # --- the shop ---------------------------------------------------------------------------------------------
 
 
@@ -95,7 +98,7 @@ class Shop:
         self.folder = folder
         self.url = url
         self.ledger = folder / "bydawn-sandbox.db"
-        self.env: dict[str, str] = {"BYDAWN_SANDBOX_URL": url, "BYDAWN_OPERATOR": "tester"}
+        self.env: dict[str, str] = {"BYDAWN_SANDBOX_URL": url, "BYDAWN_OPERATOR": "tester", "BYDAWN_PROVIDER": USUAL}
         (folder / "bydawn.toml").touch()  # a project of its own: no ledger of a folder above is found
         self._first_line = len(list(self._bill(0)))
         self._started: list[subprocess.Popen[str]] = []
@@ -110,11 +113,11 @@ class Shop:
                 process.communicate()
 
     def leave_practice(self, **keys: str) -> None:
-        """Work without ``--sandbox`` from now on: base URLs are overridden, keys are made up or given."""
+        """Work without ``--sandbox`` from now on: base URLs are overridden, keys given, or made up."""
         self.env = {"BYDAWN_OPERATOR": "tester"}
         self.ledger = self.folder / "bydawn.db"
-        for provider in PROVIDERS:
-            self.env[f"BYDAWN_{provider.upper()}_BASE_URL"] = f"{self.url}/{provider}"
+        for provider in dict.fromkeys((*USUAL.split(","), *keys)):
+            self.env[f"BYDAWN_{provider.upper().replace('-', '_')}_BASE_URL"] = f"{self.url}/{provider}"
             self.env[codec(provider).capabilities.key_env] = keys.get(provider, "sandbox-of-a-test")
 
     # --- commands -----------------------------------------------------------------------------------------
