@@ -21,6 +21,8 @@ from ledger.events import (
     EpochStarted,
     LimiterSaved,
     Overcharged,
+    PayloadRef,
+    ReferenceUploaded,
     RuntimeEvent,
 )
 
@@ -36,6 +38,14 @@ class LaneState(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class UploadState(msgspec.Struct, frozen=True):
+    """Where the account's provider holds a local reference file, and until when (0 = not known)."""
+
+    sha256: str
+    url: PayloadRef
+    expires_at_us: int
+
+
 class AccountState(msgspec.Struct, frozen=True):
     """``parked`` is the reason, empty while the account may buy."""
 
@@ -47,6 +57,7 @@ class AccountState(msgspec.Struct, frozen=True):
     lanes: tuple[LaneState, ...] = ()
     overcharges: int = 0
     overcharged_microusd: int = 0
+    uploads: tuple[UploadState, ...] = ()
 
     def lane(self, name: str) -> LaneState:
         """Return the lane, as new when it was never recorded."""
@@ -80,6 +91,9 @@ def evolve_account(state: AccountState, event: AccountEvent) -> AccountState:
                 overcharged_microusd=state.overcharged_microusd
                 + max(0, event.charged_microusd - event.ceiling_microusd),
             )
+        case ReferenceUploaded():
+            others = tuple(upload for upload in state.uploads if upload.sha256 != event.sha256)
+            return replace(state, uploads=(*others, UploadState(event.sha256, event.url, event.expires_at_us)))
         case _:
             assert_never(event)
 

@@ -17,6 +17,9 @@ class Intend(msgspec.Struct, frozen=True):
     ceiling_microusd: int
     body_digest: str
     deadline_us: int
+    callback: bool = False
+    uploads: tuple[PayloadRef, ...] = ()
+    file: str = ""
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -43,7 +43,13 @@ AmbiguousReason = Literal[
 ]
 UnknownReason = Literal["no_evidence", "listing_failed", "several_fit", "account_changed"]
 AbsentEvidence = Literal["same_key", "not_found", "listing"]
-AdoptEvidence = Literal["listing", "lookup", "callback", "operator"]
+AdoptEvidence = Literal[
+    "listing",
+    "lookup",
+    "callback",
+    "operator",
+    "reply",  # the provider's reply with the image lay in the spool
+]
 TaskFailReason = Literal[
     "attempts_exhausted",
     "rejected",  # by the provider, for good
@@ -164,6 +170,15 @@ class Overcharged(Fact, frozen=True):
     charged_microusd: Money
 
 
+class ReferenceUploaded(Fact, frozen=True):
+    """A local reference file lies at the provider, for all tasks of this account until it expires."""
+
+    TYPE: ClassVar[str] = "account.reference_uploaded.v1"
+    sha256: str
+    url: PayloadRef
+    expires_at_us: int = 0  # 0 = not known
+
+
 # --- batch streams ----------------------------------------------------------------------------------------
 
 
@@ -274,6 +289,9 @@ class AttemptIntended(Fact, frozen=True):
     body_digest: str  # hex SHA-256(salt of the request payload || body), cut to 16 bytes
     deadline_us: int  # when the answer to the submit is overdue
     permission: int = 0  # which permission allows it beside a doubtful attempt (MON-2); 0 = none needed
+    callback: bool = False  # the provider was told where to call back
+    uploads: tuple[PayloadRef, ...] = ()  # where its local references were uploaded to, in order
+    file: str = ""  # the display name of the batch file that carries it; "" = it has a request of its own
 
 
 class AttemptResent(Fact, frozen=True):
@@ -456,7 +474,14 @@ class ResultReviewed(Fact, frozen=True):
 
 RuntimeEvent: TypeAlias = EpochStarted | EpochEnded | ControlTaken
 AccountEvent: TypeAlias = (
-    AccountOpened | AccountKeyChanged | AccountParked | AccountResumed | LimiterSaved | BreakerChanged | Overcharged
+    AccountOpened
+    | AccountKeyChanged
+    | AccountParked
+    | AccountResumed
+    | LimiterSaved
+    | BreakerChanged
+    | Overcharged
+    | ReferenceUploaded
 )
 BatchEvent: TypeAlias = (
     BatchOpened | BatchConfigured | SpendAgreed | ImportOpened | BatchSealed | ImportDropped | BatchCancelled

@@ -30,6 +30,7 @@ from ledger.account_fold import EMPTY_RUNTIME as EMPTY_RUNTIME
 from ledger.account_fold import AccountState as AccountState
 from ledger.account_fold import LaneState as LaneState
 from ledger.account_fold import RuntimeState as RuntimeState
+from ledger.account_fold import UploadState as UploadState
 from ledger.account_fold import evolve_account as evolve_account
 from ledger.account_fold import evolve_runtime as evolve_runtime
 from ledger.batch_fold import EMPTY_BATCH as EMPTY_BATCH
@@ -112,6 +113,9 @@ class AttemptState(msgspec.Struct, frozen=True, gc=False):
     decided: str = ""
     reason: str = ""
     route: str = ""
+    callback: bool = False
+    uploads: tuple[PayloadRef, ...] = ()
+    file: str = ""
 
     @property
     def doubtful(self) -> bool:
@@ -231,6 +235,9 @@ def _intended(state: TaskState, event: AttemptIntended, epoch: int, at_us: int) 
         event.body_digest,
         event.permission,
         route=event.route,
+        callback=event.callback,
+        uploads=event.uploads,
+        file=event.file,
     )
     phase: TaskPhase = state.phase if state.phase in _KEPT else "intended"
     return replace(state, version=state.version + 1, phase=phase, attempts=(*state.attempts, attempt))

@@ -182,6 +182,9 @@ def _intend(state: TaskState, command: Intend) -> tuple[TaskEvent, ...]:
         body_digest=command.body_digest,
         deadline_us=command.deadline_us,
         permission=permission,
+        callback=command.callback,
+        uploads=command.uploads,
+        file=command.file,
     )
     return (intent,)
 

@@ -64,8 +64,8 @@ def renewed(page: str, record: Capabilities) -> str:
         "Only these let bydawn try again by itself. Every other answer that is no clear success is doubt.\n\n"
         f"{answers}\n\n{FACTS}\n\n"
         f"As `bydawn providers list {record.provider}` prints them; the sources were read on {newest(record)}. "
-        "*Confirmed*: the\nprovider's own documents or code. *Reported*: somebody who uses it. *Assumed*: ours; where a "
-        "document is silent, the\ncareful reading.\n\n"
+        "*Confirmed*: the\nprovider's own documents or code. *Reported*: somebody who uses it. *Assumed*: ours; where "
+        "a document is silent, the\ncareful reading.\n\n"
         "| fact | value | how sure | source |\n|---|---|---|---|\n"
         + "".join(
             f"| {SAYS[name]} | {said(name, fact)} | {fact.mark} | {linked(fact.source)} |\n"
