@@ -32,6 +32,7 @@ from ledger.folds import (
     EMPTY_BATCH,
     EMPTY_RUNTIME,
     LaneState,
+    UploadState,
     evolve_account,
     evolve_batch,
     evolve_runtime,
