@@ -34,6 +34,7 @@ def _settings(arguments: Sequence[str] | None) -> SandboxSettings:
     parser.add_argument("--chaos", default="none", help="none, flaky, storm, or a TOML file")
     parser.add_argument("--seed", type=int, default=0, help="of faults, fates and latencies")
     parser.add_argument("--rate-factor", type=float, default=5.0, help="1 = the documented limits")
+    parser.add_argument("--price-factor", type=float, default=1.0, help="1 = the providers' own price lists")
     parser.add_argument("--providers", default=",".join(PROVIDERS), help="which to serve, default all")
     parser.add_argument("--idle-exit", type=float, default=0.0, help="leave after so many seconds without a request")
     given = parser.parse_args(arguments)
@@ -45,6 +46,7 @@ def _settings(arguments: Sequence[str] | None) -> SandboxSettings:
         chaos=load_profile(given.chaos),
         seed=given.seed,
         rate_factor=given.rate_factor,
+        price_factor=given.price_factor,
         idle_exit_s=given.idle_exit,
         providers=tuple(given.providers.split(",")),
     )

@@ -20,6 +20,7 @@ from adapters.sandbox.wirefmt import (
     account_digest,
     admit,
     bearer,
+    billed,
     file_url,
     json_object,
     json_reply,
@@ -181,7 +182,7 @@ class KieEmulator:
             created_us=admission.created_us,
             started_us=admission.started_us,
             done_us=admission.done_us,
-            charge_microusd=_MODELS[wanted.model].credits[wanted.resolution] * _CREDIT_MICROUSD,
+            charge_microusd=billed(self._settings, _MODELS[wanted.model].credits[wanted.resolution] * _CREDIT_MICROUSD),
             fate=admission.fate,
             callback_url=wanted.callback_url,
         )

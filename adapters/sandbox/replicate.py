@@ -27,6 +27,7 @@ from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
     admit,
+    billed,
     file_url,
     json_object,
     json_reply,
@@ -173,7 +174,7 @@ class ReplicateEmulator:
             created_us=admission.created_us,
             started_us=admission.started_us,
             done_us=ends_us,
-            charge_microusd=model.prices[wanted.resolution],
+            charge_microusd=billed(self._settings, model.prices[wanted.resolution]),
             fate=fate,
             callback_url=wanted.callback_url,
         )

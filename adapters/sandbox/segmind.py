@@ -23,6 +23,7 @@ from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
     admit,
+    billed,
     file_url,
     json_object,
     json_reply,
@@ -170,7 +171,7 @@ class SegmindEmulator:
             created_us=admission.created_us,
             started_us=admission.started_us,
             done_us=admission.done_us,
-            charge_microusd=model.prices[wanted.resolution],
+            charge_microusd=billed(self._settings, model.prices[wanted.resolution]),
             fate=admission.fate,
         )
         settings.jobs.add(job)

@@ -47,6 +47,7 @@ class SandboxSettings(msgspec.Struct, frozen=True):
     port: int = 0  # 0: any free one
     latency_s: float = 2.0
     rate_factor: float = 5.0
+    price_factor: float = 1.0
     chaos: ChaosProfile = PROFILES["none"]
     seed: int = 0
     quarantine_s: float = 3.0
@@ -97,6 +98,7 @@ async def _serve_on(
         chaos=settings.chaos,
         latency_s=settings.latency_s,
         rate_factor=settings.rate_factor,
+        price_factor=settings.price_factor,
         seed=settings.seed,
         webhook_key=settings.webhook_key,
     )

@@ -17,7 +17,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True):
     """Everything an emulator is told from outside.
 
     ``files_origin`` is where result files are served (``http://127.0.0.1:8700``); results of ``job`` are at
-    ``file_url(settings, job)``.  ``small_px`` > 0 draws that many pixels on the shorter side (simulation).
+    ``file_url(settings, job)``.  ``price_factor`` makes every charge so much dearer than the provider's price list, as if it
+    had changed overnight.  ``small_px`` > 0 draws that many pixels on the shorter side (simulation).
     """
 
     jobs: JobTable
@@ -26,6 +27,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True):
     chaos: ChaosProfile = PROFILES["none"]
     latency_s: float = 2.0
     rate_factor: float = 5.0
+    price_factor: float = 1.0
     seed: int = 0
     small_px: int = 0
     webhook_key: str = ""  # signs callbacks where the provider does; empty = the user made no key
@@ -58,6 +60,11 @@ def latency_s(median_s: float, entropy: bytes) -> float:
     """Jitter the median by up to 40 % either way; one job in fifty takes three times as long."""
     point = unit(b"latency", entropy)
     return median_s * (3.0 if point > 0.98 else 0.6 + 0.8 * point)
+
+
+def billed(settings: EmulatorSettings, microusd: int) -> int:
+    """What a price of the list costs today."""
+    return round(microusd * settings.price_factor)
 
 
 def file_url(settings: EmulatorSettings, job: Job) -> str:
