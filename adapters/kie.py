@@ -20,37 +20,21 @@ What matters here:
 - Requests without a browser-like User-Agent are turned away by the network in front of Kie (*reported*).
 """
 
-import math
-import re
-from typing import Literal
-from urllib.parse import quote
-
-import msgspec
-
 from adapters.base import (
-    Accepted,
     Context,
-    Failed,
-    Finished,
     HttpCall,
     HttpReply,
     ImageRequest,
     JobPage,
-    MalformedReply,
-    NotVisible,
-    Pending,
     PollOutcome,
-    Refused,
     RefusedReason,
     Standing,
     SubmitOutcome,
-    Throttled,
-    Unclear,
-    Unreadable,
 )
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
-from adapters.reading import decode, decode_or_none, is_job_id, seconds, words
+from adapters.jobapi import build_call, build_creation, build_task_query, credits_of, opened, read_creation, read_task
+from adapters.reading import decode_or_none
 
 _START = "https://docs.kie.ai"
 _CREATE = "https://docs.kie.ai/market/google/nano-banana-2"
@@ -59,7 +43,6 @@ _HOOK = "https://docs.kie.ai/common-api/webhook-verification"
 _CLIENT = "https://github.com/alfman99/kie-ai-mcp"
 _READ = "2026-11-22"
 
-_USER_AGENT = "Mozilla/5.0 (compatible; bydawn/0.1)"
 _EDIT_MODEL = "google/nano-banana-edit"  # the 2.5 model has one name for text and one for references
 _RESULT_LIFE_S = 86_400.0
 CREDIT_MICROUSD = 5_000  # 8 credits are sold as $0.04: inferred from the model pages, nowhere stated
@@ -144,43 +127,6 @@ _REFUSALS: dict[int, RefusedReason] = {
     455: "unavailable",
     505: "unavailable",
 }
-_RUNNING = ("waiting", "queuing", "generating")
-_EDGE_BLOCK = b"error code: 1010"
-_POLICY = re.compile(
-    r"polic|safety|prohibited|sensitive|nsfw|moderation|violat|content filter|flagged|inappropriate", re.IGNORECASE
-)
-
-
-class _Created(msgspec.Struct):
-    taskId: object = None  # noqa: N815  # the field's name on the wire
-
-
-class _Record(msgspec.Struct):
-    """``data`` of recordInfo; everything optional, since failures arrive with less."""
-
-    taskId: str | None = None  # noqa: N815
-    state: str | None = None
-    resultJson: msgspec.Raw = msgspec.Raw()  # noqa: N815
-    failCode: object = None  # noqa: N815  # a string by the page, a number in clients
-    failMsg: object = None  # noqa: N815
-    creditsConsumed: object = None  # noqa: N815  # never worth losing a result over
-
-
-class _Envelope(msgspec.Struct):
-    """What surrounds every answer; model pages say ``msg``, the task page ``message``."""
-
-    code: int | None = None
-    msg: str | None = None
-    message: str | None = None
-    data: msgspec.Raw = msgspec.Raw(b"null")
-
-    @property
-    def text(self) -> str:
-        return words(self.msg or self.message or "")
-
-
-class _Results(msgspec.Struct):
-    resultUrls: tuple[str, ...] = ()  # noqa: N815
 
 
 class Kie:
@@ -200,75 +146,27 @@ class Kie:
     def build_submit(self, request: ImageRequest, ctx: Context) -> HttpCall:
         if (problem := self.problem(request)) is not None:
             raise ValueError(problem)
-        body: dict[str, object] = {"model": _wire_model(request)}
-        if ctx.callback_url:
-            body["callBackUrl"] = ctx.callback_url
-        body["input"] = _wire_input(request)
-        return _call("POST", "/api/v1/jobs/createTask", ctx, body=msgspec.json.encode(body))
+        return build_creation(_wire_model(request), _wire_input(request), ctx, base_url=CAPABILITIES.base_url)
 
     def read_submit(self, reply: HttpReply) -> SubmitOutcome:
-        """Read a creation.  A reply is believed to be a refusal only when its code is documented as one, and an HTTP
-        5xx only when the code says the same number: a gateway may have failed behind a task that exists."""
-        envelope = decode_or_none(reply.body, _Envelope)
-        success = 200 <= reply.status < 300
-        code = reply.status if envelope is None or envelope.code is None else envelope.code
-        job = _job_of(envelope)
-        if code == 200 or (success and code == reply.status):
-            if job and success:
-                return Accepted(job)
-            return Unclear("a success without a readable task id", likely_paid=success or bool(job))
-        if job:
-            return Unclear(f"code {code} beside a task id", likely_paid=True)
-        detail = envelope.text if envelope is not None else ""
-        if reply.status >= 500 and (code != reply.status or envelope is None or envelope.code is None):
-            return Unclear(f"HTTP {reply.status}")
-        if code == 429:
-            return Throttled(seconds(reply.headers.get("retry-after", "")))
-        if code in _REFUSALS:
-            return Refused(_REFUSALS[code], detail or f"code {code}")
-        if reply.status == 403 and _EDGE_BLOCK in reply.body:
-            return Refused("forbidden", "turned away by the network in front of Kie (error code 1010)")
-        return Unclear(f"HTTP {reply.status}, code {code}")
+        return read_creation(reply, lambda code, _: _REFUSALS.get(code), title="Kie")
 
     def build_poll(self, job: str, ctx: Context) -> HttpCall:
-        return _call("GET", f"/api/v1/jobs/recordInfo?taskId={quote(job, safe='')}", ctx)
+        return build_task_query(job, ctx, base_url=CAPABILITIES.base_url)
 
     def read_poll(self, reply: HttpReply) -> PollOutcome:
-        """Read a task.  An ended task is believed whatever the code beside it; else the code decides."""
-        envelope = decode_or_none(reply.body, _Envelope)
-        if envelope is None or envelope.code is None:
-            return _read_bare(reply)
-        record = decode_or_none(envelope.data, _Record)
-        match record.state if record is not None else None:
-            case "success" if record is not None:
-                return _finished(record)
-            case "fail" if record is not None:
-                return _failed(record, envelope)
-        match envelope.code:
-            case 200:
-                if record is None or not record.state:
-                    raise MalformedReply("task: a success without a state")
-                return Pending()  # any state the page does not name is taken for a new way of running
-            case 404 | 422:
-                return NotVisible()
-            case 408 | 501:
-                return _failed(record or _Record(), envelope)
-            case 429:
-                return Throttled(seconds(reply.headers.get("retry-after", "")))
-            case code:
-                return Unreadable(f"code {code}: {envelope.text}", unauthorized=code == 401)
+        return read_task(reply, life_s=_RESULT_LIFE_S, credit_microusd=CREDIT_MICROUSD)
 
     def build_check(self, ctx: Context) -> HttpCall:
-        return _call("GET", "/api/v1/chat/credit", ctx)
+        return build_call("GET", "/api/v1/chat/credit", ctx, base_url=CAPABILITIES.base_url)
 
     def read_check(self, reply: HttpReply) -> Standing:
-        envelope = decode_or_none(reply.body, _Envelope)
-        code = reply.status if envelope is None or envelope.code is None else envelope.code
+        code, envelope = opened(reply)
         if code == 401:
             return Standing("rejected", (envelope.text if envelope is not None else "") or "the key was refused")
         if code == 402:
             return Standing("no_credit", "no credits left")
-        balance = _credits(decode_or_none(envelope.data, object)) if envelope is not None and code == 200 else None
+        balance = credits_of(decode_or_none(envelope.data, object)) if envelope is not None and code == 200 else None
         if balance is None:
             return Standing("unreadable", f"HTTP {reply.status}, code {code}")
         if balance <= 0:
@@ -300,18 +198,6 @@ def _absent(what: str) -> ValueError:
     return ValueError(f"Kie has no {what}")
 
 
-def _call(method: Literal["GET", "POST"], path: str, ctx: Context, body: bytes = b"") -> HttpCall:
-    headers = {
-        "authorization": f"Bearer {ctx.key.reveal()}",
-        "user-agent": _USER_AGENT,
-        "accept": "application/json",
-    }
-    if body:
-        headers["content-type"] = "application/json"
-    base = (ctx.base_url or CAPABILITIES.base_url).rstrip("/")
-    return HttpCall(method, base + path, headers, body, timeout_s=60.0 if body else 30.0)
-
-
 def _wire_model(request: ImageRequest) -> str:
     model = model_of(CAPABILITIES, request)
     return _EDIT_MODEL if model.name == "nano-banana" and request.references else model.provider_id
@@ -334,55 +220,3 @@ def _wire_input(request: ImageRequest) -> dict[str, object]:
     if request.grounding:
         fields["google_search"] = True  # gone from the newest schema, so only on demand
     return fields
-
-
-def _job_of(envelope: _Envelope | None) -> str:
-    created = decode_or_none(envelope.data, _Created) if envelope is not None else None
-    job = created.taskId if created is not None else None
-    return job if isinstance(job, str) and is_job_id(job) else ""
-
-
-def _read_bare(reply: HttpReply) -> PollOutcome:
-    """Read an answer without an envelope: it comes from a gateway and tells nothing about the task."""
-    if reply.status == 429:
-        return Throttled(seconds(reply.headers.get("retry-after", "")))
-    if 200 <= reply.status < 300:
-        raise MalformedReply(f"task: HTTP {reply.status} without the documented envelope")
-    return Unreadable(f"HTTP {reply.status}", unauthorized=reply.status == 401)
-
-
-def _finished(record: _Record) -> Finished:
-    text = decode_or_none(record.resultJson, str)
-    results = decode(record.resultJson if text is None else text.encode(), _Results, "task: resultJson")
-    urls = [url for url in results.resultUrls if url.startswith(("https://", "http://"))]
-    if not urls:
-        raise MalformedReply("task: a success without a result URL")
-    return Finished(
-        url=urls[0],  # these models make one image per task
-        cost_microusd=_cost(record),
-        expires_s=_RESULT_LIFE_S,
-        job=record.taskId or "",
-    )
-
-
-def _failed(record: _Record, envelope: _Envelope) -> Failed:
-    """A policy failure is final, and so is one of validation; another may go better next time."""
-    detail = words(record.failMsg) if isinstance(record.failMsg, str) else ""
-    detail = detail or envelope.text or f"code {envelope.code}"
-    cost = _cost(record) or 0
-    if _POLICY.search(detail):
-        return Failed("policy", detail, retryable=False, cost_microusd=cost)
-    retryable = str(record.failCode) not in ("400", "422")
-    return Failed("provider", detail, retryable=retryable, cost_microusd=cost)
-
-
-def _credits(value: object) -> float | None:
-    """Read a number of credits; an impossible one says nothing."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) and abs(value) < 1e12 else None
-
-
-def _cost(record: _Record) -> int | None:
-    consumed = _credits(record.creditsConsumed)
-    return None if consumed is None or consumed < 0 else round(consumed * CREDIT_MICROUSD)

@@ -1,0 +1,246 @@
+"""The job API that Kie and ApiPass speak: tasks that are created and asked for, inside an envelope with a code.
+
+Both take ``POST /jobs/createTask`` and ``GET /jobs/recordInfo``, and answer ``{"code": ..., "msg"|"message": ...,
+"data": ...}``.  What one reader must know of that answer is here once; models, fields, limits and the list of
+refusals are each provider's own and stay in its file.
+
+- HTTP 200 carries failures: the envelope's ``code`` decides, and on a poll 501 and 408 mean that the task failed.
+- recordInfo lags behind the creation: 404 and 422 mean "not shown (yet)".
+- ``resultJson`` is JSON in a string, or an object.  A failure is spelled ``fail``, ``failed`` or ``error``.
+- Requests without a browser-like User-Agent are turned away by the network in front of Kie (*reported*), and so is
+  whoever reads ApiPass' site without a browser.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+from urllib.parse import quote
+
+import msgspec
+
+from adapters.base import (
+    Accepted,
+    Context,
+    Failed,
+    Finished,
+    HttpCall,
+    HttpReply,
+    MalformedReply,
+    NotVisible,
+    Pending,
+    PollOutcome,
+    Refused,
+    RefusedReason,
+    SubmitOutcome,
+    Throttled,
+    Unclear,
+    Unreadable,
+)
+from adapters.reading import decode, decode_or_none, is_job_id, seconds, words
+
+Refusals: TypeAlias = Callable[[int, str], RefusedReason | None]  # of code and text; None = proves nothing
+
+_USER_AGENT = "Mozilla/5.0 (compatible; bydawn/0.1)"
+_FAILED_STATES = ("fail", "failed", "error")
+_EDGE_BLOCK = b"error code: 1010"
+_POLICY = re.compile(
+    r"polic|safety|prohibited|sensitive|nsfw|moderation|violat|content filter|flagged|inappropriate", re.IGNORECASE
+)
+
+
+class Envelope(msgspec.Struct):
+    """What surrounds every answer; Kie says ``msg`` on some pages and ``message`` on others, ApiPass ``message``."""
+
+    code: int | None = None
+    msg: str | None = None
+    message: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def text(self) -> str:
+        return words(self.msg or self.message or "")
+
+
+class _Created(msgspec.Struct):
+    taskId: object = None  # noqa: N815  # the field's name on the wire
+
+
+class _Record(msgspec.Struct):
+    """``data`` of recordInfo; everything optional, since failures arrive with less."""
+
+    taskId: str | None = None  # noqa: N815
+    state: str | None = None
+    resultJson: msgspec.Raw = msgspec.Raw()  # noqa: N815
+    failCode: object = None  # noqa: N815  # a string by the page, a number in clients
+    failMsg: object = None  # noqa: N815
+    creditsConsumed: object = None  # noqa: N815  # never worth losing a result over
+
+
+class _Results(msgspec.Struct):
+    resultUrls: tuple[str, ...] = ()  # noqa: N815
+
+
+class _Called(msgspec.Struct):
+    """A callback, or what it holds: both shapes and both spellings are handled by receivers in production."""
+
+    taskId: object = None  # noqa: N815
+    task_id: object = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+def build_creation(model: str, fields: dict[str, object], ctx: Context, *, base_url: str) -> HttpCall:
+    """Build a createTask: parameters inside ``input``, the callback beside it."""
+    body: dict[str, object] = {"model": model}
+    if ctx.callback_url:
+        body["callBackUrl"] = ctx.callback_url
+    body["input"] = fields
+    return build_call("POST", "/api/v1/jobs/createTask", ctx, base_url=base_url, body=msgspec.json.encode(body))
+
+
+def build_task_query(job: str, ctx: Context, *, base_url: str) -> HttpCall:
+    """Build a recordInfo call."""
+    return build_call("GET", f"/api/v1/jobs/recordInfo?taskId={quote(job, safe='')}", ctx, base_url=base_url)
+
+
+def build_call(
+    method: Literal["GET", "POST"], path: str, ctx: Context, *, base_url: str, body: bytes = b""
+) -> HttpCall:
+    """Build any call of the API; ``base_url`` is the provider's own."""
+    headers = {
+        "authorization": f"Bearer {ctx.key.reveal()}",
+        "user-agent": _USER_AGENT,
+        "accept": "application/json",
+    }
+    if body:
+        headers["content-type"] = "application/json"
+    base = (ctx.base_url or base_url).rstrip("/")
+    return HttpCall(method, base + path, headers, body, timeout_s=60.0 if body else 30.0)
+
+
+def opened(reply: HttpReply) -> tuple[int, Envelope | None]:
+    """Open the envelope, and give the code that decides: the envelope's, or the status of an answer without one."""
+    envelope = decode_or_none(reply.body, Envelope)
+    return (reply.status if envelope is None or envelope.code is None else envelope.code), envelope
+
+
+def read_creation(reply: HttpReply, refusal: Refusals, *, title: str) -> SubmitOutcome:
+    """Read the answer to createTask.
+
+    It is believed to be a refusal only when its code is known as one, and an HTTP 5xx only when the code says the
+    same number: a gateway may have failed behind a task that exists.
+    """
+    code, envelope = opened(reply)
+    success = 200 <= reply.status < 300
+    job = _job_of(envelope)
+    if code == 200 or (success and code == reply.status):
+        if job and success:
+            return Accepted(job)
+        return Unclear("a success without a readable task id", likely_paid=success or bool(job))
+    if job:
+        return Unclear(f"code {code} beside a task id", likely_paid=True)
+    if reply.status >= 500 and (envelope is None or envelope.code != reply.status):
+        return Unclear(f"HTTP {reply.status}")
+    if code == 429:
+        return Throttled(seconds(reply.headers.get("retry-after", "")))
+    detail = envelope.text if envelope is not None else ""
+    if (reason := refusal(code, detail)) is not None:
+        return Refused(reason, detail or f"code {code}")
+    if reply.status == 403 and _EDGE_BLOCK in reply.body:
+        return Refused("forbidden", f"turned away by the network in front of {title} (error code 1010)")
+    return Unclear(f"HTTP {reply.status}, code {code}")
+
+
+def read_task(reply: HttpReply, *, life_s: float, credit_microusd: int = 0) -> PollOutcome:
+    """Read a recordInfo answer.  An ended task is believed whatever the code beside it; else the code decides.
+
+    Args:
+        life_s: How long a result is kept.
+        credit_microusd: What a consumed credit costs; 0 = the provider's credits tell nothing about dollars.
+    """
+    envelope = decode_or_none(reply.body, Envelope)
+    if envelope is None or envelope.code is None:
+        return _read_bare(reply)
+    record = decode_or_none(envelope.data, _Record)
+    state = record.state if record is not None else None
+    if record is not None and state == "success":
+        return _finished(record, life_s, credit_microusd)
+    if record is not None and state in _FAILED_STATES:
+        return _failed(record, envelope, credit_microusd)
+    match envelope.code:
+        case 200:
+            if not state:
+                raise MalformedReply("task: a success without a state")
+            return Pending()  # any state that nobody names is taken for a new way of running
+        case 404 | 422:
+            return NotVisible()
+        case 408 | 501:
+            return _failed(record or _Record(), envelope, credit_microusd)
+        case 429:
+            return Throttled(seconds(reply.headers.get("retry-after", "")))
+        case code:
+            return Unreadable(f"code {code}: {envelope.text}", unauthorized=code == 401)
+
+
+def called_back(body: bytes) -> str:
+    """Give the id of the task that a callback speaks of: in its ``data``, or bare."""
+    outer = decode(body, _Called, "callback")
+    for part in (decode_or_none(outer.data, _Called), outer):
+        for job in (part.taskId, part.task_id) if part is not None else ():
+            if isinstance(job, str) and is_job_id(job):
+                return job
+    raise MalformedReply("callback: no task id")
+
+
+def credits_of(value: object) -> float | None:
+    """Read a number of credits; an impossible one says nothing."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) and abs(value) < 1e12 else None
+
+
+def _job_of(envelope: Envelope | None) -> str:
+    created = decode_or_none(envelope.data, _Created) if envelope is not None else None
+    job = created.taskId if created is not None else None
+    return job if isinstance(job, str) and is_job_id(job) else ""
+
+
+def _read_bare(reply: HttpReply) -> PollOutcome:
+    """Read an answer without an envelope: it comes from a gateway and tells nothing about the task."""
+    if reply.status == 429:
+        return Throttled(seconds(reply.headers.get("retry-after", "")))
+    if 200 <= reply.status < 300:
+        raise MalformedReply(f"task: HTTP {reply.status} without the documented envelope")
+    return Unreadable(f"HTTP {reply.status}", unauthorized=reply.status == 401)
+
+
+def _finished(record: _Record, life_s: float, credit_microusd: int) -> Finished:
+    text = decode_or_none(record.resultJson, str)
+    results = decode(record.resultJson if text is None else text.encode(), _Results, "task: resultJson")
+    urls = [url for url in results.resultUrls if url.startswith(("https://", "http://"))]
+    if not urls:
+        raise MalformedReply("task: a success without a result URL")
+    return Finished(
+        url=urls[0],  # these models make one image per task
+        cost_microusd=_cost(record, credit_microusd),
+        expires_s=life_s,
+        job=record.taskId or "",
+    )
+
+
+def _failed(record: _Record, envelope: Envelope, credit_microusd: int) -> Failed:
+    """A policy failure is final, and so is one of validation; another may go better next time."""
+    detail = words(record.failMsg) if isinstance(record.failMsg, str) else ""
+    detail = detail or envelope.text or f"code {envelope.code}"
+    cost = _cost(record, credit_microusd) or 0
+    if _POLICY.search(detail):
+        return Failed("policy", detail, retryable=False, cost_microusd=cost)
+    retryable = str(record.failCode) not in ("400", "422")
+    return Failed("provider", detail, retryable=retryable, cost_microusd=cost)
+
+
+def _cost(record: _Record, credit_microusd: int) -> int | None:
+    consumed = credits_of(record.creditsConsumed)
+    if not credit_microusd or consumed is None or consumed < 0:
+        return None
+    return round(consumed * credit_microusd)
