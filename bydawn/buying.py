@@ -26,7 +26,7 @@ from ledger.events import EpochEnded
 from ledger.money import batch_money
 from ledger.reader import Reader
 from ledger.streams import runtime_stream
-from runtime import faults
+from runtime import faults, spool
 from runtime.accounts import Account
 from runtime.blobs import BlobStore
 from runtime.clock import TrioClock
@@ -175,7 +175,10 @@ def _night(opened: Opened, buying: Buying, reader: Reader, disk: RealDisk, folde
         )
         return Placement(store=stores[work.batch], name=name)
 
-    BlobStore(disk, folder).sweep(opened.ledger.epoch)
+    store = BlobStore(disk, folder)
+    store.sweep(opened.ledger.epoch)
+    open_attempts = {(live.batch, live.n, live.attempt) for live in reader.live(None)}
+    spool.sweep(store, lambda *attempt: attempt in open_attempts)
     seed = os.environ.get("BYDAWN_SEED")
     return Night(
         NightPlan(

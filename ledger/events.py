@@ -43,13 +43,7 @@ AmbiguousReason = Literal[
 ]
 UnknownReason = Literal["no_evidence", "listing_failed", "several_fit", "account_changed"]
 AbsentEvidence = Literal["same_key", "not_found", "listing"]
-AdoptEvidence = Literal[
-    "listing",
-    "lookup",
-    "callback",
-    "operator",
-    "reply",  # the provider's reply with the image lay in the spool
-]
+AdoptEvidence = Literal["listing", "lookup", "callback", "operator"]
 TaskFailReason = Literal[
     "attempts_exhausted",
     "rejected",  # by the provider, for good

@@ -28,6 +28,7 @@ from runtime.limits import AdaptiveLimit, Breaker, TokenBucket
 from runtime.poller import Poller, Told
 from runtime.ports import Clock, Wire
 from runtime.reconcile import SKEW_S
+from runtime.spool import Spool
 from runtime.waiting import Bell
 from runtime.work import TaskLog, Work, WorkKey
 
@@ -61,6 +62,7 @@ class AccountActor:
         random: Random,
         ledger_id: str,
         bound: Callable[[int], Collection[str]],
+        spool: Spool,
         hands: Hands,
     ) -> None:
         """``bound`` gives the job ids that the ledger bound to attempts since a time (UTC microseconds)."""
@@ -100,6 +102,7 @@ class AccountActor:
             busy=self._busy,
             bound=bound,
             key_epoch=account_log.key_epoch,
+            spool=spool,
         )
         self._lanes: dict[str, Lane] = {}
         self._saved_limits: dict[str, int] = {}
@@ -287,16 +290,14 @@ class AccountActor:
         """The outcome of a submit is durable: decide what comes next.  Called by the gateway."""
         work, lane = submission.work, self._lane(submission.lane)
         self._judge_lane(lane, result)
-        if not isinstance(result, Accepted | Finished):
+        if not isinstance(result, Accepted):
             lane.in_flight -= 1
         match result:
             case Accepted():
                 self._poller.accepted(work)
                 self._hands.moved()
             case Finished():
-                work.data, work.url = result.data, result.url
-                work.said_cost_microusd = result.cost_microusd
-                self._poller.overdue(work)
+                self._pass_on(work)
                 self._hands.moved()
             case Unclear():
                 self._doubts.add(work)
@@ -362,6 +363,9 @@ class AccountActor:
         if work.state.phase == "accepted":
             self.follow_adopted(work)
             self._hands.moved()  # the doubt held money at risk, and a place in its lane
+        elif work.state.phase == "ready":
+            self._pass_on(work)
+            self._hands.moved()
         else:
             self._release(work)
 

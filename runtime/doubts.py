@@ -13,7 +13,7 @@ from random import Random
 
 import trio
 
-from adapters.base import HttpCall, HttpReply, ListedJob, Lists, MalformedReply
+from adapters.base import Finished, HttpCall, HttpReply, ListedJob, Lists, MalformedReply
 from ledger.commands import Record
 from ledger.events import (
     AttemptAbsent,
@@ -24,8 +24,10 @@ from ledger.events import (
     UnknownReason,
 )
 from runtime.accounts import Account
+from runtime.delivery import record_ready
 from runtime.ports import Clock, WireError
 from runtime.reconcile import SKEW_S, CannotTell, Doubt, Found, NotThere, judge
+from runtime.spool import Spool
 from runtime.waiting import Bell
 from runtime.work import TaskLog, Work, WorkKey
 
@@ -56,6 +58,7 @@ class Doubts:
         busy: Callable[[], Collection[str]],
         bound: Callable[[int], Collection[str]],
         key_epoch: int,
+        spool: Spool,
     ) -> None:
         """``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits
         under way; ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds).
@@ -70,6 +73,7 @@ class Doubts:
         self._busy = busy
         self._bound = bound
         self._key_epoch = key_epoch
+        self._spool = spool
         self._works: dict[WorkKey, Work] = {}
         self._ripe_at: dict[WorkKey, float] = {}
         self._failures = 0
@@ -93,6 +97,7 @@ class Doubts:
 
     async def run(self, *, judged: Callable[[Work], None], first_pass_done: Callable[[], None]) -> None:
         """Judge until cancelled; ``judged`` gets each work whose attempt is doubtful no longer."""
+        await self._take_kept_replies(judged)
         await self._name_crashed()
         first_pass_ends = self._clock.monotonic() + _FIRST_PASS_S
         first_pass = True
@@ -102,6 +107,15 @@ class Doubts:
                 first_pass = False
                 first_pass_done()
             await self._bell.wait_rung(deadline=min(self._next_look(), first_pass_ends if first_pass else float("inf")))
+
+    async def _take_kept_replies(self, judged: Callable[[Work], None]) -> None:
+        """An image that came inside a reply may be durable although nobody recorded it: then there is no doubt."""
+        for work in list(self._works.values()):
+            head = await self._spool.head(work, work.attempt.number)
+            if head is not None:
+                result = Finished(cost_microusd=head.cost_microusd, model_version=head.model_version)
+                await record_ready(self._log, self._clock, work, work.attempt.number, result, life_s=0.0)
+                self._drop(work, judged)
 
     async def _name_crashed(self) -> None:
         """Older epochs' intents without an outcome are ambiguous from here on (REC-6: never our own epoch's)."""

@@ -14,6 +14,7 @@ POINTS = (
     "intent_recorded",  # W2: durable intent, no byte written
     "request_sent",  # W3, W4: first byte written, no answer read
     "reply_read",  # W5: the answer is in memory, not durable
+    "reply_spooled",  # W14: the image of a synchronous answer is durable, not recorded
     "acceptance_recorded",  # W6
     "result_seen",  # W7: the job is done, not recorded
     "ready_recorded",  # W8

@@ -18,6 +18,7 @@ import trio
 from adapters.base import Finished, Gone, NotVisible
 from ledger.commands import Record
 from ledger.events import AttemptFailed, AttemptLost, TaskCompleted
+from ledger.folds import AttemptState
 from ledger.reader import Reader
 from runtime import faults
 from runtime.account import AccountActor
@@ -25,6 +26,7 @@ from runtime.blobs import Blob, BlobStore, Receiver
 from runtime.images import BadImage, Expected
 from runtime.ports import Clock, Fetched, FetchRefused, FetchRules, Threads, Wire, WireError
 from runtime.router import Quote
+from runtime.spool import Spool
 from runtime.waiting import Bell
 from runtime.work import TaskLog, Work, WorkKey
 
@@ -69,6 +71,7 @@ class Fetcher:
         log: TaskLog,
         reader: Reader,
         place: Callable[[Work], Placement],
+        spool: Spool,
         quote: Quote,
         settled: Callable[[Work], None],
         give_back: Callable[[Work], None],
@@ -84,6 +87,7 @@ class Fetcher:
         self._log = log
         self._reader = reader
         self._place = place
+        self._spool = spool
         self._quote = quote
         self._settled = settled
         self._give_back = give_back
@@ -184,6 +188,11 @@ class Fetcher:
         try:
             if work.data:
                 await receiver.write(work.data)
+            elif not self._url(work):
+                kept = await self._spool.data(work, work.attempt.number)
+                if kept is None:
+                    return Fetched(status=404, headers={}, size=0)
+                await receiver.write(kept)
             else:
                 fetched = await self._wire.fetch(self._url(work), receiver.write, self._rules(actor))
                 if fetched.status != 200:
@@ -228,9 +237,16 @@ class Fetcher:
 
     async def _lost(self, work: Work, actor: AccountActor, reason: str) -> None:
         _log.error("%r: paid and lost: %s", work, reason)
-        fact = AttemptLost(attempt=work.attempt.number, reason=reason, cost_microusd=self._cost(work, actor))
+        attempt = work.attempt
+        fact = AttemptLost(attempt=attempt.number, reason=reason, cost_microusd=self._cost(work, actor))
         await self._log.record(work, Record(fact))
+        await self._unspool(work, attempt)
         self._drop(work, self._settled)
+
+    async def _unspool(self, work: Work, attempt: AttemptState) -> None:
+        """What came inside a reply lies in the store now, or was kept for dispute."""
+        if attempt.url is None:
+            await self._spool.drop(work, attempt.number)
 
     def _drop(self, work: Work, hand: Callable[[Work], None]) -> None:
         """Own it no longer: ``hand`` it on."""
@@ -257,17 +273,20 @@ class Fetcher:
         self._seen_size(blob.size)
         if cost > attempt.ceiling_microusd:
             actor.overcharged(work, cost)
+        await self._unspool(work, attempt)
         self._drop(work, self._settled)
 
     async def _fail(self, work: Work, actor: AccountActor, detail: str) -> None:
         ref, payload = self._log.text(detail)
+        attempt = work.attempt
         fact = AttemptFailed(
-            attempt=work.attempt.number,
+            attempt=attempt.number,
             reason="bad_image",
             cost_microusd=self._cost(work, actor),
             detail=ref,
         )
         await self._log.record(work, Record(fact), payloads=[payload])
+        await self._unspool(work, attempt)
         self._drop(work, self._settled if work.state.settled else self._give_back)
 
     def _cost(self, work: Work, actor: AccountActor) -> int:

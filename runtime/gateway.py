@@ -29,12 +29,17 @@ from ledger.decisions import Exceeded, Guard
 from ledger.events import AmbiguousReason, AttemptAccepted, AttemptAmbiguous, AttemptNotSent, AttemptRejected
 from runtime import faults
 from runtime.accounts import Account
-from runtime.ports import Clock, Wire, WireError
+from runtime.bytebudget import ByteBudget
+from runtime.delivery import record_ready
+from runtime.ports import Clock, DiskFailed, DiskFull, Wire, WireError
+from runtime.spool import Spool
 from runtime.work import StreamConflict, TaskLog, Work
 
 _log = logging.getLogger(__name__)
 
 _KEPT_REPLY = 2000  # characters of an odd reply that are kept for dispute
+_REPLY_MEMORY = 512 << 20  # bytes that large replies may fill at one time (SEC-9)
+_SMALL_REPLY = 8 << 20
 
 
 class NotSent(msgspec.Struct, frozen=True):
@@ -63,11 +68,13 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 class Gateway:
-    def __init__(self, log: TaskLog, wire: Wire, clock: Clock, ledger_id: str) -> None:
+    def __init__(self, log: TaskLog, wire: Wire, clock: Clock, ledger_id: str, spool: Spool) -> None:
         self._log = log
         self._wire = wire
         self._clock = clock
         self._ledger_id = ledger_id
+        self._spool = spool
+        self._memory = ByteBudget(_REPLY_MEMORY)
         self._nursery: trio.Nursery | None = None
         self._exchanges: set[trio.CancelScope] = set()
         self._stopping = False
@@ -119,6 +126,12 @@ class Gateway:
         codec = account.codec
         number = len(work.state.attempts) + 1
         call = codec.build_submit(work.request, account.context(marker=work.marker(self._ledger_id, number)))
+        async with self._memory.hold(call.max_reply_bytes if call.max_reply_bytes > _SMALL_REPLY else 0):
+            return await self._intend_and_send(submission, call, number)
+
+    async def _intend_and_send(self, submission: Submission, call: HttpCall, number: int) -> SubmitResult:
+        work, account = submission.work, submission.account
+        codec = account.codec
         faults.point("before_intent")
         intent = Intend(
             account=account.name,
@@ -143,9 +156,23 @@ class Gateway:
         else:
             result, reply_text = await self._exchange(account, call)
         faults.point("reply_read")
-        await self._record(work, number, result, reply_text)
+        await self._record(work, account, number, result, reply_text)
         faults.point("acceptance_recorded")
         return result
+
+    async def _keep(self, work: Work, account: Account, number: int, result: Finished) -> None:
+        """The image came with the reply: its bytes are durable before anybody is told (W14)."""
+        life_s = account.codec.capabilities.result_life_s.value
+        if not result.data:
+            await record_ready(self._log, self._clock, work, number, result, life_s=life_s)
+            return
+        try:
+            await self._spool.keep(work, number, result)
+            faults.point("reply_spooled")
+            result = msgspec.structs.replace(result, data=b"")  # the fetcher takes it from there (SEC-9)
+        except (DiskFull, DiskFailed) as exc:
+            _log.error("%r: its image is only in memory: %s", work, exc)
+        await record_ready(self._log, self._clock, work, number, result, life_s=0.0)
 
     async def _exchange(self, account: Account, call: HttpCall) -> tuple[SubmitOutcome | NotSent, str]:
         sent = False
@@ -170,17 +197,19 @@ class Gateway:
             return (Unclear(detail="stopped before the answer") if sent else NotSent("stopped before the send")), ""
         text = reply.body[:_KEPT_REPLY].decode("utf-8", "replace")
         try:
-            return account.codec.read_submit(reply), text
+            return account.codec.read_submit(reply), text if len(reply.body) <= _SMALL_REPLY else ""
         except MalformedReply as exc:
             success = 200 <= reply.status < 300
             return Unclear(detail=f"malformed reply: {exc}", likely_paid=success), text
 
-    async def _record(self, work: Work, number: int, result: SubmitOutcome | NotSent, reply_text: str) -> None:
+    async def _record(
+        self, work: Work, account: Account, number: int, result: SubmitOutcome | NotSent, reply_text: str
+    ) -> None:
         match result:
             case Accepted(job=job):
                 await self._log.record(work, Record(AttemptAccepted(attempt=number, job=job)))
-            case Finished(job=job):
-                await self._log.record(work, Record(AttemptAccepted(attempt=number, job=job)))
+            case Finished():
+                await self._keep(work, account, number, result)
             case NotSent(reason=reason):
                 await self._log.record(work, Record(AttemptNotSent(attempt=number, reason=reason)))
             case Throttled():

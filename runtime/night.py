@@ -37,6 +37,7 @@ from runtime.history import bound_jobs, recent_intents
 from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
 from runtime.router import Quote, Router, StopReason, Terms
 from runtime.sharing import settle_followers
+from runtime.spool import Spool
 from runtime.supervisor import supervise
 from runtime.work import TaskLog, Work, WorkKey, load_work
 from runtime.writer import LedgerWriter
@@ -107,7 +108,8 @@ class Night:
         clock = seams.clock
         self.writer = LedgerWriter(ledger, seams.commits)
         self._log = TaskLog(self.writer, clock, max_attempts=plan.max_attempts)
-        self._gateway = Gateway(self._log, seams.wire, clock, ledger.ledger_id)
+        self._spool = Spool(seams.threads, lambda work: place(work).store)
+        self._gateway = Gateway(self._log, seams.wire, clock, ledger.ledger_id, self._spool)
         self._disk = DiskGuard(partial(seams.disk.free_bytes, folder))
         self.actors: list[AccountActor] = []
         self._place = place
@@ -173,6 +175,7 @@ class Night:
                 random=seams.random,
                 ledger_id=self._ledger.ledger_id,
                 bound=partial(bound_jobs, self._reader),
+                spool=self._spool,
                 hands=hands,
             )
             for account in plan.accounts
@@ -196,6 +199,7 @@ class Night:
             log=self._log,
             reader=self._reader,
             place=self._place,
+            spool=self._spool,
             quote=self._quote,
             settled=self.router.settled,
             give_back=self.router.give_back,

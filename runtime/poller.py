@@ -29,9 +29,10 @@ from adapters.base import (
     Unreadable,
 )
 from ledger.commands import Cancel, Record
-from ledger.events import AttemptFailed, AttemptLost, ResultReady
+from ledger.events import AttemptFailed, AttemptLost
 from runtime import faults
 from runtime.accounts import Account
+from runtime.delivery import record_ready
 from runtime.limits import LatencyEstimate, TokenBucket
 from runtime.ports import Clock, Wire, WireError
 from runtime.reconcile import SKEW_S
@@ -137,17 +138,15 @@ class Poller:
 
     async def ask(self, work: Work) -> PollOutcome:
         """Read the job of the followed attempt; what network and peer do wrong becomes ``Unreadable``."""
-        if work.data:
-            return Finished(data=work.data, cost_microusd=work.said_cost_microusd)
         codec = self._account.codec
+        if not isinstance(codec, Polls):
+            return Gone(detail="the image came inside a reply, and the reply is not there any more")
         try:
             if work.cancel_by and isinstance(codec, Cancels):
                 await self._log.record(work, Cancel(operator=work.cancel_by))
                 work.cancel_by = ""
                 reply = await self._wire.send(codec.build_cancel(work.attempt.job, self._account.context()))
                 return codec.read_cancel(reply)
-            if not isinstance(codec, Polls):
-                return NotVisible()
             return codec.read_poll(await self._wire.send(codec.build_poll(work.attempt.job, self._account.context())))
         except WireError as exc:
             return Unreadable(detail=str(exc))
@@ -238,18 +237,8 @@ class Poller:
         return work.attempt.epoch < self._log.epoch and age_s > longest_s + SKEW_S
 
     async def _ready(self, work: Work, outcome: Finished) -> None:
-        life_s = outcome.expires_s or self._caps.result_life_s.value
-        work.url, work.data = outcome.url, outcome.data
-        work.expires = self._clock.monotonic() + life_s
-        url, payload = self._log.text(outcome.url) if outcome.url else (None, None)
-        fact = ResultReady(
-            attempt=work.attempt.number,
-            url=url,
-            cost_microusd=outcome.cost_microusd,
-            expires_at_us=self._clock.now_us() + int(life_s * 1e6),
-            model_version=outcome.model_version,
-        )
-        await self._log.record(work, Record(fact), payloads=[payload] if payload else [])
+        life_s = self._caps.result_life_s.value
+        await record_ready(self._log, self._clock, work, work.attempt.number, outcome, life_s=life_s)
         faults.point("ready_recorded")
         self._tickets.pop(work.key, None)
         self._told.ready(work)

@@ -52,7 +52,7 @@ class HttpWire:
 
     Args:
         egress: proxy and certificates, decided once by the caller.
-        max_reply_bytes: the bound of a reply body, after decoding.
+        max_reply_bytes: the bound of any reply body, after decoding; a call may set a lower one.
         max_connections: per origin.
         dial: opens sockets; another one than httpcore's only where a test plays the network.
     """
@@ -61,7 +61,7 @@ class HttpWire:
         self,
         egress: Egress | None = None,
         *,
-        max_reply_bytes: int = 8 << 20,
+        max_reply_bytes: int = 128 << 20,
         max_connections: int = 128,
         dial: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
@@ -89,7 +89,7 @@ class HttpWire:
         with trio.move_on_after(call.timeout_s), _translated(where, trace):
             response = await self._calls.handle_async_request(request)
             try:
-                body = await self._bounded(response, where)
+                body = await self._bounded(response, where, min(self._max_reply_bytes, call.max_reply_bytes))
             finally:
                 await _stream(response).aclose()
             return HttpReply(status=response.status_code, headers=_headers(response), body=body)
@@ -126,7 +126,7 @@ class HttpWire:
     def _tls(self) -> ssl.SSLContext:
         return self._egress.tls_context()
 
-    async def _bounded(self, response: httpx.Response, where: str) -> bytes:
+    async def _bounded(self, response: httpx.Response, where: str, limit: int) -> bytes:
         """Read a reply's whole body.  Compressed although we asked for identity: unpacked, under the same bound."""
         encoding = response.headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
@@ -134,10 +134,10 @@ class HttpWire:
         unpack = None if encoding in ("", "identity") else zlib.decompressobj(wbits=47)  # gzip or zlib, by its head
         body = bytearray()
         async for chunk in _stream(response):
-            room = self._max_reply_bytes - len(body) + 1
+            room = limit - len(body) + 1
             body += chunk[:room] if unpack is None else unpack.decompress(chunk, room)
-            if len(body) > self._max_reply_bytes:
-                raise WireError(f"{where}: the reply is larger than {self._max_reply_bytes} bytes", sent=True)
+            if len(body) > limit:
+                raise WireError(f"{where}: the reply is larger than {limit} bytes", sent=True)
         if unpack is not None and not unpack.eof:
             raise WireError(f"{where}: the compressed reply is cut off", sent=True)
         return bytes(body)

@@ -47,7 +47,6 @@ class Work:
         "polling",
         "polls",
         "refused_at",
-        "said_cost_microusd",
         "salt",
         "state",
         "unseen_at",
@@ -69,7 +68,6 @@ class Work:
         self.intended_at: float | None = None  # monotonic, for intents of this process
         self.polling = False
         self.cancel_by = ""  # the operator who wants the job stopped, until the provider was told
-        self.said_cost_microusd: int | None = None  # of a result that came with the reply
         self.url = ""  # of the result, in memory only
         self.data = b""  # a result that came with the reply
         self.expires = float("inf")  # monotonic seconds at which the result is gone, as far as is known
@@ -95,7 +93,7 @@ class Work:
 
     def forget_result(self) -> None:
         """Drop what is known in memory of the attempt that ended, so that the next one starts clean."""
-        self.url, self.data, self.said_cost_microusd = "", b"", None
+        self.url, self.data = "", b""
         self.expires = float("inf")
         self.accepted_at, self.polls = 0.0, 0
         self.followed_at = self.unseen_at = self.refused_at = None

@@ -2,6 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from random import Random
 from typing import TypeAlias
 
@@ -29,9 +30,11 @@ from ledger.folds import TaskState
 from ledger.streams import task_stream
 from runtime.accountlog import AccountLog
 from runtime.accounts import Account
+from runtime.blobs import BlobStore
 from runtime.ports import Fetched, FetchRules
 from runtime.requests import TaskRequest
-from runtime.simulated import SimClock
+from runtime.simulated import SimClock, SimDisk, SimThreads
+from runtime.spool import Spool
 from runtime.work import TaskLog, Work
 
 Answer: TypeAlias = object  # an outcome, or an exception to be raised instead
@@ -197,6 +200,8 @@ class Bench:
         self.clock = SimClock()
         self.random = Random(1)
         self.log = TaskLog(self.journal, self.clock)
+        self.disk = SimDisk()
+        self.spool = Spool(SimThreads(), lambda work: BlobStore(self.disk, Path("/out")))
         self.account = Account(
             name="fake",
             provider="fake",

@@ -1,6 +1,7 @@
 """The account actor: buys within its limits, follows what it bought, and survives its own death (LIVE-4, MON-3)."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -38,7 +39,7 @@ class Desk:
     def __init__(self, bench: Bench, *, key_epoch: int = 0) -> None:
         self.bench = bench
         self.told: list[tuple[str, int]] = []
-        self.gateway = Gateway(bench.log, bench.provider, bench.clock, "ledger")
+        self.gateway = Gateway(bench.log, bench.provider, bench.clock, "ledger", bench.spool)
         self.account_log = bench.account_log(key_epoch=key_epoch)
         self.actor = AccountActor(
             bench.account,
@@ -50,6 +51,7 @@ class Desk:
             random=bench.random,
             ledger_id="ledger",
             bound=lambda at_us: set(),
+            spool=bench.spool,
             hands=Hands(
                 give_back=lambda work: self.told.append(("queued", work.n)),
                 ready=lambda work, actor: self.told.append(("ready", work.n)),
@@ -358,3 +360,30 @@ def test_cancelled_at_any_await_and_run_again(cut_s: float) -> None:
     run(go)
     assert desk.told == [("ready", 1)]
     assert bench.journal.types() == ["AttemptIntended", "AttemptAccepted", "ResultReady"]
+
+
+def test_an_image_that_comes_with_the_reply_is_ready_at_once_and_durable() -> None:
+    """W14: a synchronous provider has no job to ask for again."""
+    bench = Bench()
+    bench.provider.say("submit", Finished(data=b"image", cost_microusd=7, model_version="v1"))
+    desk = at_work(bench, buys())
+    assert desk.told == [("ready", 1)]
+    assert bench.journal.types()[:2] == ["AttemptIntended", "ResultReady"]
+    assert bench.provider.count("poll") == 0
+    assert desk.actor.in_flight == 0
+    assert bench.disk.names(Path("/out/spool")) == ("1-1-1",)
+
+
+def test_a_full_disk_keeps_the_image_of_a_reply_in_memory() -> None:
+    """MON-9: it is paid for; the fetcher meets the same disk and ends the run, in which the task stays ready."""
+    bench = Bench()
+    bench.provider.say("submit", Finished(data=b"image"))
+    bench.disk.fail(1, "full")
+    work = bench.work()
+
+    async def body(desk: Desk) -> None:
+        await trio.lowlevel.checkpoint()
+        desk.offer(work)
+
+    assert at_work(bench, body).told == [("ready", 1)]
+    assert (work.data, bench.disk.names(Path("/out/spool"))) == (b"image", ())

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import trio
 
-from adapters.base import HttpCall, HttpReply, ListedJob, MalformedReply, Pending
+from adapters.base import Finished, HttpCall, HttpReply, ListedJob, MalformedReply, Pending
 from ledger.commands import Intend, Record
 from ledger.events import AttemptAmbiguous
 from runtime.doubts import Doubts
@@ -37,6 +37,7 @@ class Doubting:
             busy=lambda: self.busy,
             bound=self.bound_since,
             key_epoch=key_epoch,
+            spool=bench.spool,
         )
 
     async def query(self, call: HttpCall) -> HttpReply:
@@ -248,3 +249,17 @@ def test_cancelled_in_a_pass_and_run_again_ends_the_same() -> None:
     (work,) = doubting.judged
     assert work.attempt.phase == "absent"
     assert bench.journal.types().count("AttemptAbsent") == 1
+
+
+def test_a_reply_in_the_spool_ends_the_doubt_with_the_image() -> None:
+    """W14: killed between the durable image and its record."""
+    bench = Bench(caps=msgspec.structs.replace(CAPS, listing=None))
+
+    async def body(doubting: Doubting) -> None:
+        for n in (1, 2):
+            doubting.doubts.add(await doubting.doubtful(n, old=True, named=False))
+        await bench.spool.keep(doubting.bench.work(2), 1, Finished(data=b"image", cost_microusd=7))
+
+    ready, held = doubt(bench, body).judged
+    assert (ready.n, ready.state.phase, ready.attempt.cost_microusd) == (2, "ready", 7)
+    assert (held.n, held.state.phase, held.attempt.reason) == (1, "held", "no_evidence")

@@ -18,6 +18,7 @@ from runtime.blobs import BlobStore
 from runtime.fetcher import Fetcher, Placement
 from runtime.ports import DiskFull, FetchRefused, WireError
 from runtime.simulated import SimDisk, SimThreads
+from runtime.spool import Spool
 from runtime.supervisor import supervise
 from runtime.work import Work
 from tests.runtime.fakes import Bench, run
@@ -53,6 +54,7 @@ class Fetching:
         self.actor = FakeActor(bench.account)
         self.told: list[tuple[str, int]] = []
         self.place_fails: set[int] = set()
+        self.spool = Spool(SimThreads(), lambda work: self.place(work).store)
         self.fetcher = Fetcher(
             wire=bench.provider,
             threads=SimThreads(),
@@ -61,6 +63,7 @@ class Fetching:
             log=bench.log,
             reader=cast(Reader, None),  # only asked for links of older epochs
             place=self.place,
+            spool=self.spool,
             quote=lambda account, request: None,
             settled=lambda work: self.told.append(("settled", work.n)),
             give_back=lambda work: self.told.append(("queued", work.n)),
@@ -79,6 +82,15 @@ class Fetching:
         await log.record(work, Record(AttemptAccepted(attempt=1, job=f"j{n}")))
         await log.record(work, Record(ResultReady(attempt=1, cost_microusd=cost)))
         work.url, work.expires = f"https://x/{n}", trio.current_time() + expires_s
+        return work
+
+    async def spooled(self, data: bytes) -> Work:
+        """A task whose image came with the reply."""
+        log, work = self.bench.log, self.bench.work()
+        await log.record(work, Intend("fake", "fake", "1:1", "only", 40_000, "d", 0))
+        if data:
+            await self.spool.keep(work, 1, Finished(data=data))
+        await log.record(work, Record(ResultReady(attempt=1)))
         return work
 
     def take(self, work: Work) -> None:
@@ -276,3 +288,41 @@ def test_cancelled_at_any_await_it_goes_on_from_there(cut_s: float) -> None:
     assert fetching.told == [("settled", 1)]
     assert bench.journal.types().count("TaskCompleted") == 1
     assert [name for name in fetching.disk.names(Path("/out/blobs")) if name.endswith(".part")] == []
+
+
+def test_an_image_that_came_with_the_reply_is_taken_from_the_spool() -> None:
+    """W14, RES-2: the spool keeps it until the task is done."""
+    bench = Bench()
+
+    async def body(fetching: Fetching) -> None:
+        work = await fetching.spooled(PICTURE)
+        fetching.take(work)
+
+    fetching = fetch(bench, body)
+    assert fetching.told == [("settled", 1)]
+    assert bench.journal.types()[-1] == "TaskCompleted"
+    assert bench.provider.calls == []
+    assert fetching.disk.names(Path("/out/spool")) == ()
+
+
+def test_bytes_of_a_reply_that_are_no_image_go_from_the_spool_to_the_disputed() -> None:
+    bench = Bench()
+
+    async def body(fetching: Fetching) -> None:
+        fetching.take(await fetching.spooled(b"<html>"))
+
+    fetching = fetch(bench, body)
+    assert fetching.told == [("queued", 1)]
+    assert fetching.disk.names(Path("/out/disputed")) == ("5-1-1-1.bin",)
+    assert fetching.disk.names(Path("/out/spool")) == ()
+
+
+def test_a_reply_whose_bytes_are_gone_is_paid_and_lost() -> None:
+    bench = Bench()
+
+    async def body(fetching: Fetching) -> None:
+        fetching.actor.answers = [Gone("not there any more")]
+        fetching.take(await fetching.spooled(b""))
+
+    assert fetch(bench, body).told == [("settled", 1)]
+    assert bench.journal.types()[-2:] == ["AttemptLost", "TaskFailed"]

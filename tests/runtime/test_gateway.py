@@ -17,7 +17,7 @@ class Counter:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.gateway = Gateway(bench.log, bench.provider, bench.clock, "ledger")
+        self.gateway = Gateway(bench.log, bench.provider, bench.clock, "ledger", bench.spool)
         self.results: list[SubmitResult] = []
         self._tell, self._done = trio.open_memory_channel[SubmitResult](10)
 
@@ -65,7 +65,8 @@ def buy(bench: Bench, work: Work, *guards: Guard) -> SubmitResult:
     ("answer", "recorded", "phase"),
     [
         (Accepted("j1"), "AttemptAccepted", "accepted"),
-        (Finished(data=b"x", job="j1"), "AttemptAccepted", "accepted"),
+        (Finished(data=b"x"), "ResultReady", "ready"),
+        (Finished(url="https://x/1.png"), "ResultReady", "ready"),
         (Throttled(), "AttemptRejected", "queued"),
         (Refused("no_credit"), "AttemptRejected", "queued"),
         (Unclear("what"), "AttemptAmbiguous", "ambiguous"),
@@ -116,7 +117,7 @@ def test_the_guards_are_those_of_the_time_of_the_intent() -> None:
     bench.provider.say("submit", Accepted("j1"))
 
     async def go() -> None:
-        gateway = Gateway(bench.log, bench.provider, bench.clock, "ledger")
+        gateway = Gateway(bench.log, bench.provider, bench.clock, "ledger", bench.spool)
 
         def guards(at_us: int) -> tuple[Guard, ...]:
             seen.append(at_us)

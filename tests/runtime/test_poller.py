@@ -291,17 +291,3 @@ def test_what_polls_have_forgotten_is_asked_for_in_the_slower_place() -> None:
         await trio.sleep(800.0)
 
     assert follow(bench, body).told == ["ready"]
-
-
-def test_an_answer_that_came_with_the_reply_needs_no_poll() -> None:
-    bench = Bench()
-
-    async def body(following: Following) -> None:
-        work = await following.accepted()
-        work.data, work.said_cost_microusd = b"image", 5
-        following.poller.overdue(work)
-        await trio.sleep(1.0)
-        assert work.attempt.cost_microusd == 5
-
-    assert follow(bench, body).told == ["ready"]
-    assert bench.provider.calls == []

@@ -33,7 +33,7 @@ from ledger.journal import Ledger
 from ledger.money import batch_money
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, task_stream
-from runtime import faults, ports
+from runtime import faults, ports, spool
 from runtime.accounts import Account
 from runtime.blobs import BlobStore
 from runtime.control import Controller
@@ -323,8 +323,10 @@ class World:
 
     def _night(self, ledger: WatchedLedger, reader: Reader, life: Life) -> StopReason:
         stores = {batch: BlobStore(self.disk, folder(batch)) for batch in range(1, self.batches + 1)}
+        open_attempts = {(live.batch, live.n, live.attempt) for live in reader.live(None)}
         for store in stores.values():
             store.sweep(ledger.epoch)
+            spool.sweep(store, lambda *attempt: attempt in open_attempts)
 
         def place(work: Work) -> Placement:
             return Placement(store=stores[work.batch], name=Path("images", f"task-{work.n}"))
