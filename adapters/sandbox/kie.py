@@ -1,28 +1,28 @@
 """Kie as an emulator: createTask, recordInfo, credit, and callbacks, true to the documented wire format.
 
-Strict where the real thing may be lax: unknown fields and values outside the documented sets are refused, so that
-a codec that passes here sends nothing undocumented.  Envelope errors arrive inside HTTP 200 except 429 and 500,
-which are sent with the same HTTP status: both ways are seen in the wild and codecs must read both.
+A createTask is checked by ``jobapi``, which is stricter than the real thing.  Envelope errors arrive inside HTTP 200
+except 429 and 500, which are sent with the same HTTP status: both ways are seen in the wild and codecs must read both.
 """
 
 import base64
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
+from adapters.sandbox import jobapi
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.faults import unit
+from adapters.sandbox.jobapi import ASPECTS, Model
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
-    admit,
     bearer,
-    billed,
     file_url,
-    json_object,
+    is_locked,
     json_reply,
     key_standing,
 )
@@ -31,71 +31,38 @@ _CREDIT_MICROUSD = 5_000
 _OPENING_CREDITS = 1_000_000
 _MAX_LAG_S = 0.8  # recordInfo shows a task only some time after createTask
 _KEY_SHAPE = re.compile(r"[0-9a-f]{32}")
-_ASPECTS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "auto")
 
 
-class _Model(msgspec.Struct, frozen=True):
-    """The input schema and price of one model."""
-
-    max_prompt: int
-    credits: dict[str, int]  # by resolution
-    references: str = ""  # the field's name
-    max_references: int = 0
-    needs_references: bool = False
-    aspects: tuple[str, ...] = _ASPECTS
-    default_aspect: str = "1:1"
-    formats: tuple[str, ...] = ("png", "jpeg")
-    default_format: str = "png"
-    resolution: bool = False
-    flags: tuple[str, ...] = ()
-
-    def fields(self) -> set[str]:
-        named = {"prompt", "aspect_ratio", "output_format", *self.flags}
-        return named | ({self.references} - {""}) | ({"resolution"} if self.resolution else set())
+def _credits(prices: Mapping[str, int]) -> dict[str, int]:
+    return {resolution: price * _CREDIT_MICROUSD for resolution, price in prices.items()}
 
 
 _MODELS = {
-    "google/nano-banana": _Model(max_prompt=5_000, credits={"1K": 4}, flags=("nsfw_checker",)),
-    "google/nano-banana-edit": _Model(
-        max_prompt=5_000, credits={"1K": 4}, references="image_urls", max_references=10, needs_references=True
+    "google/nano-banana": Model(max_prompt=5_000, prices=_credits({"1K": 4}), flags=("nsfw_checker",)),
+    "google/nano-banana-edit": Model(
+        max_prompt=5_000, prices=_credits({"1K": 4}), references="image_urls", max_references=10, needs_references=True
     ),
-    "nano-banana-2": _Model(
+    "nano-banana-2": Model(
         max_prompt=20_000,
-        credits={"1K": 8, "2K": 12, "4K": 18},
+        prices=_credits({"1K": 8, "2K": 12, "4K": 18}),
         references="image_input",
         max_references=14,
-        aspects=(*_ASPECTS, "1:4", "1:8", "4:1", "8:1"),
+        aspects=(*ASPECTS, "1:4", "1:8", "4:1", "8:1"),
         default_aspect="auto",
         formats=("jpg", "png"),
         default_format="jpg",
         resolution=True,
         flags=("google_search",),
     ),
-    "nano-banana-pro": _Model(
+    "nano-banana-pro": Model(
         max_prompt=10_000,
-        credits={"1K": 18, "2K": 18, "4K": 24},
+        prices=_credits({"1K": 18, "2K": 18, "4K": 24}),
         references="image_input",
         max_references=8,
         formats=("jpg", "png"),
         resolution=True,
     ),
 }
-
-
-class _Wanted(msgspec.Struct, frozen=True):
-    """A validated createTask."""
-
-    model: str
-    prompt: str
-    references: tuple[str, ...]
-    aspect: str
-    resolution: str
-    output_format: str
-    callback_url: str
-
-
-class _Invalid(Exception):  # never leaves this module; it is the 422 on its way out
-    """The request does not pass validation; the text is what Kie would say."""
 
 
 class KieEmulator:
@@ -108,7 +75,7 @@ class KieEmulator:
         self._settings = settings
 
     def is_submit(self, call: Call) -> bool:
-        return call.method == "POST" and call.path == "/api/v1/jobs/createTask"
+        return call.method == "POST" and call.path == jobapi.CREATE
 
     def refusal(self, kind: Literal["throttled", "broken"]) -> Reply:
         if kind == "throttled":
@@ -125,9 +92,9 @@ class KieEmulator:
         account = account_digest(key)
         has_credit = standing == "good"
         match call.method, call.path:
-            case "POST", "/api/v1/jobs/createTask":
+            case "POST", jobapi.CREATE:
                 return self._create(call, account, now_us, has_credit=has_credit)
-            case "GET", "/api/v1/jobs/recordInfo":
+            case "GET", jobapi.RECORD:
                 return self._record_info(call, account, now_us)
             case "GET", "/api/v1/chat/credit":
                 balance = self._balance(account, now_us) if has_credit else 0
@@ -138,7 +105,7 @@ class KieEmulator:
     def state(self, job: Job, now_us: int) -> JobState:
         if now_us < job.done_us:
             return "running"
-        return "failed" if job.fate in ("fail", "policy") else "succeeded"
+        return "failed" if job.fate in _OUTCOMES else "succeeded"
 
     def charged(self, job: Job, now_us: int) -> int:
         """Charged when the image is there; failed tasks are not (assumed: the refund is documented nowhere)."""
@@ -160,33 +127,17 @@ class KieEmulator:
 
     def _create(self, call: Call, account: str, now_us: int, *, has_credit: bool) -> Reply:
         try:
-            wanted = _validate(call)
-        except _Invalid as exc:
+            wanted = jobapi.validate(call, _MODELS)
+        except jobapi.Invalid as exc:
             return _envelope(422, str(exc))
+        if is_locked(bearer(call.headers)):
+            return _envelope(505, "The requested feature is currently disabled")
         if self._settings.limits.take(f"kie/{account}/create", count=20, per_s=10.0, now_us=now_us):
             return self.refusal("throttled")
         if not has_credit:
             return _envelope(402, "Credits insufficient: the current balance is not enough to run this request")
-        admission = admit(self._settings, self.name, now_us)
-        job = Job(
-            id=admission.entropy.hex()[:32],
-            provider=self.name,
-            account=account,
-            model=wanted.model,
-            wire=call.body.decode(),
-            prompt=wanted.prompt,
-            references=wanted.references,
-            aspect=wanted.aspect,
-            resolution=wanted.resolution,
-            output_format=wanted.output_format,
-            created_us=admission.created_us,
-            started_us=admission.started_us,
-            done_us=admission.done_us,
-            charge_microusd=billed(self._settings, _MODELS[wanted.model].credits[wanted.resolution] * _CREDIT_MICROUSD),
-            fate=admission.fate,
-            callback_url=wanted.callback_url,
-        )
-        self._settings.jobs.add(job)
+        price = _MODELS[wanted.model].prices[wanted.resolution]
+        job = jobapi.accept(self._settings, self.name, account, call, wanted, price=price, now_us=now_us)
         return _envelope(200, "success", {"taskId": job.id})
 
     def _record_info(self, call: Call, account: str, now_us: int) -> Reply:
@@ -209,114 +160,22 @@ class KieEmulator:
         return round(unit(b"lag", job.id.encode()) * longest_s * 1_000_000)
 
     def _record(self, job: Job, now_us: int) -> dict[str, object]:
-        """``data`` of recordInfo and of callbacks.  ``param`` is JSON in a string, and its ``input`` once more."""
-        sent = msgspec.json.decode(job.wire, type=dict[str, object])
-        sent["input"] = msgspec.json.encode(sent["input"]).decode()
+        """``data`` of recordInfo and of callbacks."""
         state = self.state(job, now_us)
         ended = state != "running"
         code, text = _OUTCOMES.get(job.fate, (0, "")) if ended else (0, "")
-        result = {"resultUrls": [file_url(self._settings, job)]}
-        return {
-            "taskId": job.id,
-            "model": job.model,
-            "state": {"succeeded": "success", "failed": "fail"}.get(state, _phase(job, now_us)),
-            "param": msgspec.json.encode(sent).decode(),
-            "resultJson": msgspec.json.encode(result).decode() if state == "succeeded" else "",
-            "failCode": str(code) if code else None,
-            "failMsg": text or None,
-            "costTime": (job.done_us - job.started_us) // 1_000 if ended else None,
-            "createTime": job.created_us // 1_000,
-            "updateTime": min(now_us, job.done_us) // 1_000,
-            "completeTime": job.done_us // 1_000 if ended else None,
-            "creditsConsumed": self.charged(job, now_us) // _CREDIT_MICROUSD if ended else None,
-        }
+        shown = jobapi.record(job, now_us, state, fail_word="fail", code=str(code or ""), text=text)
+        if state == "succeeded":
+            shown["resultJson"] = msgspec.json.encode({"resultUrls": [file_url(self._settings, job)]}).decode()
+        return shown | {"creditsConsumed": self.charged(job, now_us) // _CREDIT_MICROUSD if ended else None}
 
 
 _OUTCOMES = {
     "fail": (501, "Internal Error, Please try again later."),
     "policy": (400, "The content was flagged as violating the content policy."),
+    "bad_reference": (400, "Image fetch failed. Check access settings or use our File Upload API instead."),
 }
-
-
-def _phase(job: Job, now_us: int) -> str:
-    """Name the way of running: a fifth of the time waiting, a fifth queuing, then generating."""
-    share = (now_us - job.created_us) / (job.done_us - job.created_us)
-    return "waiting" if share < 0.2 else "queuing" if share < 0.4 else "generating"
 
 
 def _envelope(code: int, text: str, data: object = None, *, status: int = 200) -> Reply:
     return json_reply(status, {"code": code, "msg": text, "data": data})
-
-
-def _validate(call: Call) -> _Wanted:
-    if call.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise _Invalid("Content-Type must be application/json")
-    body = json_object(call.body)
-    if body is None:
-        raise _Invalid("the body must be a JSON object")
-    _only(body, {"model", "callBackUrl", "input"}, "")
-    name = body.get("model")
-    model = _MODELS.get(name) if isinstance(name, str) else None
-    if model is None or not isinstance(name, str):
-        raise _Invalid("The model name you specified is not supported. Please verify it and try again.")
-    fields = body.get("input")
-    if not isinstance(fields, dict):
-        raise _Invalid("input cannot be null")
-    _only(fields, model.fields(), "input.")
-    for flag in model.flags:
-        if not isinstance(fields.get(flag, False), bool):
-            raise _Invalid(f"{flag} must be a boolean")
-    image_format = _choice(fields, "output_format", model.formats, model.default_format)
-    return _Wanted(
-        model=name,
-        prompt=_prompt(fields, model),
-        references=_references(fields, model),
-        aspect=_choice(fields, "aspect_ratio", model.aspects, model.default_aspect),
-        resolution=_choice(fields, "resolution", tuple(model.credits), "1K"),
-        output_format="jpg" if image_format == "jpeg" else image_format,
-        callback_url=_callback(body),
-    )
-
-
-def _only(given: dict[str, object], known: set[str], prefix: str) -> None:
-    for field in given:
-        if field not in known:
-            raise _Invalid(f"{prefix}{field} is not a known field")
-
-
-def _choice(fields: dict[str, object], field: str, allowed: tuple[str, ...], default: str) -> str:
-    value = fields.get(field, default)
-    if not isinstance(value, str) or value not in allowed:
-        raise _Invalid(f"{field} is not within the range of allowed options")
-    return value
-
-
-def _prompt(fields: dict[str, object], model: _Model) -> str:
-    prompt = fields.get("prompt")
-    if not isinstance(prompt, str) or not prompt:
-        raise _Invalid("prompt is required")
-    if len(prompt) > model.max_prompt:
-        raise _Invalid(f"The text length cannot exceed the maximum limit of {model.max_prompt}")
-    return prompt
-
-
-def _references(fields: dict[str, object], model: _Model) -> tuple[str, ...]:
-    given = fields.get(model.references, [])
-    if not isinstance(given, list) or not all(isinstance(url, str) and _is_uri(url) for url in given):
-        raise _Invalid(f"{model.references} must be a list of file URLs")
-    if len(given) > model.max_references:
-        raise _Invalid(f"{model.references} takes at most {model.max_references} images")
-    if model.needs_references and not given:
-        raise _Invalid(f"{model.references} is required")
-    return tuple(given)
-
-
-def _callback(body: dict[str, object]) -> str:
-    url = body.get("callBackUrl", "")
-    if not isinstance(url, str) or (url and not _is_uri(url)):
-        raise _Invalid("callBackUrl must be a URI")
-    return url
-
-
-def _is_uri(text: str) -> bool:
-    return re.fullmatch(r"https?://[^\s/]+\S*", text) is not None

@@ -4,7 +4,7 @@ An emulator is constructed with one :class:`EmulatorSettings` and nothing else.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -89,6 +89,16 @@ def key_standing(key: str, *, looks_right: bool) -> Literal["good", "refused", "
     if not key or "wrong" in key or not (looks_right or key.startswith("sandbox")):
         return "refused"
     return "no_credit" if "broke" in key else "good"
+
+
+def is_locked(key: str) -> bool:
+    """Whether the models are not enabled for this key: ``locked`` in its text."""
+    return "locked" in key
+
+
+def unreachable(references: Iterable[str]) -> bool:
+    """Whether the provider cannot fetch one of the references: the host ``missing.example`` has nothing."""
+    return any("//missing.example/" in url for url in references)
 
 
 def json_reply(status: int, value: object, headers: Mapping[str, str] | None = None) -> Reply:

@@ -182,6 +182,25 @@ def test_failed_tasks_say_so_and_cost_nothing(chaos: ChaosProfile, outcome: Fail
     assert charged(world) == 0
 
 
+def test_a_reference_that_cannot_be_fetched_fails_for_good_and_costs_nothing() -> None:
+    world = World()
+    job = world.accept(ImageRequest("a mug", references=("https://missing.example/mug.png",)))
+    world.now_us += 10 * S
+    outcome = world.poll(job)
+    assert isinstance(outcome, Failed)
+    assert (outcome.reason, outcome.retryable) == ("provider", False)
+    assert "Image fetch failed" in outcome.detail
+    assert charged(world) == 0
+
+
+def test_a_model_that_is_not_enabled_is_refused_without_a_job() -> None:
+    world = World(key="sandbox-locked")
+    outcome = KIE.read_submit(world.send(KIE.build_submit(ImageRequest("a mug"), world.ctx)))
+    assert isinstance(outcome, Refused)
+    assert outcome.reason == "unavailable"
+    assert world.jobs.count() == 0
+
+
 # --- money ------------------------------------------------------------------------------------------------
 
 
