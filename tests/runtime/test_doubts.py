@@ -256,9 +256,10 @@ def test_a_reply_in_the_spool_ends_the_doubt_with_the_image() -> None:
     bench = Bench(caps=msgspec.structs.replace(CAPS, listing=None))
 
     async def body(doubting: Doubting) -> None:
-        for n in (1, 2):
-            doubting.doubts.add(await doubting.doubtful(n, old=True, named=False))
-        await bench.spool.keep(doubting.bench.work(2), 1, Finished(data=b"image", cost_microusd=7))
+        held, kept = [await doubting.doubtful(n, old=True, named=False) for n in (1, 2)]
+        await bench.spool.keep(kept, 1, Finished(data=b"image", cost_microusd=7))
+        doubting.doubts.add(held)
+        doubting.doubts.add(kept)
 
     ready, held = doubt(bench, body).judged
     assert (ready.n, ready.state.phase, ready.attempt.cost_microusd) == (2, "ready", 7)
