@@ -2,7 +2,7 @@
 
 import msgspec
 
-from adapters.base import Codec, Context, Secret
+from adapters.base import Callbacks, Codec, Context, Secret
 from adapters.capabilities import Rate
 
 
@@ -40,12 +40,31 @@ class Account(msgspec.Struct, frozen=True):
 
     @property
     def quarantine(self) -> float:
-        """Seconds after which a request that was sent can no longer turn up in a listing unseen (REC-4)."""
+        """Seconds after which a request that was sent can no longer turn up unseen (REC-4)."""
         if self.quarantine_s is not None:
             return self.quarantine_s
         caps = self.codec.capabilities
-        lag_s = caps.listing.value.lag_s if caps.listing else 0.0
+        record = caps.lookup or caps.listing
+        lag_s = record.value.lag_s if record else 0.0
         return caps.submit_timeout_s.value + caps.ingress_hold_s + 2 * lag_s
 
-    def context(self, *, marker: int = 0, callback_url: str = "") -> Context:
-        return Context(key=self.key, base_url=self.base_url, marker=marker, callback_url=callback_url)
+    @property
+    def latency(self) -> float:
+        """The provider's typical seconds from an accepted job to its end."""
+        return self.latency_s or self.codec.capabilities.typical_latency_s.value
+
+    @property
+    def calls_back(self) -> bool:
+        """Whether the provider can be given an address to call when a job has ended."""
+        return isinstance(self.codec, Callbacks) and self.codec.capabilities.callback is not None
+
+    @property
+    def callback_wait(self) -> float:
+        """Seconds after which a doubtful attempt is no longer expected to be called about: the request may arrive as
+        late as the quarantine says, and its job may take ten times as long as usual."""
+        return self.quarantine + 10 * self.latency
+
+    def context(self, *, marker: int = 0, reference: str = "", callback_url: str = "") -> Context:
+        return Context(
+            key=self.key, base_url=self.base_url, marker=marker, reference=reference, callback_url=callback_url
+        )

@@ -38,7 +38,7 @@ class NotThere(msgspec.Struct, frozen=True):
 
 class CannotTell(msgspec.Struct, frozen=True):
     key: WorkKey
-    reason: Literal["several_fit"]
+    reason: Literal["several_fit", "no_evidence"]
 
 
 Judgement: TypeAlias = Found | NotThere | CannotTell

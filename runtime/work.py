@@ -42,6 +42,7 @@ class Work:
         "data",
         "expires",
         "followed_at",
+        "hinted",
         "intended_at",
         "n",
         "polling",
@@ -67,6 +68,7 @@ class Work:
         self.refused_at: float | None = None  # monotonic, since when it refuses the key
         self.intended_at: float | None = None  # monotonic, for intents of this process
         self.polling = False
+        self.hinted = False  # the provider called back about the job
         self.cancel_by = ""  # the operator who wants the job stopped, until the provider was told
         self.url = ""  # of the result, in memory only
         self.data = b""  # a result that came with the reply
@@ -95,13 +97,17 @@ class Work:
         """Drop what is known in memory of the attempt that ended, so that the next one starts clean."""
         self.url, self.data = "", b""
         self.expires = float("inf")
-        self.accepted_at, self.polls = 0.0, 0
+        self.accepted_at, self.polls, self.hinted = 0.0, 0, False
         self.followed_at = self.unseen_at = self.refused_at = None
 
     def marker(self, ledger_id: str, attempt: int) -> int:
         """Return a number that the provider may show back: the same for the same attempt, 1 .. 2**31-1."""
         digest = hashlib.sha256(f"{ledger_id}/{self.batch}/{self.n}/{attempt}".encode()).digest()
         return int.from_bytes(digest[:4], "big") % 0x7FFFFFFF + 1
+
+    def reference(self, ledger_id: str, attempt: int) -> str:
+        """Return a reference of ours that a provider may be given: the same for the same attempt, and for no other."""
+        return "bd-" + hashlib.sha256(f"{ledger_id}/{self.batch}/{self.n}/{attempt}".encode()).hexdigest()[:32]
 
     def body_digest(self, body: bytes) -> str:
         """Digest of a request body, salted so that an erased prompt cannot be guessed back from it (SEC-8)."""

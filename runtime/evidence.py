@@ -1,0 +1,256 @@
+"""What a provider can be asked about doubtful attempts: its listing, our own reference, or nothing.
+
+Each kind answers the same question with the same verdicts (:mod:`runtime.reconcile`); :class:`runtime.doubts.Doubts`
+decides when to ask and records what comes of it.  A question that could not be answered proves nothing (REC-4).
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Protocol, TypeAlias
+
+import msgspec
+import trio
+
+from adapters.base import (
+    Accepted,
+    HttpCall,
+    HttpReply,
+    ListedJob,
+    Lists,
+    LooksUp,
+    LookupOutcome,
+    MalformedReply,
+    NotVisible,
+    Throttled,
+    Unreadable,
+)
+from ledger.events import AbsentEvidence, AdoptEvidence
+from runtime.accounts import Account
+from runtime.ports import Clock, WireError
+from runtime.reconcile import SKEW_S, CannotTell, Doubt, Found, Judgement, NotThere, judge
+from runtime.work import Work, WorkKey
+
+Query: TypeAlias = Callable[[HttpCall], Awaitable[HttpReply]]
+
+_PAGES_AT_MOST = 2000
+_LOOKUPS_AT_ONCE = 8
+_CLOCKS_APART_US = 86_400_000_000  # how wrong our own clock may have been when something was recorded
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """What one look told.  ``trouble``: why nothing can be concluded about the ``unanswered``."""
+
+    verdicts: Sequence[Judgement]
+    trouble: str = ""
+    unanswered: frozenset[WorkKey] = frozenset()
+
+
+class CannotLook(Exception):
+    """A page of a listing could not be read."""
+
+
+class Evidence(Protocol):
+    """One way to find out about doubtful attempts."""
+
+    found_by: AdoptEvidence
+    absent_by: AbsentEvidence
+
+    async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
+        """Judge what can be judged now.  ``ripe``: those whose quarantine is over."""
+        ...
+
+    def next_look(self) -> float:
+        """When to look again for its own reasons (monotonic); infinity when there are none."""
+        ...
+
+
+class NoEvidence:
+    """Nobody can tell."""
+
+    found_by: AdoptEvidence = "operator"
+    absent_by: AbsentEvidence = "listing"
+
+    async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
+        return Looked([CannotTell(key, "no_evidence") for key in works])
+
+    def next_look(self) -> float:
+        return float("inf")
+
+
+class LookupEvidence:
+    """The provider finds a job by the reference that it was made with.
+
+    One "not found" may be a slow replica: absence needs two of them, apart by more than the documented lag, both
+    asked after the quarantine.
+    """
+
+    found_by: AdoptEvidence = "lookup"
+    absent_by: AbsentEvidence = "not_found"
+
+    def __init__(self, account: Account, codec: LooksUp, *, query: Query, clock: Clock, ledger_id: str) -> None:
+        record = account.codec.capabilities.lookup
+        assert record is not None, f"{account.name}: a lookup in the codec and none in the record"
+        self._lag_s = min(record.value.lag_s, account.quarantine)
+        self._account = account
+        self._codec = codec
+        self._query = query
+        self._clock = clock
+        self._ledger_id = ledger_id
+        self._missed_at: dict[tuple[WorkKey, int], float] = {}
+
+    async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
+        verdicts: list[Judgement] = []
+        troubles: dict[WorkKey, str] = {}
+        turns = trio.CapacityLimiter(_LOOKUPS_AT_ONCE)
+
+        async def ask(key: WorkKey, work: Work) -> None:
+            async with turns:
+                outcome = await self._ask(work)
+            match outcome:
+                case Accepted(job=job):
+                    verdicts.append(Found(key, job))
+                case NotVisible() if key in ripe and self._missed_twice(key, work.attempt.number):
+                    verdicts.append(NotThere(key))
+                case NotVisible():
+                    pass
+                case Throttled():
+                    troubles[key] = "asked too fast"
+                case Unreadable(detail=detail):
+                    troubles[key] = detail
+
+        async with trio.open_nursery() as nursery:
+            for key, work in works.items():
+                nursery.start_soon(ask, key, work)
+        return Looked(verdicts, next(iter(troubles.values()), ""), frozenset(troubles))
+
+    def next_look(self) -> float:
+        return min((at + self._lag_s for at in self._missed_at.values()), default=float("inf"))
+
+    async def _ask(self, work: Work) -> LookupOutcome:
+        reference = work.reference(self._ledger_id, work.attempt.number)
+        try:
+            reply = await self._query(self._codec.build_lookup(reference, self._account.context()))
+            return self._codec.read_lookup(reply)
+        except (WireError, MalformedReply) as exc:
+            return Unreadable(str(exc))
+
+    def _missed_twice(self, key: WorkKey, attempt: int) -> bool:
+        now = self._clock.monotonic()
+        if now < self._missed_at.setdefault((key, attempt), now) + self._lag_s:
+            return False
+        del self._missed_at[key, attempt]
+        return True
+
+
+class ListingEvidence:
+    """A complete listing of the account's jobs."""
+
+    found_by: AdoptEvidence = "listing"
+    absent_by: AbsentEvidence = "listing"
+
+    def __init__(
+        self,
+        account: Account,
+        codec: Lists,
+        *,
+        query: Query,
+        clock: Clock,
+        ledger_id: str,
+        busy: Callable[[], Collection[str]],
+        bound: Callable[[int], Collection[str]],
+    ) -> None:
+        """``busy`` names fingerprints of submits under way; ``bound`` gives the job ids that the ledger bound since a
+        time (UTC microseconds)."""
+        self._account = account
+        self._codec = codec
+        self._query = query
+        self._clock = clock
+        self._ledger_id = ledger_id
+        self._busy = busy
+        self._bound = bound
+
+    def next_look(self) -> float:
+        return float("inf")
+
+    async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
+        busy = set(self._busy())
+        beyond = {key for key, work in works.items() if self._beyond_listing(work)}
+        verdicts: list[Judgement] = [CannotTell(key, "no_evidence") for key in beyond]
+        works = {key: work for key, work in works.items() if key not in beyond}
+        if not works:
+            return Looked(verdicts)
+        intended_us = {key: self._intended_us(work) for key, work in works.items()}
+        since_us = min(intended_us.values()) - int(SKEW_S * 1e6)
+        try:
+            jobs = await self._listing(since_us)
+        except CannotLook as exc:
+            return Looked(verdicts, str(exc), frozenset(works))
+        busy.update(self._busy())
+        doubts = [Doubt(key, self._fingerprint(work), intended_us[key], key in ripe) for key, work in works.items()]
+        return Looked([*verdicts, *judge(doubts, jobs, self._bound_of(jobs, doubts, since_us), busy)])
+
+    def _bound_of(self, jobs: Sequence[ListedJob], doubts: Sequence[Doubt], since_us: int) -> Collection[str]:
+        """Which of the listed jobs are bound already.
+
+        The times in the ledger are those of our wall clock, which may have been wrong when another attempt was bound.
+        So before a job counts as free, a whole day more is searched (REC-5, REC-8); mostly none looks free.
+        """
+        bound = self._bound(since_us)
+        prints = {doubt.fingerprint for doubt in doubts}
+        if all(job.job in bound or (job.fingerprint is not None and job.fingerprint not in prints) for job in jobs):
+            return bound
+        return self._bound(since_us - _CLOCKS_APART_US)
+
+    def _intended_us(self, work: Work) -> int:
+        """When the attempt was intended, in the wall time of now, or earlier where the two disagree.
+
+        A clock that was set back since would put the intent behind the provider's creation time of its job, the
+        listing would be asked too late, and *absent* would be believed of a job that runs (REC-8).
+        """
+        recorded_us = work.attempt.intended_at_us
+        if work.intended_at is None:
+            return recorded_us
+        age_s = self._clock.monotonic() - work.intended_at
+        return min(recorded_us, self._clock.now_us() - int(age_s * 1e6))
+
+    def _beyond_listing(self, work: Work) -> bool:
+        """Whether the attempt is older than the provider's listing reaches, or made by a clock that was ahead of now's:
+        then nothing can be proven."""
+        listing = self._account.codec.capabilities.listing
+        age_s = (self._clock.now_us() - self._intended_us(work)) / 1e6
+        return age_s < -SKEW_S or (listing is not None and age_s + 2 * SKEW_S > listing.value.keeps_s)
+
+    async def _listing(self, since_us: int) -> list[ListedJob]:
+        codec = self._codec
+        until_us = self._clock.now_us() + int(SKEW_S * 1e6)
+        jobs: list[ListedJob] = []
+        cursor: str | None = None
+        for _ in range(_PAGES_AT_MOST):
+            call = codec.build_list(
+                self._account.context(), since_us=max(0, since_us), until_us=until_us, cursor=cursor
+            )
+            try:
+                reply = await self._query(call)
+                page = codec.read_list(reply)
+            except (WireError, MalformedReply) as exc:
+                raise CannotLook(str(exc)) from exc
+            self._compare_clocks(reply)
+            jobs.extend(page.jobs)
+            cursor = page.next_cursor
+            if cursor is None:
+                return jobs
+        raise CannotLook(f"more than {_PAGES_AT_MOST} pages")
+
+    def _compare_clocks(self, reply: HttpReply) -> None:
+        """A window of a listing is only the one that we mean while both clocks agree."""
+        try:
+            theirs_s = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
+        except ValueError:
+            return  # not stated
+        apart_s = abs(theirs_s - self._clock.now_us() / 1e6)
+        if apart_s > SKEW_S / 2:
+            raise CannotLook(f"this machine's clock and the provider's are {apart_s:.0f} s apart")
+
+    def _fingerprint(self, work: Work) -> str:
+        marker = work.marker(self._ledger_id, work.attempt.number)
+        return self._codec.fingerprint(work.request, self._account.context(marker=marker))

@@ -1,0 +1,126 @@
+"""Finding a doubtful attempt again by our own reference (REC-4, REC-5)."""
+
+import msgspec
+import pytest
+import trio
+
+from adapters.base import (
+    Accepted,
+    Context,
+    HttpCall,
+    HttpReply,
+    LookupOutcome,
+    MalformedReply,
+    NotVisible,
+    Throttled,
+    Unreadable,
+)
+from adapters.capabilities import Lookup
+from ledger.commands import Intend
+from runtime.evidence import LookupEvidence
+from runtime.ports import WireError
+from runtime.reconcile import Found, Judgement, NotThere
+from runtime.work import Work
+from tests.runtime.fakes import CAPS, Bench, FakeProvider, known, run
+
+LAG_S = 4.0
+QUARANTINE_S = 10.0  # of the bench's account
+
+
+class Directory(FakeProvider):
+    """A provider that finds jobs by the reference they were made with."""
+
+    def build_lookup(self, reference: str, ctx: Context) -> HttpCall:
+        return HttpCall("GET", f"lookup/{reference}", {})
+
+    def read_lookup(self, reply: HttpReply) -> LookupOutcome:
+        found = self._told[int(reply.body)]
+        if isinstance(found, MalformedReply):
+            raise found
+        return found  # type: ignore[return-value]  # what the test said
+
+
+class Asking:
+    """One account with a lookup, and its works in doubt."""
+
+    def __init__(self) -> None:
+        self.bench = Bench(caps=msgspec.structs.replace(CAPS, lookup=known(Lookup(LAG_S))))
+        self.provider = Directory(caps=self.bench.provider.capabilities)
+        self.account = msgspec.structs.replace(self.bench.account, codec=self.provider)
+        self.evidence = LookupEvidence(
+            self.account, self.provider, query=self.provider.send, clock=self.bench.clock, ledger_id="ledger"
+        )
+
+    async def works(self, count: int) -> list[Work]:
+        works = [self.bench.work(n) for n in range(1, count + 1)]
+        for work in works:
+            await self.bench.log.record(work, Intend("fake", "fake", "1:1", "only", 40_000, "d", 0))
+        return works
+
+
+def test_a_reference_belongs_to_one_attempt() -> None:
+    bench = Bench()
+    references = {
+        work.reference(ledger, attempt)
+        for work in (bench.work(1), bench.work(2))
+        for ledger in ("a", "b")
+        for attempt in (1, 2)
+    }
+    assert len(references) == 8
+    assert all(len(reference) <= 40 and set(reference) <= set("bd-0123456789acef") for reference in references)
+
+
+def test_a_job_that_is_found_by_our_reference_is_ours() -> None:
+    asking = Asking()
+    asking.provider.say("lookup", Accepted("j1"))
+    found: list[Judgement] = []
+
+    async def go() -> None:
+        works = {work.key: work for work in await asking.works(3)}
+        looked = await asking.evidence.look(works, ripe=())
+        assert (looked.trouble, looked.unanswered) == ("", frozenset())
+        found.extend(looked.verdicts)
+        asked = {f"lookup/{work.reference('ledger', 1)}" for work in works.values()}
+        assert set(asking.provider.calls) == asked
+
+    run(go)
+    assert {type(verdict) for verdict in found} == {Found}
+    assert len(found) == 3
+
+
+def test_absence_needs_two_answers_after_the_quarantine_and_apart_by_the_lag() -> None:
+    """REC-4: one "not found" may come from a slow replica."""
+    asking = Asking()
+    asking.provider.say("lookup", NotVisible())
+
+    async def go() -> None:
+        (work,) = await asking.works(1)
+        works = {work.key: work}
+        assert (await asking.evidence.look(works, ripe=())).verdicts == []  # in quarantine: proves nothing
+        await trio.sleep(QUARANTINE_S)
+        assert (await asking.evidence.look(works, ripe=works)).verdicts == []
+        assert asking.evidence.next_look() > asking.bench.clock.monotonic()
+        await trio.sleep(LAG_S / 2)
+        assert (await asking.evidence.look(works, ripe=works)).verdicts == []
+        await trio.sleep(LAG_S)
+        assert (await asking.evidence.look(works, ripe=works)).verdicts == [NotThere(work.key)]
+        assert asking.evidence.next_look() == float("inf")
+
+    run(go)
+
+
+@pytest.mark.parametrize(
+    "answer", [Unreadable("500"), Throttled(1.0), MalformedReply("no"), WireError("reset", sent=True)]
+)
+def test_a_question_without_an_answer_concludes_nothing(answer: object) -> None:
+    asking = Asking()
+    asking.provider.say("lookup", answer)
+
+    async def go() -> None:
+        works = {work.key: work for work in await asking.works(2)}
+        looked = await asking.evidence.look(works, ripe=works)
+        assert looked.verdicts == []
+        assert looked.trouble
+        assert looked.unanswered == works.keys()
+
+    run(go)
