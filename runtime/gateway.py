@@ -30,6 +30,7 @@ from ledger.events import AmbiguousReason, AttemptAccepted, AttemptAmbiguous, At
 from runtime import faults
 from runtime.accounts import Account
 from runtime.bytebudget import ByteBudget
+from runtime.callbacks import Addresses, without_token
 from runtime.delivery import record_ready
 from runtime.ports import Clock, DiskFailed, DiskFull, Wire, WireError
 from runtime.spool import Spool
@@ -68,12 +69,23 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 class Gateway:
-    def __init__(self, log: TaskLog, wire: Wire, clock: Clock, ledger_id: str, spool: Spool) -> None:
+    def __init__(
+        self,
+        log: TaskLog,
+        wire: Wire,
+        clock: Clock,
+        ledger_id: str,
+        spool: Spool,
+        *,
+        addresses: Addresses | None = None,
+    ) -> None:
+        """``addresses``: where providers that can shall call back; None = nowhere."""
         self._log = log
         self._wire = wire
         self._clock = clock
         self._ledger_id = ledger_id
         self._spool = spool
+        self._addresses = addresses
         self._memory = ByteBudget(_REPLY_MEMORY)
         self._nursery: trio.Nursery | None = None
         self._exchanges: set[trio.CancelScope] = set()
@@ -125,11 +137,21 @@ class Gateway:
         work.forget_result()  # of an earlier attempt
         codec = account.codec
         number = len(work.state.attempts) + 1
-        call = codec.build_submit(work.request, account.context(marker=work.marker(self._ledger_id, number)))
+        callback_url = ""
+        if self._addresses is not None and account.calls_back:
+            callback_url = self._addresses.url(account.name, work.batch, work.n, number)
+        ctx = account.context(
+            marker=work.marker(self._ledger_id, number),
+            reference=work.reference(self._ledger_id, number),
+            callback_url=callback_url,
+        )
+        call = codec.build_submit(work.request, ctx)
         async with self._memory.hold(call.max_reply_bytes if call.max_reply_bytes > _SMALL_REPLY else 0):
-            return await self._intend_and_send(submission, call, number)
+            return await self._intend_and_send(submission, call, number, callback_url)
 
-    async def _intend_and_send(self, submission: Submission, call: HttpCall, number: int) -> SubmitResult:
+    async def _intend_and_send(
+        self, submission: Submission, call: HttpCall, number: int, callback_url: str
+    ) -> SubmitResult:
         work, account = submission.work, submission.account
         codec = account.codec
         faults.point("before_intent")
@@ -141,6 +163,7 @@ class Gateway:
             ceiling_microusd=submission.ceiling_microusd,
             body_digest=work.body_digest(call.body),
             deadline_us=self._clock.now_us() + int(codec.capabilities.submit_timeout_s.value * 1e6),
+            callback=bool(callback_url),
         )
         try:
             refused = await self._log.record(work, intent, guards=submission.guards)
@@ -154,7 +177,7 @@ class Gateway:
             result: SubmitOutcome | NotSent = NotSent("stopped before the send")
             reply_text = ""
         else:
-            result, reply_text = await self._exchange(account, call)
+            result, reply_text = await self._exchange(account, call, callback_url)
         faults.point("reply_read")
         await self._record(work, account, number, result, reply_text)
         faults.point("acceptance_recorded")
@@ -174,7 +197,9 @@ class Gateway:
             _log.error("%r: its image is only in memory: %s", work, exc)
         await record_ready(self._log, self._clock, work, number, result, life_s=0.0)
 
-    async def _exchange(self, account: Account, call: HttpCall) -> tuple[SubmitOutcome | NotSent, str]:
+    async def _exchange(
+        self, account: Account, call: HttpCall, callback_url: str
+    ) -> tuple[SubmitOutcome | NotSent, str]:
         sent = False
 
         def on_sent() -> None:
@@ -195,6 +220,8 @@ class Gateway:
                 self._exchanges.discard(scope)
         if reply is None:  # told to hurry
             return (Unclear(detail="stopped before the answer") if sent else NotSent("stopped before the send")), ""
+        if callback_url:
+            reply = msgspec.structs.replace(reply, body=without_token(reply.body, callback_url))
         text = reply.body[:_KEPT_REPLY].decode("utf-8", "replace")
         try:
             return account.codec.read_submit(reply), text if len(reply.body) <= _SMALL_REPLY else ""

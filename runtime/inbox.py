@@ -4,10 +4,16 @@ One small file per message in ``<ledger>.inbox/``, written to a temporary name, 
 reader never sees half of one.  The running process takes them (and on start those left from before), applies
 them, records :class:`ledger.events.ControlTaken` under a key made from the file's name, and removes the file; a
 crash in between applies it again, which changes nothing.
+
+Hints from callbacks of providers lie in a folder of their own within, so that a flood of them never keeps an
+operator's message out.  They are no commands: what they lead to is recorded, they themselves are not.
 """
 
+import contextlib
 import hashlib
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -17,8 +23,10 @@ import msgspec
 from ledger.events import Decided
 
 _SUFFIX = ".json"
+_PART = ".part"
 _MOST_BYTES = 64 << 10
 _MOST_FILES = 10_000
+_HALF_WRITTEN_S = 600.0  # an unfinished file that is older was left by a process that died
 
 
 class CancelBatch(msgspec.Struct, frozen=True, tag="cancel"):
@@ -72,23 +80,55 @@ def leave(inbox: Path, message: Control, *, name: str) -> Path:
 
     Raises InboxFull, OSError.
     """
+    _make_room(inbox)
+    return _put(inbox, name, msgspec.json.encode(message))
+
+
+class Hint(msgspec.Struct, frozen=True):
+    """A callback named a job of an attempt: worth an authenticated look, and worth nothing by itself (REC-7)."""
+
+    account: str
+    batch: int
+    n: int
+    attempt: int
+    job: str
+
+
+_hint_decoder = msgspec.json.Decoder(Hint)
+
+
+def leave_hint(inbox: Path, hint: Hint) -> Path:
+    """Leave a hint, durable when this returns.  The same hint again is the same file.
+
+    Raises InboxFull, OSError.
+    """
+    directory = hints_of(inbox)
+    name = f"{hint.batch}-{hint.n}-{hint.attempt}.{hashlib.sha256(msgspec.json.encode(hint)).hexdigest()[:16]}"
+    path = directory / f"{name}{_SUFFIX}"
+    if path.exists():
+        _sync(directory)  # whoever wrote it may not have come so far
+        return path
     inbox.mkdir(mode=0o700, exist_ok=True)
-    if sum(1 for _ in inbox.iterdir()) >= _MOST_FILES:
-        raise InboxFull(str(inbox))
-    part, final = inbox / f".{name}.part", inbox / f"{name}{_SUFFIX}"
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(handle, msgspec.json.encode(message))
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    part.rename(final)
-    directory = os.open(inbox, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return final
+    _make_room(directory)
+    return _put(directory, name, msgspec.json.encode(hint))
+
+
+def hints(inbox: Path) -> Iterator[tuple[Path, Hint | None]]:
+    """Yield the hints that wait, in the order of their names; None stands for one that cannot be read."""
+    directory = hints_of(inbox)
+    if not directory.is_dir():
+        return
+    for path in sorted(directory.glob(f"*{_SUFFIX}"))[:_MOST_FILES]:
+        try:
+            yield path, _hint_decoder.decode(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except (OSError, msgspec.MsgspecError):
+            yield path, None
+
+
+def hints_of(inbox: Path) -> Path:
+    return inbox / "callbacks"
 
 
 def waiting(inbox: Path) -> Iterator[tuple[Path, Control | None]]:
@@ -103,3 +143,44 @@ def waiting(inbox: Path) -> Iterator[tuple[Path, Control | None]]:
                 yield path, _decoder.decode(path.read_bytes())
         except (OSError, msgspec.MsgspecError):
             yield path, None
+
+
+def _make_room(directory: Path) -> None:
+    """Make the directory, and clear away what dead writers left unfinished.  Raises InboxFull."""
+    if not directory.is_dir():
+        directory.mkdir(mode=0o700, exist_ok=True)
+        _sync(directory.parent)
+    with os.scandir(directory) as entries:
+        found = list(entries)
+    if len(found) < _MOST_FILES:
+        return
+    oldest = time.time() - _HALF_WRITTEN_S
+    for entry in found:
+        with contextlib.suppress(OSError):
+            if entry.name.endswith(_PART) and entry.stat().st_mtime < oldest:
+                os.unlink(entry.path)
+    with os.scandir(directory) as entries:
+        if sum(1 for _ in entries) >= _MOST_FILES:
+            raise InboxFull(str(directory))
+
+
+def _put(directory: Path, name: str, data: bytes) -> Path:
+    # A name of its own for each writer: two may be about to leave the same hint.
+    part, final = directory / f".{name}.{secrets.token_hex(4)}{_PART}", directory / f"{name}{_SUFFIX}"
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    part.rename(final)
+    _sync(directory)
+    return final
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -2,6 +2,10 @@
 
 One heap of due times behind the account's query limit: the first poll near the observed latency, then short
 growing steps, all with jitter.  A local timeout never ends a job (MON-6); only what the provider says does.
+
+Callbacks come first where they come at all: while this account is called back, the first poll of a job that has an
+address waits three times as long.  A poll that finds an ended job that nobody called about ends that trust, the next
+callback renews it.  So a receiver that nobody reaches costs nothing but the polls.
 """
 
 import heapq
@@ -44,6 +48,7 @@ _log = logging.getLogger(__name__)
 _AT_ONCE = 16
 _LOST_AFTER_S = 600.0  # an accepted job that is older than this and invisible is lost,
 _UNSEEN_S = 60.0  # once it has been so for this long: a single "not found" may be a slow replica
+_TRUST = 3.0  # how much later the first poll comes while callbacks do
 _REFUSED_S = 300.0  # a key that is refused for so long will hardly be good again tonight
 
 
@@ -84,6 +89,7 @@ class Poller:
         self._tickets: dict[WorkKey, int] = {}  # of the one entry of each work that counts
         self._ticket = 0
         self._bell = Bell()
+        self._called_back = False
         self.latency = LatencyEstimate(account.latency_s or self._caps.typical_latency_s.value * 0.25)
 
     def __repr__(self) -> str:
@@ -93,7 +99,8 @@ class Poller:
         """A job was just accepted: poll it near its expected end."""
         work.polls = 0
         work.accepted_at = work.followed_at = self._clock.monotonic()
-        self._schedule(work, self.latency.delay_s(0) * self._random.uniform(0.95, 1.05))
+        patience = _TRUST if self._called_back and work.attempt.callback else 1.0
+        self._schedule(work, patience * self.latency.delay_s(0) * self._random.uniform(0.95, 1.05))
 
     def overdue(self, work: Work, *, within_s: float = 0.0) -> None:
         """A job of unknown age: poll it soon, spread over ``within_s``; it teaches nothing about latency."""
@@ -101,6 +108,13 @@ class Poller:
         if work.followed_at is None:
             work.followed_at = self._clock.monotonic()
         self._schedule(work, self._random.uniform(0.0, within_s))
+
+    def hinted(self, work: Work) -> None:
+        """The provider called back about the job: ask for it now.  That teaches nothing about latency, since whoever
+        called may have lied."""
+        work.hinted = self._called_back = True
+        work.polls = max(1, work.polls)
+        self._schedule(work, 0.0)
 
     def clear(self) -> None:
         """Forget the due times (the owner is about to schedule all its works anew)."""
@@ -153,6 +167,19 @@ class Poller:
         except MalformedReply as exc:
             return Unreadable(detail=f"malformed reply: {exc}")
 
+    async def look(self, job: str) -> PollOutcome:
+        """Read a job that no attempt is bound to yet, under the query limit."""
+        codec = self._account.codec
+        if not isinstance(codec, Polls):
+            return NotVisible()
+        try:
+            outcome = codec.read_poll(await self.query(codec.build_poll(job, self._account.context())))
+        except (WireError, MalformedReply) as exc:
+            return Unreadable(detail=str(exc))
+        if isinstance(outcome, Throttled):
+            self._pause(outcome)
+        return outcome
+
     # --- one poll -----------------------------------------------------------------------------------------
 
     def _schedule(self, work: Work, delay_s: float) -> None:
@@ -184,6 +211,8 @@ class Poller:
         if work.polls == 1:
             age_s = self._clock.monotonic() - work.accepted_at
             self.latency.first_poll_found(age_s, done=not isinstance(outcome, Pending | NotVisible))
+        if isinstance(outcome, Finished | Failed) and not work.hinted and work.attempt.callback:
+            self._called_back = False
         now = self._clock.monotonic()
         unseen = isinstance(outcome, NotVisible)
         refused = isinstance(outcome, Unreadable) and outcome.unauthorized
@@ -204,9 +233,8 @@ class Poller:
                     self._strand(work, "its job is not visible with the account's new key")
                 else:
                     await self._recalled(work, await self.recall(work))
-            case Throttled(retry_after_s=seconds):
-                pause_s = seconds if seconds is not None else self._queries.rate.per_s
-                self._queries.block(self._clock.monotonic() + pause_s)
+            case Throttled():
+                self._pause(outcome)
                 self._again(work)
             case Unreadable(unauthorized=True, detail=detail):
                 self._told.unauthorized(detail)
@@ -216,6 +244,10 @@ class Poller:
                     self._schedule(work, 30.0)
             case Pending() | NotVisible() | Unreadable():
                 self._again(work)
+
+    def _pause(self, throttled: Throttled) -> None:
+        pause_s = throttled.retry_after_s if throttled.retry_after_s is not None else self._queries.rate.per_s
+        self._queries.block(self._clock.monotonic() + pause_s)
 
     def _again(self, work: Work) -> None:
         delay_s = 0.0 if work.cancel_by else self.latency.delay_s(max(1, work.polls)) * self._random.uniform(0.9, 1.1)
