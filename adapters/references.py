@@ -41,6 +41,12 @@ def local_file(reference: str) -> LocalFile | None:
     return LocalFile(found["sha256"], int(found["size"]), found["media_type"], found["path"])
 
 
+def identity(reference: str) -> str:
+    """What a reference is, wherever it lies: the digest of a local file, a URL itself."""
+    file = local_file(reference) if reference.startswith("file:") else None
+    return reference if file is None else file.identity
+
+
 def is_inline(reference: str) -> bool:
     """Whether the reference carries its bytes in itself (``data:`` URI)."""
     return reference.startswith("data:image/")

@@ -9,6 +9,7 @@ import hashlib
 import msgspec
 
 from adapters.base import ImageRequest
+from adapters.references import identity
 
 
 class TaskRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,12 +36,20 @@ def decode_request(text: str) -> TaskRequest:
     return _decoder.decode(text)
 
 
+def what_is_wanted(request: ImageRequest) -> ImageRequest:
+    """The request without what does not define it: where its local references lie.  Not to be sent."""
+    if not request.references:
+        return request
+    return msgspec.structs.replace(request, references=tuple(map(identity, request.references)))
+
+
 def request_key(request: ImageRequest, *, variant: int = 1) -> bytes:
     """Digest everything that defines a request (16 bytes); equal keys are bought once.
 
     A JSON array of all fields in a fixed order, none left out, has only one spelling.  ``v1`` leaves room for a
-    field that is added later.
+    field that is added later.  A local reference counts by its bytes, so that a file may be moved.
     """
+    request = what_is_wanted(request)
     canonical = _encoder.encode(
         (
             "v1",

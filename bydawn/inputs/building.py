@@ -2,20 +2,23 @@
 
 Ids.  A task is ``row[.aspect][.resolution][.model][.vN]`` with the parts that options fan out over, so that
 adding an aspect later adds tasks and renames none.  Without an ``id`` the row id is a content key: the first 12
-hex digits of SHA-256 over the row's own cells that define its request.  It stays the same when rows are moved
-or other columns change.  Ids outlive an erasure: whoever knows a whole prompt can find its content key, so
-give ids where that matters.
+hex digits of SHA-256 over the row's own cells that define its request; local references count by their bytes.  It
+stays the same when rows or files are moved, or other columns change.  Ids outlive an erasure: whoever knows a
+whole prompt can find its content key, so give ids where that matters.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
 
 from adapters.base import ImageRequest
+from adapters.references import identity, local_file
 from bydawn.errors import UserError
+from bydawn.inputs.localfiles import BadReference, LocalFiles
 from bydawn.inputs.mapping import Cells, Columns
 from bydawn.inputs.options import (
     DEFAULT_ASPECT,
@@ -25,7 +28,7 @@ from bydawn.inputs.options import (
     MAX_VARIANTS,
     InputOptions,
 )
-from bydawn.inputs.references import BadReference, parse_references, reference_problem
+from bydawn.inputs.references import find_reference, parse_references
 
 _MAX_ID_CHARS = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -61,17 +64,20 @@ _Combination: TypeAlias = tuple[str, str, str, int, str]  # model, aspect, resol
 
 
 class Builder:
-    """Builds requests from the cells of rows.  Holds no state between rows."""
+    """Builds requests from the cells of rows.  Remembers nothing between rows but the files they name."""
 
-    def __init__(self, columns: Columns, options: InputOptions) -> None:
+    def __init__(self, columns: Columns, options: InputOptions, files: LocalFiles, folder: Path) -> None:
+        """``folder`` is where the relative paths of rows begin; those of options begin where the user is."""
         self._columns = columns
+        self._files = files
+        self._folder = folder
         self._labels = columns.labels
         self._prompt = columns.getters["prompt"]
         self._id = columns.getters.get("id")
         self._optional = tuple((field, get) for field, get in columns.getters.items() if field not in ("prompt", "id"))
         self._defining = tuple((field, columns.getters[field]) for field in _DEFINING if field in columns.getters)
         self._options = options
-        self._references = _own_references(options.references)
+        self._references = _own_references(options.references, files)
         self._plain = tuple(self._combinations({}, bool(self._references)))
 
     def build(self, row: int, cells: Cells) -> Wanted | tuple[Problem, ...]:
@@ -120,7 +126,14 @@ class Builder:
     def content_key(self, cells: Cells) -> str:
         """Return the id of a row that has none."""
         defining = [(field, value) for field, get in self._defining if (value := get(cells))]
+        if any(field == "images" for field, _ in defining):
+            defining = [(field, self._by_content(value) if field == "images" else value) for field, value in defining]
         return hashlib.sha256(_encode(defining)).hexdigest()[:12]
+
+    def _by_content(self, cell: str) -> str:
+        """A cell of references as it counts for a content key: URLs as they are written, files by their bytes."""
+        references = parse_references(cell, self._files, folder=self._folder)
+        return "|".join(map(identity, references)) if any(map(local_file, references)) else cell
 
     def _build_with(self, row: int, prompt: str, given_id: str, extras: dict[str, str]) -> Wanted | tuple[Problem, ...]:
         problems: list[Problem] = []
@@ -136,7 +149,7 @@ class Builder:
         references = self._references
         if "images" in extras:
             try:
-                references += parse_references(extras["images"])
+                references += parse_references(extras["images"], self._files, folder=self._folder)
             except BadReference as exc:
                 bad("images", str(exc))
         seed = None
@@ -212,9 +225,13 @@ def _resolution(extras: dict[str, str]) -> str | None:
     return own.upper() if own else None
 
 
-def _own_references(references: tuple[str, ...]) -> tuple[str, ...]:
+def _own_references(references: tuple[str, ...], files: LocalFiles) -> tuple[str, ...]:
+    """Find the references of the options: a URL is taken whole, anything else as a cell would be."""
+    found: list[str] = []
     for reference in references:
-        problem = reference_problem(reference)
-        if problem:
-            raise UserError("BD-020", problem, where="--reference")
-    return references
+        whole = "://" in reference and "|" not in reference
+        try:
+            found += (find_reference if whole else parse_references)(reference.strip(), files, folder=Path.cwd())
+        except BadReference as exc:
+            raise UserError("BD-020", str(exc), where="--reference") from exc
+    return tuple(found)

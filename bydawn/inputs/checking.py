@@ -16,10 +16,12 @@ from adapters.base import Codec, ImageRequest
 from bydawn.errors import UserError
 from bydawn.inputs.building import Builder, Problem, Wanted
 from bydawn.inputs.judging import Judge
+from bydawn.inputs.localfiles import LocalFiles
 from bydawn.inputs.rejected import RejectedFile
 from bydawn.inputs.repeats import Repeats
 from bydawn.inputs.rows import Row
 from runtime.planning import Group
+from runtime.requests import what_is_wanted
 
 KEPT_PROBLEMS = 1000
 _KEPT_REASONS = 20  # different reasons per provider
@@ -31,7 +33,7 @@ class Checked(msgspec.Struct, frozen=True):
 
     ``tasks`` and ``groups`` count the usable rows only.  ``refusals`` says per provider what it cannot take and
     how often, though another one can.  ``problems`` holds the first thousand of ``problem_count``; a row may
-    have several, ``bad_rows`` counts it once.
+    have several, ``bad_rows`` counts it once.  ``local_files`` counts different usable files, by their bytes.
     """
 
     rows: int
@@ -44,6 +46,8 @@ class Checked(msgspec.Struct, frozen=True):
     columns: tuple[str, ...]
     groups: tuple[Group, ...]
     refusals: dict[str, dict[str, int]]
+    local_files: int = 0
+    local_bytes: int = 0
 
 
 class RowSet:
@@ -125,7 +129,7 @@ class Check:
             if suspects:
                 self._find_repeated(again, suspects)
 
-    def result(self, *, digest: str, columns: tuple[str, ...]) -> Checked:
+    def result(self, *, digest: str, columns: tuple[str, ...], files: LocalFiles) -> Checked:
         groups = tuple(
             Group(
                 model=model,
@@ -149,6 +153,8 @@ class Check:
             columns=columns,
             groups=groups,
             refusals={provider: dict(reasons) for provider, reasons in self._refusals.items() if reasons},
+            local_files=files.count,
+            local_bytes=files.size,
         )
 
     def _judge_row(self, wanted: Wanted) -> None:
@@ -174,7 +180,7 @@ class Check:
         for request, variant, takers in judged:
             tally = self._tally(request, takers)
             tally.count += 1
-            tally.repeats.add((request, variant))
+            tally.repeats.add((what_is_wanted(request), variant))
 
     def _tally(self, request: ImageRequest, takers: tuple[str, ...]) -> _Tally:
         shape = (request.model, request.aspect, request.resolution, bool(request.references), takers)
@@ -191,7 +197,7 @@ class Check:
             takers = self._judge.takers(request)
             tally = self._tally(request, (wanted.provider,) if wanted.provider else takers)
             tally.count -= 1
-            tally.repeats.discard((request, variant))
+            tally.repeats.discard((what_is_wanted(request), variant))
 
     def _untaken(self, wanted: Wanted, request: ImageRequest) -> Problem:
         reasons = self._judge.reasons(request)

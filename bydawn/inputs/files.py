@@ -18,6 +18,7 @@ from bydawn.inputs.building import Builder
 from bydawn.inputs.checking import Check, Checked, RowSet, bad_rows_error
 from bydawn.inputs.formats import find_format
 from bydawn.inputs.jsons import JsonReader
+from bydawn.inputs.localfiles import LocalFiles
 from bydawn.inputs.mapping import Columns, compile_mapping
 from bydawn.inputs.options import (
     DEFAULT_ASPECT,
@@ -45,13 +46,17 @@ class Reader(Protocol):
 class InputFile:
     """Use as a context manager: standard input lies in a temporary file until the end."""
 
-    def __init__(self, source: Source, reader: Reader, columns: Columns, options: InputOptions) -> None:
+    def __init__(
+        self, source: Source, reader: Reader, columns: Columns, options: InputOptions, *, folder: Path
+    ) -> None:
+        """``folder`` is where the relative paths of the rows begin."""
         self.where = source.where
         self._source = source
         self._reader = reader
         self._columns = columns
         self._options = options
-        self._builder = Builder(columns, options)
+        self._files = LocalFiles()
+        self._builder = Builder(columns, options, self._files, folder)
         self._bad: RowSet | None = None
 
     def __enter__(self) -> Self:
@@ -94,7 +99,7 @@ class InputFile:
         if check.rows == 0:
             raise UserError("BD-016", "the input has no rows", where=self.where, fix="check that it is the right file")
         self._bad = check.bad
-        return check.result(digest=self._source.digest, columns=columns)
+        return check.result(digest=self._source.digest, columns=columns, files=self._files)
 
     def require_usable(self, checked: Checked) -> None:
         """Raise unless all rows are usable, or the user chose to leave the others out and some remain."""
@@ -153,10 +158,10 @@ def open_input(path: str, options: InputOptions, *, stdin: BinaryIO | None = Non
     """
     options = _normal(options)
     if path == "-":
-        name, where = "", "standard input"
+        name, where, folder = "", "standard input", Path.cwd()
         source = Source(copy_stream(stdin or sys.stdin.buffer), where=where, encoding=options.encoding, temporary=True)
     else:
-        name, where = Path(path).name, path
+        name, where, folder = Path(path).name, path, Path(path).absolute().parent
         source = Source(Path(path), where=where, encoding=options.encoding)
     try:
         source.survey()
@@ -167,7 +172,7 @@ def open_input(path: str, options: InputOptions, *, stdin: BinaryIO | None = Non
         else:
             reader = JsonReader(source, array=form.name == "json")
         columns = compile_mapping(options.maps, reader.columns or None, where=where)
-        return InputFile(source, reader, columns, options)
+        return InputFile(source, reader, columns, options, folder=folder)
     except BaseException:
         source.close()
         raise

@@ -18,6 +18,7 @@ _NEUTRAL: tuple[tuple[str, dict[str, object]], ...] = (
     ("aspect_ratio", {"aspect": "1:1"}),
     ("resolution", {"resolution": "1K"}),
     ("images", {"references": ()}),
+    ("images", {"references": (), "aspect": "1:1"}),  # the default aspect of rows with references is auto
     ("output_format", {"output_format": ""}),
     ("seed", {"seed": None}),
     ("version", {"model_version": ""}),

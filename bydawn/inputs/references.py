@@ -1,12 +1,15 @@
-"""Reference images of a row: URLs, ``|`` or ``;`` between them, in order.
+"""Reference images of a row: URLs, paths and patterns, ``|`` or ``;`` between them, in order.
 
-A URL that itself contains one of these characters is given as a JSON list (``["https://…;x=1"]``), which is how
+One that itself contains one of these characters is given as a JSON list (``["https://…;x=1"]``), which is how
 lists arrive from JSONL too.
 """
 
 import re
+from pathlib import Path
 
 import msgspec
+
+from bydawn.inputs.localfiles import BadReference, LocalFiles, shown
 
 _SEPARATOR = re.compile(r"[|;]")
 _MAX_URL_CHARS = 4096
@@ -16,46 +19,47 @@ _WITH_LOGIN = re.compile(r"https?://[^/?#\s]*@", re.IGNORECASE)
 _list = msgspec.json.Decoder(list[str])
 
 
-class BadReference(ValueError):
-    """A reference that cannot be used, in words for the user."""
+def parse_references(cell: str, files: LocalFiles, *, folder: Path) -> tuple[str, ...]:
+    """Split the references of one cell and find each, in the form in which they stand in a request.
 
-
-def parse_references(cell: str) -> tuple[str, ...]:
-    """Split and check the references of one cell.
+    Args:
+        folder: where relative paths begin.
 
     Raises:
-        BadReference: for the first one that is not a usable URL.
+        BadReference: for the first one that is not usable.
     """
     cell = cell.strip()
-    if not cell:
-        return ()
     if cell.startswith("["):
         try:
             parts = _list.decode(cell)
         except msgspec.DecodeError as exc:
-            raise BadReference("not a JSON list of URLs") from exc
+            raise BadReference("not a JSON list of texts") from exc
     else:
         parts = _SEPARATOR.split(cell)
-    references = tuple(part.strip() for part in parts if part.strip())
-    for reference in references:
-        problem = reference_problem(reference)
-        if problem:
-            raise BadReference(problem)
-    return references
+    found: list[str] = []
+    for part in parts:
+        if part.strip():
+            found += find_reference(part.strip(), files, folder=folder)
+    return tuple(found)
 
 
-def reference_problem(reference: str) -> str:
-    """Say why ``reference`` cannot be used; empty when it can."""
-    shown = reference if len(reference) <= 80 else reference[:77] + "..."
+def find_reference(reference: str, files: LocalFiles, *, folder: Path) -> tuple[str, ...]:
+    """Return a URL as it is, and local files by their digests: several for a pattern.
+
+    Raises:
+        BadReference: it is not usable.
+    """
     if _URL.fullmatch(reference):
-        return f"URL longer than {_MAX_URL_CHARS:,} characters" if len(reference) > _MAX_URL_CHARS else ""
+        if len(reference) > _MAX_URL_CHARS:
+            raise BadReference(f"URL longer than {_MAX_URL_CHARS:,} characters")
+        return (reference,)
     if _WITH_LOGIN.match(reference):
-        return "a URL with a user name or password in it: give one that needs no login"
+        raise BadReference("a URL with a user name or password in it: give one that needs no login")
+    if reference[:5].lower() == "data:":
+        raise BadReference("a data: URL is not taken: save it as a file and give its path")
     scheme, colon, _ = reference.partition("://")
-    if reference.lower().startswith("data:"):
-        return "data: URLs are not uploaded yet: give an http or https URL"
     if colon and scheme.lower() in ("http", "https"):
-        return f"{shown!r} is not a valid URL"
+        raise BadReference(f"{shown(reference)!r} is not a valid URL")
     if colon:
-        return f"{shown!r} is not an http or https URL"
-    return f"{shown!r} is a local file, and local files are not uploaded yet: give a URL"
+        raise BadReference(f"{shown(reference)!r} is not an http or https URL")
+    return tuple(file.text for file in files.find(reference, folder=folder))

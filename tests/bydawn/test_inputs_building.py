@@ -157,7 +157,7 @@ def test_references_of_the_options_come_first_in_order(tmp_path: Path) -> None:
     assert second.request.aspect == "auto"
     # A reference of the options changes what is wanted, not which row it is.
     assert [t.row for t in read(path, options)[1]] == [t.row for t in read(path)[1]]
-    with pytest.raises(UserError, match="local file"):
+    with pytest.raises(UserError, match="is not there"):
         read(path, InputOptions(references=("mug.png",)))
 
 

@@ -12,7 +12,6 @@ from bydawn.errors import UserError
 from bydawn.inputs import InputOptions, bad_rows_error, open_input
 from bydawn.inputs.building import Problem
 from bydawn.inputs.judging import Judge
-from bydawn.inputs.references import BadReference, parse_references
 from bydawn.inputs.rejected import RejectedFile
 from bydawn.inputs.repeats import Repeats
 from tests.bydawn.tables import CODECS, check, ids, put, read
@@ -65,7 +64,7 @@ BREAKS = [
     ("   ", "", "", "", "prompt", "empty prompt"),
     ("ok", "7:5", "", "", "aspect_ratio", "7:5"),
     ("ok", "1:1", "9K", "", "resolution", "9K"),
-    ("ok", "", "", "photos/mug.png", "images", "local files are not uploaded yet"),
+    ("ok", "", "", "photos/mug.png", "images", "'photos/mug.png' is not there"),
     ("ok", "", "", "ftp://a.example/x", "images", "not an http or https URL"),
     ("ok", "", "", "https://", "images", "not a valid URL"),
     ("x" * 20_001, "", "", "https://a.example/1|" * 15, "", "characters"),
@@ -189,21 +188,3 @@ def test_values_in_the_list_of_bad_rows_are_no_formulas(tmp_path: Path) -> None:
     with rejected.open(newline="") as file:
         (line,) = csv.DictReader(file)
     assert line["value"] == '\'=HYPERLINK("http://evil")'
-
-
-@pytest.mark.parametrize(
-    ("cell", "reason"),
-    [
-        ("a.png", "local file"),
-        ("pics/*.png", "local file"),
-        ("C:\\x.png", "local file"),
-        ("https://user:pw@a.example/x", "password"),
-        ("https://a.example/with space", "not a valid URL"),
-        ("data:image/png;base64,AAAA", "data: URLs"),
-        ('["https://a.example", 7]', "not a JSON list"),
-        ("https://a.example/" + "x" * 5000, "longer than"),
-    ],
-)
-def test_references_that_cannot_be_used(cell: str, reason: str) -> None:
-    with pytest.raises(BadReference, match=reason):
-        parse_references(cell)
