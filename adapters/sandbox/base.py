@@ -5,7 +5,7 @@ simulator are thin skins over it.  A job's state is computed from its row and th
 nothing in memory and may be killed like everything else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -32,7 +32,7 @@ class Reply(msgspec.Struct, frozen=True):
     the connection closes.  ``delay_s`` is waited before anything is sent.
 
     ``draws`` names the job whose picture the body lacks: the house draws it, in a thread, and the emulator puts it in
-    (:class:`Embeds`).
+    (:class:`Embeds`).  ``late`` makes the whole body, in a thread too: it must not touch the job table.
     """
 
     status: int
@@ -41,6 +41,7 @@ class Reply(msgspec.Struct, frozen=True):
     transport: Literal["", "reset", "cut"] = ""
     delay_s: float = 0.0
     draws: str = ""
+    late: Callable[[], bytes] | None = None
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -76,6 +77,11 @@ class JobTable(Protocol):
     """Where an emulator keeps its jobs and its bill; durable before it returns."""
 
     def add(self, job: Job) -> None: ...
+
+    def add_all(self, jobs: Sequence[Job]) -> None:
+        """Add all of them or none: they were accepted in one request."""
+        ...
+
     def get(self, provider: str, job: str) -> Job | None: ...
     def list(
         self,
@@ -115,6 +121,14 @@ class JobTable(Protocol):
 
     def called_back(self, provider: str, job: str, *, retry_at_us: int | None) -> int:
         """Note one delivery: done with (None) or due again; returns how many there have been."""
+        ...
+
+    def keep(self, provider: str, name: str, data: bytes) -> None:
+        """Keep a small file of the emulator's own (an upload), over what had the name before."""
+        ...
+
+    def kept(self, provider: str, name: str) -> bytes | None:
+        """What was kept under the name, None when nothing was."""
         ...
 
 

@@ -38,9 +38,9 @@ class BillLine(msgspec.Struct, frozen=True):
 
 class Drawing(msgspec.Struct, frozen=True):
     """A result that was found and is still to be drawn, and what happens to it on its way: a file, or (``reply``) a
-    picture inside an answer."""
+    picture inside an answer, or (without ``job``) an answer that is made of many."""
 
-    job: Job
+    job: Job | None
     fault: RequestFault | None = None
     reply: Reply | None = None
 
@@ -81,16 +81,21 @@ class House:
             return json_reply(404, {"error": f"no such provider here; there are {', '.join(self._emulators)}"})
         inner = msgspec.structs.replace(call, path=slash + rest, origin=f"{call.origin}/{prefix}")
         reply = emulator.handle(inner, now_us)
+        if reply.late is not None:
+            return Drawing(None, reply=reply)
         job = self._settings.jobs.get(prefix, reply.draws) if reply.draws else None
         return reply if job is None else Drawing(job, reply=reply)
 
     def picture(self, drawing: Drawing) -> Reply:
         """Draw a result."""
-        job = drawing.job
+        job, reply = drawing.job, drawing.reply
+        if reply is not None and reply.late is not None:
+            return msgspec.structs.replace(reply, body=reply.late(), late=None)
+        assert job is not None
         data = draw(job, short_side=self._settings.small_px)
         emulator = self._emulators[job.provider]
-        if drawing.reply is not None and isinstance(emulator, Embeds):
-            return emulator.embed(drawing.reply, data)
+        if reply is not None and isinstance(emulator, Embeds):
+            return emulator.embed(reply, data)
         return self._dice.spoil(Reply(200, {"content-type": _MEDIA[job.output_format]}, data), drawing.fault)
 
     def bill(self, after: int, now_us: int) -> Iterator[BillLine]:

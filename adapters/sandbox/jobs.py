@@ -32,6 +32,12 @@ CREATE TABLE IF NOT EXISTS jobs (
 );
 CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (provider, account, created_us);
 CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (provider, account, done_us);
+CREATE TABLE IF NOT EXISTS kept (
+    provider TEXT NOT NULL,
+    name TEXT NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (provider, name)
+);
 CREATE INDEX IF NOT EXISTS jobs_owing ON jobs (provider, callback_due_us) WHERE callback_due_us IS NOT NULL;
 """
 
@@ -47,6 +53,7 @@ class MemoryJobs:
         self._running: dict[tuple[str, str], dict[str, int]] = {}  # account -> job -> end
         self._owed: dict[tuple[str, str], int] = {}
         self._callbacks: dict[tuple[str, str], int] = {}
+        self._kept: dict[tuple[str, str], bytes] = {}
         self._last_us = 0
 
     def add(self, job: Job) -> None:
@@ -59,6 +66,16 @@ class MemoryJobs:
         self._running.setdefault((job.provider, job.account), {})[job.id] = job.done_us
         if job.callback_url:
             self._owed[key] = job.done_us
+
+    def add_all(self, jobs: Sequence[Job]) -> None:
+        taken, last_us = set(self._by_id), self._last_us
+        for job in jobs:  # all are looked at before the first is added
+            if (job.provider, job.id) in taken or job.created_us <= last_us:
+                raise ValueError(f"job {job.id}: id or time is taken")
+            taken.add((job.provider, job.id))
+            last_us = job.created_us
+        for job in jobs:
+            self.add(job)
 
     def get(self, provider: str, job: str) -> Job | None:
         return self._by_id.get((provider, job))
@@ -113,6 +130,12 @@ class MemoryJobs:
         self._callbacks[key] = self._callbacks.get(key, 0) + 1
         return self._callbacks[key]
 
+    def keep(self, provider: str, name: str, data: bytes) -> None:
+        self._kept[provider, name] = data
+
+    def kept(self, provider: str, name: str) -> bytes | None:
+        return self._kept.get((provider, name))
+
 
 class SqliteJobs:
     """A job table that survives the death of its process.
@@ -146,6 +169,18 @@ class SqliteJobs:
         except sqlite3.IntegrityError as exc:
             raise ValueError(f"job {job.id}: id or time is taken") from exc
         self._count, self._last_us = self._count + 1, job.created_us
+
+    def add_all(self, jobs: Sequence[Job]) -> None:
+        before = self._count, self._last_us
+        self._db.execute("BEGIN")
+        try:
+            for job in jobs:
+                self.add(job)
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            self._count, self._last_us = before
+            raise
+        self._db.execute("COMMIT")
 
     def get(self, provider: str, job: str) -> Job | None:
         found = self._jobs("provider = ? AND id = ?", (provider, job))
@@ -192,6 +227,13 @@ class SqliteJobs:
             (retry_at_us, provider, job),
         )
         return self._row(f"SELECT callbacks, 0 FROM jobs WHERE {where}", (provider, job))[0]  # noqa: S608
+
+    def keep(self, provider: str, name: str, data: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO kept (provider, name, data) VALUES (?, ?, ?)", (provider, name, data))
+
+    def kept(self, provider: str, name: str) -> bytes | None:
+        found = self._db.execute("SELECT data FROM kept WHERE provider = ? AND name = ?", (provider, name)).fetchone()
+        return None if found is None else bytes(found[0])
 
     def _row(self, sql: str, values: tuple[_SqlValue, ...] = ()) -> tuple[int, int]:
         first, second = self._db.execute(sql, values).fetchone()

@@ -140,6 +140,23 @@ def test_ids_and_times_are_taken_once(jobs: JobTable, clash: dict[str, object]) 
     assert jobs.count() == 1
 
 
+def test_jobs_of_one_request_are_added_all_or_none(jobs: JobTable) -> None:
+    jobs.add(make_job(1))
+    for clash in (make_job(1), make_job(3, id="job2")):
+        with pytest.raises(ValueError, match="taken"):
+            jobs.add_all([make_job(2), clash])
+        assert jobs.get("kie", "job2") is None
+        assert (jobs.count(), jobs.fresh_us(0)) == (1, 1 * S + 1)
+    jobs.add_all([make_job(2), make_job(3)])
+    assert [job.id for _, job in jobs.since(0, 9)] == ["job1", "job2", "job3"]
+
+
+def test_kept_files_are_found_by_their_name_and_replaced(jobs: JobTable) -> None:
+    jobs.keep("kie", "a", b"1")
+    jobs.keep("kie", "a", b"2")
+    assert (jobs.kept("kie", "a"), jobs.kept("kie", "b"), jobs.kept("segmind", "a")) == (b"2", None, None)
+
+
 def test_listing_is_newest_first_and_pages_without_a_gap(jobs: JobTable) -> None:
     for number in range(1, 8):
         jobs.add(make_job(number, account="other" if number == 4 else "acc"))
