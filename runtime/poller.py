@@ -10,8 +10,9 @@ callback renews it.  So a receiver that nobody reaches costs nothing but the pol
 
 import heapq
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
+from typing import TypeAlias
 
 import msgspec
 import trio
@@ -29,6 +30,7 @@ from adapters.base import (
     PollOutcome,
     Polls,
     Recall,
+    Sweeps,
     Throttled,
     Unreadable,
 )
@@ -46,10 +48,16 @@ from runtime.work import TaskLog, Work, WorkKey
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
+_WORTH_A_SWEEP = 3  # jobs; fewer are polled one by one
+_SWEEP_AHEAD_S = 0.5  # jobs that are due so soon are asked for with those that are due now
+_SWEEP_PAUSE_S = 60.0  # after a sweep that could not be read
 _LOST_AFTER_S = 600.0  # an accepted job that is older than this and invisible is lost,
 _UNSEEN_S = 60.0  # once it has been so for this long: a single "not found" may be a slow replica
 _TRUST = 3.0  # how much later the first poll comes while callbacks do
 _REFUSED_S = 300.0  # a key that is refused for so long will hardly be good again tonight
+
+
+_Due: TypeAlias = tuple[float, int, Work]  # when, ticket, work
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -89,6 +97,7 @@ class Poller:
         self._tickets: dict[WorkKey, int] = {}  # of the one entry of each work that counts
         self._ticket = 0
         self._bell = Bell()
+        self._no_sweep_before = 0.0
         self._called_back = False
         self.latency = LatencyEstimate(account.latency_s or self._caps.typical_latency_s.value * 0.25)
 
@@ -136,8 +145,12 @@ class Poller:
                     continue
                 await slots.acquire_on_behalf_of(turn := object())
                 await self.wait_query()
-                _, ticket, work = heapq.heappop(self._due)  # what is due first may be another one by now
-                nursery.start_soon(self._poll, work, ticket, slots, turn)
+                together = self._due_together(heapq.heappop(self._due))  # what is due first may be another one by now
+                if len(together) > 1:
+                    nursery.start_soon(self._sweep, together, slots, turn)
+                else:
+                    _, ticket, work = together[0]
+                    nursery.start_soon(self._poll, work, ticket, slots, turn)
 
     async def wait_query(self) -> None:
         """Wait until the account's query limit allows one more free call, and count it."""
@@ -180,6 +193,70 @@ class Poller:
             self._pause(outcome)
         return outcome
 
+    # --- many jobs in one call -----------------------------------------------------------------------------
+
+    def _due_together(self, first: _Due) -> list[_Due]:
+        """Take what one call can tell about beside ``first`` off the heap: it is due now, or nearly."""
+        codec, now = self._account.codec, self._clock.monotonic()
+        together = [first]
+        if not isinstance(codec, Sweeps) or now < self._no_sweep_before:
+            return together
+        horizon = now + max(_SWEEP_AHEAD_S, self.latency.seconds / 10)
+        while self._due and self._due[0][0] <= horizon and len(together) < codec.sweep_size:
+            entry = heapq.heappop(self._due)
+            if self._tickets.get(entry[2].key) == entry[1]:
+                together.append(entry)
+        if len(together) >= _WORTH_A_SWEEP:
+            return together
+        for entry in together[1:]:
+            heapq.heappush(self._due, entry)
+        return [first]
+
+    async def _sweep(self, entries: list[_Due], slots: trio.CapacityLimiter, turn: object) -> None:
+        """Ask for many jobs in one call; those that it does not tell about are polled one by one."""
+        try:
+            codec = self._account.codec
+            assert isinstance(codec, Sweeps)
+            works = [work for _, ticket, work in entries if self._to_poll(work, ticket)]
+            for work in works:
+                work.polling = True
+            try:
+                told = await self._asked_together(codec, works) if works else {}
+                for work in works:
+                    if told is not None:
+                        await self._swept(work, told)
+                    work.polling = False  # before its next poll is due, which it would keep away
+                    if told is None:
+                        self._schedule(work, 0.0)
+            finally:
+                for work in works:
+                    work.polling = False
+        finally:
+            slots.release_on_behalf_of(turn)
+
+    async def _swept(self, work: Work, told: Mapping[str, PollOutcome]) -> None:
+        outcome = None if work.cancel_by else told.get(work.attempt.job)
+        if outcome is None:
+            await self.wait_query()
+            outcome = await self.ask(work)
+        await self._polled(work, outcome)
+
+    async def _asked_together(self, codec: Sweeps, works: list[Work]) -> Mapping[str, PollOutcome] | None:
+        """What it tells by job; None when it tells nothing."""
+        margin_us = int(SKEW_S * 1e6)
+        call = codec.build_sweep(
+            [work.attempt.job for work in works],
+            self._account.context(),
+            since_us=max(0, min(work.attempt.intended_at_us for work in works) - margin_us),
+            until_us=self._clock.now_us() + margin_us,
+        )
+        try:
+            return codec.read_sweep(await self._wire.send(call))
+        except (WireError, MalformedReply) as exc:
+            _log.info("%s: many jobs in one call: %s", self._account.name, exc)
+            self._no_sweep_before = self._clock.monotonic() + _SWEEP_PAUSE_S
+            return None
+
     # --- one poll -----------------------------------------------------------------------------------------
 
     def _schedule(self, work: Work, delay_s: float) -> None:
@@ -189,14 +266,18 @@ class Poller:
         heapq.heappush(self._due, (self._clock.monotonic() + delay_s, self._ticket, work))
         self._bell.ring()
 
+    def _to_poll(self, work: Work, ticket: int) -> bool:
+        """Whether the entry still counts, and the job is still ours to ask for."""
+        if self._tickets.get(work.key) != ticket:
+            return False
+        if work.state.phase != "accepted" or work.attempt.account != self._account.name:
+            del self._tickets[work.key]  # somebody else's by now
+            return False
+        return not work.polling  # that poll will schedule the next one
+
     async def _poll(self, work: Work, ticket: int, slots: trio.CapacityLimiter, turn: object) -> None:
         try:
-            if self._tickets.get(work.key) != ticket:
-                return
-            if work.state.phase != "accepted" or work.attempt.account != self._account.name:
-                del self._tickets[work.key]  # somebody else's by now
-                return
-            if work.polling:  # that poll will schedule the next one
+            if not self._to_poll(work, ticket):
                 return
             work.polling = True
             try:

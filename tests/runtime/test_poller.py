@@ -1,17 +1,19 @@
 """The poller: follows jobs to their end, and ends none by a timeout (MON-6, REC-8, REC-9, RES-6)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 import pytest
 import trio
 
 from adapters.base import (
+    Context,
     Failed,
     Finished,
     Gone,
     HttpCall,
     HttpReply,
+    MalformedReply,
     NotVisible,
     Pending,
     PollOutcome,
@@ -291,3 +293,88 @@ def test_what_polls_have_forgotten_is_asked_for_in_the_slower_place() -> None:
         await trio.sleep(800.0)
 
     assert follow(bench, body).told == ["ready"]
+
+
+class Sweeper(FakeProvider):
+    """A provider that tells the states of many jobs in one call."""
+
+    sweep_size = 5
+
+    def build_sweep(self, jobs: Sequence[str], ctx: Context, *, since_us: int, until_us: int) -> HttpCall:
+        assert since_us < until_us
+        return HttpCall("GET", f"sweep/{','.join(jobs)}", {})
+
+    def read_sweep(self, reply: HttpReply) -> Mapping[str, PollOutcome]:
+        told = self._told[int(reply.body)]
+        if isinstance(told, MalformedReply):
+            raise told
+        assert isinstance(told, dict)
+        return told
+
+
+def sweeping() -> Bench:
+    bench = Bench()
+    bench.provider = Sweeper(caps=CAPS)
+    bench.account = msgspec.structs.replace(bench.account, codec=bench.provider)
+    return bench
+
+
+def follows(count: int, seconds: float = 60.0) -> Callable[[Following], Awaitable[None]]:
+    async def body(following: Following) -> None:
+        works = [await following.accepted(n) for n in range(1, count + 1)]
+        for work in works:
+            following.poller.overdue(work)
+        await trio.sleep(seconds)
+
+    return body
+
+
+def test_jobs_that_are_due_together_are_asked_for_in_one_call() -> None:
+    bench = sweeping()
+    bench.provider.say("sweep", {f"j{n}": LINK for n in range(1, 13)})
+    bench.provider.say("poll", LINK)  # of the two that are left over
+    assert follow(bench, follows(12)).told == ["ready"] * 12
+    asked = [call.removeprefix("sweep/").split(",") for call in bench.provider.calls if call.startswith("sweep")]
+    assert max(len(jobs) for jobs in asked) == 5
+    assert len(bench.provider.calls) < 12
+    swept = [job for jobs in asked for job in jobs]
+    assert len(swept) == len(set(swept))
+
+
+def test_a_job_that_the_one_call_leaves_out_is_polled_by_itself() -> None:
+    bench = sweeping()
+    bench.provider.say("sweep", {"j1": LINK, "j3": Pending()}, {})
+    bench.provider.say("poll", LINK)
+    assert follow(bench, follows(3)).told == ["ready"] * 3
+    assert sum(call == "poll/j2" for call in bench.provider.calls) == 1
+    assert "poll/j1" not in bench.provider.calls
+
+
+@pytest.mark.parametrize("trouble", [MalformedReply("404"), WireError("reset", sent=True)])
+def test_without_the_one_call_every_job_is_polled(trouble: Exception) -> None:
+    bench = sweeping()
+    bench.provider.say("sweep", trouble)
+    bench.provider.say("poll", LINK)
+    assert follow(bench, follows(4)).told == ["ready"] * 4
+    assert (bench.provider.count("sweep"), bench.provider.count("poll")) == (1, 4)
+
+
+def test_two_jobs_are_not_worth_it_and_a_cancel_is_told_to_the_job_itself() -> None:
+    bench = sweeping()
+    bench.provider.say("sweep", {f"j{n}": LINK for n in range(1, 4)})
+    bench.provider.say("poll", LINK)
+    assert follow(bench, follows(2)).told == ["ready"] * 2
+    assert bench.provider.count("sweep") == 0
+
+    async def cancelled(following: Following) -> None:
+        works = [await following.accepted(n) for n in range(3, 6)]
+        works[0].cancel_by = "ann"
+        for work in works:
+            following.poller.overdue(work)
+        await trio.sleep(10.0)
+
+    bench.provider.say("cancel", Failed("cancelled", retryable=False))
+    bench.provider.answers["sweep"].clear()
+    bench.provider.say("sweep", {f"j{n}": LINK for n in range(3, 6)})
+    assert sorted(follow(bench, cancelled).told) == ["ended False", "ready", "ready"]
+    assert bench.provider.count("cancel") == 1
