@@ -6,7 +6,7 @@ refusals are each provider's own and stay in its file.
 
 - HTTP 200 carries failures: the envelope's ``code`` decides, and on a poll 501 and 408 mean that the task failed.
 - recordInfo lags behind the creation: 404 and 422 mean "not shown (yet)".
-- ``resultJson`` is JSON in a string, or an object.  A failure is spelled ``fail``, ``failed`` or ``error``.
+- ``resultJson`` is JSON in a string, or an object.  A failure is spelled in several ways.
 - Requests without a browser-like User-Agent are turned away by the network in front of Kie (*reported*), and so is
   whoever reads ApiPass' site without a browser.
 """
@@ -42,7 +42,7 @@ from adapters.reading import decode, decode_or_none, is_job_id, seconds, words
 Refusals: TypeAlias = Callable[[int, str], RefusedReason | None]  # of code and text; None = proves nothing
 
 _USER_AGENT = "Mozilla/5.0 (compatible; bydawn/0.1)"
-_FAILED_STATES = ("fail", "failed", "error")
+_FAILED_STATES = ("fail", "failed", "error", "timeout", "cancelled", "canceled")  # Kie: fail; the rest of ApiPass
 _EDGE_BLOCK = b"error code: 1010"
 _POLICY = re.compile(
     r"polic|safety|prohibited|sensitive|nsfw|moderation|violat|content filter|flagged|inappropriate", re.IGNORECASE

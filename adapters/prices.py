@@ -68,6 +68,7 @@ def _both(
 DEFAULT_BOOK = PriceBook(
     dict(
         (
+            *_both("apipass", "nano-banana-2", {"1K": "0.0455", "2K": "0.0682", "4K": "0.1"}, _ARTICLE, "reported"),
             *_both("kie", "nano-banana-2", {"1K": "0.06", "2K": "0.09", "4K": "0.13"}, _ARTICLE, "reported"),
             *_both(
                 "kie",

@@ -24,6 +24,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 PROVIDERS: dict[str, Entry] = {
+    "apipass": Entry("adapters.apipass:APIPASS", "adapters.sandbox.apipass:ApiPassEmulator"),
     "kie": Entry("adapters.kie:KIE", "adapters.sandbox.kie:KieEmulator"),
     "replicate": Entry("adapters.replicate:REPLICATE", "adapters.sandbox.replicate:ReplicateEmulator"),
     "segmind": Entry("adapters.segmind:SEGMIND", "adapters.sandbox.segmind:SegmindEmulator"),
