@@ -16,6 +16,7 @@ from adapters.capabilities import Mark
 CEILING_PERCENT = 125
 
 _ARTICLE = "price tables of the comparison of Nano Banana batch providers that bydawn started from"
+_TOGETHER = "https://docs.together.ai/docs/serverless/models"
 _READ = "2026-11-22"
 
 
@@ -89,6 +90,10 @@ DEFAULT_BOOK = PriceBook(
             *_both(
                 "segmind", "nano-banana", {"1K": "0.04"}, "https://www.segmind.com/models/nano-banana/api", "confirmed"
             ),
+            *_both("together", "nano-banana-2", {"1K": "0.10", "2K": "0.15", "4K": "0.20"}, _ARTICLE, "reported"),
+            *_both("together", "nano-banana", {"1K": "0.039"}, _TOGETHER, "confirmed"),
+            *_both("together", "nano-banana-2-lite", {"1K": "0.069"}, _TOGETHER, "confirmed"),
+            *_both("together", "nano-banana-pro", {"1K": "0.134", "2K": "0.134", "4K": "0.24"}, _TOGETHER, "confirmed"),
         )
     )
 )

@@ -96,9 +96,12 @@ def result_of(output: msgspec.Raw) -> tuple[str, bytes]:
     if value.startswith(("https://", "http://")):
         return value, b""
     head, comma, encoded = value.partition(",")
-    if not (comma and head.startswith("data:") and head.endswith(";base64")):
-        return "", b""
+    return "", from_base64(encoded) if comma and head.startswith("data:") and head.endswith(";base64") else b""
+
+
+def from_base64(text: str) -> bytes:
+    """Decode strict base64; empty when it is none."""
     try:
-        return "", base64.b64decode(encoded, validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        return "", b""
+        return b""
