@@ -57,7 +57,7 @@ def start(request: Request) -> int:
     accounts = _accounts(request, settings, ledger_file, before)
     if named.input is None:
         return _continue(request, settings, named.name, ledger_file, before, accounts, egress, talk)
-    options = settings.input_options()
+    options = _with_defaults_of(accounts, settings.input_options())
     with open_input(named.input, options) as file:
         folder = _folder(request, settings, named.name, ledger_file)
         digest = importing.input_digest(file.digest, options)
@@ -148,6 +148,20 @@ def _accounts(request: Request, settings: Settings, ledger_file: Path, before: B
     if not request.sandbox:
         return chosen_accounts(settings.config, names, need_keys=not request.dry_run)
     return practice_accounts(find_or_start(ledger_file), names)
+
+
+def _with_defaults_of(accounts: Sequence[Account], options: InputOptions) -> InputOptions:
+    """Where no chosen provider has the usual model, the first model of the first one is the default."""
+    records = [account.codec.capabilities for account in accounts]
+    if not records or any(record.model(options.default_model) for record in records):
+        return options
+    model = records[0].models.value[0]
+    usual = options.default_resolution
+    return msgspec.structs.replace(
+        options,
+        default_model=model.name,
+        default_resolution=usual if usual in model.resolutions else model.resolutions[0],
+    )
 
 
 def _folder(request: Request, settings: Settings, name: str, ledger_file: Path) -> Path:

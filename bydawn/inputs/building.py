@@ -23,8 +23,6 @@ from bydawn.inputs.mapping import Cells, Columns
 from bydawn.inputs.options import (
     DEFAULT_ASPECT,
     DEFAULT_ASPECT_WITH_REFERENCES,
-    DEFAULT_MODEL,
-    DEFAULT_RESOLUTION,
     MAX_VARIANTS,
     InputOptions,
 )
@@ -198,8 +196,8 @@ class Builder:
         default_aspect = DEFAULT_ASPECT_WITH_REFERENCES if references else DEFAULT_ASPECT
         count = int(extras["n"]) if "n" in extras else options.variants
         for aspect in _own_or(extras.get("aspect_ratio"), options.aspects, default_aspect):
-            for resolution in _own_or(_resolution(extras), options.resolutions, DEFAULT_RESOLUTION):
-                for model in _own_or(extras.get("model"), options.models, DEFAULT_MODEL):
+            for resolution in _own_or(_resolution(extras), options.resolutions, options.default_resolution):
+                for model in _own_or(extras.get("model"), options.models, options.default_model):
                     suffix = "".join(
                         f".{part}"
                         for part, fanned in (

@@ -22,8 +22,6 @@ from bydawn.inputs.localfiles import LocalFiles
 from bydawn.inputs.mapping import Columns, compile_mapping
 from bydawn.inputs.options import (
     DEFAULT_ASPECT,
-    DEFAULT_MODEL,
-    DEFAULT_RESOLUTION,
     MAX_VARIANTS,
     InputOptions,
 )
@@ -191,14 +189,14 @@ def _normal(options: InputOptions) -> InputOptions:
 
 def _refuse_impossible(codecs: Mapping[str, Codec], options: InputOptions) -> None:
     """Refuse option values that no chosen provider takes in any row, instead of a million bad rows."""
-    for model in options.models or (DEFAULT_MODEL,):
+    for model in options.models or (options.default_model,):
         for option, field, values in (
             ("--model", "model", (model,)),
             ("--aspect", "aspect", options.aspects),
             ("--resolution", "resolution", options.resolutions),
         ):
             for value in values:
-                plain = ImageRequest("x", model, DEFAULT_ASPECT, DEFAULT_RESOLUTION)
+                plain = ImageRequest("x", model, DEFAULT_ASPECT, options.default_resolution)
                 asked = msgspec.structs.replace(plain, **{field: value})
                 edit = msgspec.structs.replace(asked, references=("https://example.com/reference.png",))
                 reasons = [codec.problem(asked) for codec in codecs.values()]

@@ -13,6 +13,7 @@ class InputOptions(msgspec.Struct, frozen=True):
     """``aspects``, ``resolutions``, ``models`` and ``variants`` fan every row out and become part of the task ids;
     left empty they take the defaults and stay out of the ids.  A row's own column wins over them.
 
+    ``default_model`` and ``default_resolution`` differ only where no chosen provider has the usual ones.
     ``maps`` is field -> column or template, ``references`` come before every row's own.
     """
 
@@ -24,3 +25,5 @@ class InputOptions(msgspec.Struct, frozen=True):
     variants: int | None = None
     encoding: str = ""
     skip_invalid: bool = False
+    default_model: str = DEFAULT_MODEL
+    default_resolution: str = DEFAULT_RESOLUTION
