@@ -7,7 +7,7 @@ from the events that it names.
 Tasks of an import that is not sealed do not exist for a reader (LED-11).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Self, cast
 
@@ -17,6 +17,8 @@ from ledger.encoding import decode_event, recorded
 from ledger.engine import Row, Store, open_reader
 from ledger.errors import LedgerDamaged
 from ledger.events import (
+    AttemptAccepted,
+    AttemptAdopted,
     EpochEnded,
     EpochStarted,
     PayloadRef,
@@ -222,6 +224,15 @@ class Reader:
         """The version of a stream, 0 when it has no events."""
         found = self.store.row("SELECT coalesce(max(version), 0) FROM events WHERE stream = ?", (stream,))
         return 0 if found is None else int(found[0])
+
+    def bound(self, jobs: Collection[str]) -> set[str]:
+        """Those of the jobs that an attempt was ever bound to.  Reads every event: ask for many at once."""
+        found = self.store.rows(
+            "SELECT json_extract(data, '$.job') FROM events WHERE type IN (?, ?)"
+            " AND json_extract(data, '$.job') IN (SELECT value FROM json_each(?))",
+            (AttemptAccepted.TYPE, AttemptAdopted.TYPE, msgspec.json.encode(list(jobs)).decode()),
+        )
+        return {str(job) for (job,) in found}
 
     def seq_of_key(self, key: bytes) -> int | None:
         """The event that was appended under an idempotency key, None while there is none."""

@@ -21,6 +21,7 @@ from ledger.events import AccountEvent, AccountParked, BreakerChanged, LimiterSa
 from ledger.folds import LIVE
 from runtime.accountlog import AccountLog
 from runtime.accounts import Account
+from runtime.claims import Claims
 from runtime.doubts import Doubts
 from runtime.gateway import Gateway, NotSent, Submission, SubmitResult, Superseded
 from runtime.lanes import Lane, drain_queues, next_submission
@@ -62,10 +63,12 @@ class AccountActor:
         random: Random,
         ledger_id: str,
         bound: Callable[[int], Collection[str]],
+        taken: Callable[[Collection[str]], Collection[str]],
         spool: Spool,
         hands: Hands,
     ) -> None:
-        """``bound`` gives the job ids that the ledger bound to attempts since a time (UTC microseconds)."""
+        """``bound`` gives the job ids that the ledger bound to attempts since a time (UTC microseconds), ``taken``
+        those of some jobs that it bound ever."""
         self.account = account
         self._caps = account.codec.capabilities
         self._gateway = gateway
@@ -92,6 +95,9 @@ class AccountActor:
             ),
             key_epoch=account_log.key_epoch,
         )
+        self.claims = Claims(
+            look=self._poller.look, bound=taken, clock=clock, visible_after_s=self._caps.visible_after_s.value
+        )
         self._doubts = Doubts(
             account,
             log=log,
@@ -103,6 +109,7 @@ class AccountActor:
             bound=bound,
             key_epoch=account_log.key_epoch,
             spool=spool,
+            claims=self.claims,
         )
         self._lanes: dict[str, Lane] = {}
         self._saved_limits: dict[str, int] = {}
@@ -188,6 +195,15 @@ class AccountActor:
         self._owned[work.key] = work
         self._lane(work.attempt.lane).in_flight += 1
         self._poller.overdue(work)
+
+    def hinted(self, work: Work) -> None:
+        """The provider called back about the job of an accepted attempt."""
+        if work.key in self._owned and work.state.phase == "accepted":
+            self._poller.hinted(work)
+
+    def claim(self, work: Work, job: str, settled: Callable[[bool], None]) -> None:
+        """The provider called back about a doubtful attempt, see :meth:`Doubts.claim`."""
+        self._doubts.claim(work, job, settled)
 
     def cancel(self, work: Work, operator: str) -> bool:
         """Ask the provider to stop a job; False where it cannot, or where there is no job yet."""

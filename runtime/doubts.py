@@ -3,7 +3,8 @@
 An attempt is doubtful when nobody can know yet whether the provider took the job: its intent is of an older
 epoch without an outcome, or its answer never came or was unclear.  What can be asked is :mod:`runtime.evidence`'s:
 a found job is adopted at once and an absent one is believed after the quarantine; where nothing can tell, the
-attempt becomes ``unknown`` and its task is held.  Nothing here buys anything.
+attempt becomes ``unknown`` and its task is held.  A job that a callback names is looked at first
+(:mod:`runtime.claims`).  Nothing here buys anything.
 """
 
 import logging
@@ -23,6 +24,7 @@ from ledger.events import (
     UnknownReason,
 )
 from runtime.accounts import Account
+from runtime.claims import Claims
 from runtime.delivery import record_ready
 from runtime.evidence import Evidence, ListingEvidence, LookupEvidence, NoEvidence, Query
 from runtime.ports import Clock
@@ -35,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 _FIRST_PASS_S = 60.0  # an account whose listing cannot be read for this long may buy again (REC-2)
 _TRIES_WHEN_RIPE = 5
+_CLAIMS_AGAIN_S = 5.0
 
 
 class Doubts:
@@ -53,6 +56,7 @@ class Doubts:
         bound: Callable[[int], Collection[str]],
         key_epoch: int,
         spool: Spool,
+        claims: Claims,
     ) -> None:
         """``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits
         under way; ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds).
@@ -65,6 +69,8 @@ class Doubts:
         self._evidence = _evidence_of(account, query=query, clock=clock, ledger_id=ledger_id, busy=busy, bound=bound)
         self._key_epoch = key_epoch
         self._spool = spool
+        self._claims = claims
+        self._claimed: dict[WorkKey, dict[str, Callable[[bool], None]]] = {}
         self._works: dict[WorkKey, Work] = {}
         self._ripe_at: dict[WorkKey, float] = {}
         self._failures = 0
@@ -82,8 +88,19 @@ class Doubts:
         The quarantine is counted from now on the monotonic clock, also for attempts of older epochs, whose
         recorded time is not believed: a wall clock that jumped must not end a quarantine early (REC-8).
         """
+        nobody_tells = isinstance(self._evidence, NoEvidence) and work.attempt.callback
+        wait_s = self._account.callback_wait if nobody_tells else self._account.quarantine
         self._works[work.key] = work
-        self._ripe_at[work.key] = self._clock.monotonic() + self._account.quarantine
+        self._ripe_at[work.key] = self._clock.monotonic() + wait_s
+        self._bell.ring()
+
+    def claim(self, work: Work, job: str, settled: Callable[[bool], None]) -> None:
+        """A callback named a job for a doubtful attempt: look at it.  ``settled`` hears True when what came of it is on
+        record, False when the doubt ended otherwise first."""
+        if work.key not in self._works:
+            settled(False)
+            return
+        self._claimed.setdefault(work.key, {})[job] = settled
         self._bell.ring()
 
     async def run(self, *, judged: Callable[[Work], None], first_pass_done: Callable[[], None]) -> None:
@@ -124,6 +141,7 @@ class Doubts:
         """Look once; False when the question could not be answered."""
         for work in [work for work in self._works.values() if work.attempt.epoch < self._key_epoch]:
             await self._unknown(work, "account_changed", judged)
+        await self._judge_claims(judged)
         works = dict(self._works)
         if not works:
             return True
@@ -135,6 +153,8 @@ class Doubts:
             number = work.attempt.number
             match verdict:
                 case Found(job=job):
+                    if not self._claims.take(job):
+                        continue
                     await self._record(work, AttemptAdopted(attempt=number, job=job, evidence=self._evidence.found_by))
                     self._drop(work, judged)
                 case NotThere():
@@ -152,6 +172,25 @@ class Doubts:
                 await self._unknown(works[key], "listing_failed", judged)
         return False
 
+    async def _judge_claims(self, judged: Callable[[Work], None]) -> None:
+        """Look at the jobs that callbacks named."""
+        jobs = {job for claims in self._claimed.values() for job in claims}
+        verdicts = await self._claims.judge(jobs) if jobs else {}
+        for key, claims in list(self._claimed.items()):
+            for job, settled in list(claims.items()):
+                verdict = verdicts.get(job, "later")  # named while the others were looked at
+                if verdict == "later":
+                    continue
+                del claims[job]
+                if verdict == "there" and self._claims.take(job):
+                    work = self._works[key]
+                    await self._record(work, AttemptAdopted(attempt=work.attempt.number, job=job, evidence="callback"))
+                    settled(True)
+                    self._drop(work, judged)
+                    break
+                _log.warning("a callback named a job for attempt %s that is not its own", key)
+                settled(True)
+
     def _next_look(self) -> float:
         """When to look again: as soon as the next quarantine ends, and a few times before, for presence."""
         if not self._works:
@@ -161,6 +200,8 @@ class Doubts:
             return now + min(60.0, 2.0 ** min(self._failures, 6)) * self._random.uniform(0.5, 1.0)
         soon = now + max(1.0, self._account.quarantine / 4)
         ends = [end for end in self._ripe_at.values() if end > now]
+        if any(self._claimed.values()):
+            soon = min(soon, now + _CLAIMS_AGAIN_S)
         return min([soon, max(now, self._evidence.next_look()), *ends])
 
     async def _unknown(self, work: Work, reason: UnknownReason, judged: Callable[[Work], None]) -> None:
@@ -172,6 +213,8 @@ class Doubts:
 
     def _drop(self, work: Work, judged: Callable[[Work], None]) -> None:
         del self._works[work.key], self._ripe_at[work.key]
+        for settled in self._claimed.pop(work.key, {}).values():
+            settled(False)
         judged(work)
 
 

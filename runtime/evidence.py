@@ -65,13 +65,14 @@ class Evidence(Protocol):
 
 
 class NoEvidence:
-    """Nobody can tell."""
+    """Nobody can be asked.  An attempt that has an address may still be called about, for as long as it is not ripe."""
 
     found_by: AdoptEvidence = "operator"
     absent_by: AbsentEvidence = "listing"
 
     async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
-        return Looked([CannotTell(key, "no_evidence") for key in works])
+        given_up = [key for key, work in works.items() if key in ripe or not work.attempt.callback]
+        return Looked([CannotTell(key, "no_evidence") for key in given_up])
 
     def next_look(self) -> float:
         return float("inf")

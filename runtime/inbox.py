@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -88,9 +88,9 @@ class Hint(msgspec.Struct, frozen=True):
     """A callback named a job of an attempt: worth an authenticated look, and worth nothing by itself (REC-7)."""
 
     account: str
-    batch: int
-    n: int
-    attempt: int
+    batch: Annotated[int, msgspec.Meta(ge=1, lt=1 << 24)]
+    n: Annotated[int, msgspec.Meta(ge=1, lt=1 << 36)]
+    attempt: Annotated[int, msgspec.Meta(ge=1)]
     job: str
 
 

@@ -29,10 +29,12 @@ from runtime import inbox
 from runtime.account import AccountActor, Hands
 from runtime.accountbook import open_accounts
 from runtime.accounts import Account
+from runtime.callbacks import Addresses
 from runtime.control import Controller, Listeners
 from runtime.diskguard import DiskGuard
 from runtime.fetcher import Fetcher, Placement
 from runtime.gateway import Gateway
+from runtime.hints import Desk, Hints
 from runtime.history import bound_jobs, recent_intents
 from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
 from runtime.router import Quote, Router, StopReason, Terms
@@ -70,7 +72,7 @@ class NightPlan(msgspec.Struct, frozen=True):
 
     ``accounts`` are all that may be asked about open attempts, ``buy_from`` names those that may be bought from.
     ``deadline_s``: stop buying so many seconds from the start.  ``grace_s``: how long the first signal waits for
-    what is in flight.
+    what is in flight.  ``webhook_url``: where providers that can shall call back; empty = nowhere.
     """
 
     terms: Terms
@@ -79,6 +81,7 @@ class NightPlan(msgspec.Struct, frozen=True):
     max_attempts: int = 3
     deadline_s: float | None = None
     grace_s: float = 60.0
+    webhook_url: str = ""
 
 
 class Night:
@@ -109,7 +112,8 @@ class Night:
         self.writer = LedgerWriter(ledger, seams.commits)
         self._log = TaskLog(self.writer, clock, max_attempts=plan.max_attempts)
         self._spool = Spool(seams.threads, lambda work: place(work).store)
-        self._gateway = Gateway(self._log, seams.wire, clock, ledger.ledger_id, self._spool)
+        addresses = Addresses(plan.webhook_url, keyed) if plan.webhook_url else None
+        self._gateway = Gateway(self._log, seams.wire, clock, ledger.ledger_id, self._spool, addresses=addresses)
         self._disk = DiskGuard(partial(seams.disk.free_bytes, folder))
         self.actors: list[AccountActor] = []
         self._place = place
@@ -175,6 +179,7 @@ class Night:
                 random=seams.random,
                 ledger_id=self._ledger.ledger_id,
                 bound=partial(bound_jobs, self._reader),
+                taken=self._reader.bound,
                 spool=self._spool,
                 hands=hands,
             )
@@ -218,6 +223,9 @@ class Night:
             actor.take_over(works, ages_s, limits)
 
     async def _crew(self) -> None:
+        hints = self._hints(self._inbox_dir) if self._inbox_dir is not None else None
+        if hints is not None:
+            hints.take()  # what was called about while nobody ran is known before anybody judges (REC-2)
         async with trio.open_nursery() as crew:
             for actor in self.actors:
                 crew.start_soon(self._supervised, f"account {actor.account.name}", actor.run, actor.give_up)
@@ -226,6 +234,8 @@ class Night:
                 crew.start_soon(
                     self._supervised, "inbox", partial(self._take_messages, self._inbox_dir), self._no_inbox
                 )
+                assert hints is not None
+                crew.start_soon(self._supervised, "callbacks", hints.run, hints.give_up)
                 await self._inbox_drained.wait()  # a cancel that waits since before is heard before buying (REC-2)
             crew.start_soon(self._supervised, "sharing", self._share, _note)
             crew.start_soon(self._wait_drain)
@@ -297,6 +307,29 @@ class Night:
                 path.unlink(missing_ok=True)
             self._inbox_drained.set()
             await clock.sleep_until(clock.monotonic() + _INBOX_LOOK_S)
+
+    def _hints(self, directory: Path) -> Hints:
+        desk = Desk(
+            owned=lambda key: self.router.moving.get(key),
+            follow=self.router.follow,
+            left=self._let_go,
+            adopted=self._adopted,
+        )
+        return Hints(
+            directory,
+            actors=self.actors,
+            reader=self._reader,
+            log=self._log,
+            clock=self._seams.clock,
+            desk=desk,
+        )
+
+    def _let_go(self, work: Work) -> None:
+        """A task that was followed for the sake of a callback alone; meanwhile somebody may have decided about it."""
+        self.router.left(work)
+        now = load_work(self._reader, work.batch, work.n)
+        if now.state.phase == "queued" and now.key not in self.router.moving:
+            self.router.give_back(now)
 
     def _actor(self, work: Work) -> AccountActor | None:
         name = work.attempt.account

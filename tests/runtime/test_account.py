@@ -51,6 +51,7 @@ class Desk:
             random=bench.random,
             ledger_id="ledger",
             bound=lambda at_us: set(),
+            taken=lambda jobs: set(),
             spool=bench.spool,
             hands=Hands(
                 give_back=lambda work: self.told.append(("queued", work.n)),

@@ -1,19 +1,36 @@
 """Doubtful attempts of one account: adopted, absent with proof, or unknown; never bought (REC-2, REC-4, REC-5)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeAlias
 
 import msgspec
 import pytest
 import trio
 
-from adapters.base import Finished, HttpCall, HttpReply, ListedJob, MalformedReply, Pending
+from adapters.base import (
+    Failed,
+    Finished,
+    Gone,
+    HttpCall,
+    HttpReply,
+    ListedJob,
+    MalformedReply,
+    NotVisible,
+    Pending,
+    PollOutcome,
+    Throttled,
+    Unreadable,
+)
 from ledger.commands import Intend, Record
 from ledger.events import AttemptAmbiguous
+from runtime.claims import Claims
 from runtime.doubts import Doubts
 from runtime.ports import WireError
 from runtime.simulated import EPOCH_US
 from runtime.work import Work
 from tests.runtime.fakes import CAPS, Bench, listed, run
+
+Body: TypeAlias = Callable[["Doubting"], Awaitable[None]]
 
 
 class Doubting:
@@ -38,7 +55,17 @@ class Doubting:
             bound=self.bound_since,
             key_epoch=key_epoch,
             spool=bench.spool,
+            claims=Claims(look=self.look, bound=self.bound_ever, clock=bench.clock, visible_after_s=20.0),
         )
+
+    async def look(self, job: str) -> PollOutcome:
+        try:
+            return self.bench.provider.read_poll(await self.bench.provider.send(HttpCall("GET", f"poll/{job}", {})))
+        except WireError as exc:
+            return Unreadable(str(exc))
+
+    def bound_ever(self, jobs: Collection[str]) -> set[str]:
+        return self.bound.keys() & set(jobs)
 
     async def query(self, call: HttpCall) -> HttpReply:
         self.asked_since.append(int(call.url.split("/")[1]))
@@ -48,10 +75,11 @@ class Doubting:
     def bound_since(self, at_us: int) -> set[str]:
         return {job for job, bound_us in self.bound.items() if bound_us >= at_us}
 
-    async def doubtful(self, n: int = 1, *, old: bool = False, named: bool = True) -> Work:
+    async def doubtful(self, n: int = 1, *, old: bool = False, named: bool = True, callback: bool = False) -> Work:
         """A task whose attempt is in doubt, of this epoch or of an older one."""
         work = self.bench.work(n)
-        await self.bench.log.record(work, Intend("fake", "fake", "1:1", "only", 40_000, "d", 0))
+        intent = Intend("fake", "fake", "1:1", "only", 40_000, "d", 0, callback=callback)
+        await self.bench.log.record(work, intent)
         work.intended_at = None if old else self.bench.clock.monotonic()
         if named:
             await self.bench.log.record(work, Record(AttemptAmbiguous(attempt=1, reason="no_reply")))
@@ -264,3 +292,120 @@ def test_a_reply_in_the_spool_ends_the_doubt_with_the_image() -> None:
     ready, held = doubt(bench, body).judged
     assert (ready.n, ready.state.phase, ready.attempt.cost_microusd) == (2, "ready", 7)
     assert (held.n, held.state.phase, held.attempt.reason) == (1, "held", "no_evidence")
+
+
+# --- callbacks ------------------------------------------------------------------------------------------------
+
+NO_LISTING = msgspec.structs.replace(CAPS, listing=None)
+
+
+def called(*jobs: str, after_s: float = 0.0, settled: list[tuple[str, bool]] | None = None, n: int = 1) -> Body:
+    """A doubtful attempt that has an address, and the jobs that callbacks name for it."""
+
+    async def body(doubting: Doubting) -> None:
+        work = await doubting.doubtful(n, callback=True)
+        doubting.doubts.add(work)
+        await trio.sleep(after_s)
+        for job in jobs:
+
+            def note(handled: bool, job: str = job) -> None:
+                if settled is not None:
+                    settled.append((job, handled))
+
+            doubting.doubts.claim(work, job, note)
+
+    return body
+
+
+@pytest.mark.parametrize(
+    "answer", [Pending(), Finished(url="https://x/1.png"), Failed("policy", retryable=False), Gone()]
+)
+def test_a_job_that_a_callback_names_is_adopted_when_it_is_there(answer: PollOutcome) -> None:
+    """REC-5, REC-7, W4 at class C: it answers, and it is nobody's."""
+    bench = Bench(caps=NO_LISTING)
+    bench.provider.say("poll", answer)
+    settled: list[tuple[str, bool]] = []
+    (work,) = doubt(bench, called("j9", settled=settled), seconds=3.0).judged
+    assert (work.state.phase, work.attempt.job, work.attempt.adopted_by) == ("accepted", "j9", "callback")
+    assert settled == [("j9", True)]
+
+
+def test_a_job_that_another_attempt_has_is_not_adopted_by_a_callback() -> None:
+    """REC-5: one job binds one attempt."""
+    bench = Bench(caps=NO_LISTING)
+    bench.provider.say("poll", Pending())
+    settled: list[tuple[str, bool]] = []
+
+    async def body(doubting: Doubting) -> None:
+        doubting.bound["j9"] = 0
+        await called("j9", settled=settled)(doubting)
+
+    assert doubt(bench, body, seconds=5.0).judged == []
+    assert settled == [("j9", True)]
+
+
+def test_one_job_named_for_two_attempts_is_given_to_one() -> None:
+    """REC-5: also when both are judged in the same moment."""
+    bench = Bench(caps=NO_LISTING)
+    bench.provider.say("poll", Pending())
+
+    async def body(doubting: Doubting) -> None:
+        await called("j9")(doubting)
+        await called("j9", n=2)(doubting)
+
+    assert [work.state.phase for work in doubt(bench, body, seconds=10.0).judged] == ["accepted"]
+
+
+@pytest.mark.parametrize("trouble", [WireError("reset", sent=True), Unreadable("503"), Throttled(1.0), NotVisible()])
+def test_a_callback_is_looked_at_again_while_that_cannot_be_done(trouble: object) -> None:
+    bench = Bench(caps=NO_LISTING)
+    bench.provider.say("poll", trouble, trouble, Pending())
+    (work,) = doubt(bench, called("j9"), seconds=20.0).judged
+    assert work.attempt.job == "j9"
+
+
+def test_a_named_job_that_is_never_seen_is_dropped() -> None:
+    bench = Bench(caps=NO_LISTING)
+    bench.provider.say("poll", NotVisible())
+    settled: list[tuple[str, bool]] = []
+    assert doubt(bench, called("j9", settled=settled), seconds=29.0).judged == []
+    assert settled == [("j9", True)]
+
+
+def test_without_a_listing_a_doubt_waits_for_its_callback_until_it_is_ripe() -> None:
+    """The quarantine of 10 s, and ten times the usual time of a job (2 s)."""
+    bench = Bench(caps=NO_LISTING)
+    assert doubt(bench, called(), seconds=29.0).judged == []
+    bench = Bench(caps=NO_LISTING)
+    (work,) = doubt(bench, called(), seconds=34.0).judged
+    assert (work.state.phase, work.attempt.reason) == ("held", "no_evidence")
+
+
+def test_with_a_listing_a_callback_is_only_faster() -> None:
+    bench = Bench()
+    bench.provider.say("poll", Pending())
+    bench.provider.say("list", ())
+    (work,) = doubt(bench, called("j9"), seconds=5.0).judged
+    assert work.attempt.adopted_by == "callback"
+
+
+def test_a_claim_on_a_doubt_that_ended_is_handed_back() -> None:
+    """Its file stays: as the attempt is now, it may lead elsewhere."""
+    bench = Bench()
+    bench.provider.say("poll", Unreadable("503"))
+    bench.provider.say("list", (job(),))
+    settled: list[tuple[str, bool]] = []
+
+    async def body(doubting: Doubting) -> None:
+        await called("j9", settled=settled)(doubting)
+
+    (work,) = doubt(bench, body, seconds=2.0).judged
+    assert work.attempt.adopted_by == "listing"
+    assert settled == [("j9", False)]
+
+    async def late(doubting: Doubting) -> None:
+        work = await doubting.doubtful(3, callback=True)
+        doubting.doubts.claim(work, "j3", lambda handled: settled.append(("j3", handled)))
+
+    doubt(bench, late, seconds=1.0)
+    assert settled[-1] == ("j3", False)
