@@ -94,6 +94,7 @@ DEFAULT_BOOK = PriceBook(
             *_both("together", "nano-banana", {"1K": "0.039"}, _TOGETHER, "confirmed"),
             *_both("together", "nano-banana-2-lite", {"1K": "0.069"}, _TOGETHER, "confirmed"),
             *_both("together", "nano-banana-pro", {"1K": "0.134", "2K": "0.134", "4K": "0.24"}, _TOGETHER, "confirmed"),
+            *_both("toapis", "nano-banana-2", {"1K": "0.065", "2K": "0.098", "4K": "0.145"}, _ARTICLE, "reported"),
         )
     )
 )

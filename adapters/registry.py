@@ -28,6 +28,7 @@ PROVIDERS: dict[str, Entry] = {
     "kie": Entry("adapters.kie:KIE", "adapters.sandbox.kie:KieEmulator"),
     "replicate": Entry("adapters.replicate:REPLICATE", "adapters.sandbox.replicate:ReplicateEmulator"),
     "segmind": Entry("adapters.segmind:SEGMIND", "adapters.sandbox.segmind:SegmindEmulator"),
+    "toapis": Entry("adapters.toapis:TOAPIS", "adapters.sandbox.toapis:ToapisEmulator"),
     "together": Entry("adapters.together:TOGETHER", "adapters.sandbox.together:TogetherEmulator"),
 }
 

@@ -6,6 +6,7 @@ An emulator is constructed with one :class:`EmulatorSettings` and nothing else.
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -99,6 +100,16 @@ def is_locked(key: str) -> bool:
 def unreachable(references: Iterable[str]) -> bool:
     """Whether the provider cannot fetch one of the references: the host ``missing.example`` has nothing."""
     return any("//missing.example/" in url for url in references)
+
+
+def takes_callbacks(url: str) -> bool:
+    """Whether a strict provider would call this address back: HTTPS, or plain on this machine (a rehearsal)."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    plain_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return bool(parts.hostname) and (parts.scheme == "https" or plain_here)
 
 
 def json_reply(status: int, value: object, headers: Mapping[str, str] | None = None) -> Reply:

@@ -63,6 +63,7 @@ def test_the_figures_of_the_article_are_the_default() -> None:
         "kie": (60_000, 90_000, 130_000),
         "replicate": (67_000, 101_000, 151_000),
         "segmind": (84_000, 126_000, 168_000),
+        "toapis": (65_000, 98_000, 145_000),
     }
     for provider, costs in article.items():
         for resolution, cost in zip(("1K", "2K", "4K"), costs, strict=True):
