@@ -17,6 +17,8 @@ CEILING_PERCENT = 125
 
 _ARTICLE = "price tables of the comparison of Nano Banana batch providers that bydawn started from"
 _TOGETHER = "https://docs.together.ai/docs/serverless/models"
+# What their quote endpoint told a user on 2026-09-15.
+_WAVESPEED_QUOTES = "https://github.com/Wujidadi/image-generation-with-wavespeed-api documents/price.md"
 _READ = "2026-11-22"
 
 
@@ -95,6 +97,21 @@ DEFAULT_BOOK = PriceBook(
             *_both("together", "nano-banana-2-lite", {"1K": "0.069"}, _TOGETHER, "confirmed"),
             *_both("together", "nano-banana-pro", {"1K": "0.134", "2K": "0.134", "4K": "0.24"}, _TOGETHER, "confirmed"),
             *_both("toapis", "nano-banana-2", {"1K": "0.065", "2K": "0.098", "4K": "0.145"}, _ARTICLE, "reported"),
+            *_both(
+                "wavespeed",
+                "nano-banana-2",
+                {"0.5K": "0.045", "1K": "0.07", "2K": "0.105", "4K": "0.14"},
+                _ARTICLE,
+                "reported",
+            ),
+            *_both(
+                "wavespeed",
+                "google/nano-banana-2/text-to-image-fast",
+                {"2K": "0.045", "4K": "0.05"},
+                _WAVESPEED_QUOTES,
+                "reported",
+            ),
+            *_both("wavespeed", "nano-banana-pro", {"1K": "0.14", "4K": "0.24"}, _WAVESPEED_QUOTES, "reported"),
         )
     )
 )

@@ -30,6 +30,7 @@ PROVIDERS: dict[str, Entry] = {
     "segmind": Entry("adapters.segmind:SEGMIND", "adapters.sandbox.segmind:SegmindEmulator"),
     "toapis": Entry("adapters.toapis:TOAPIS", "adapters.sandbox.toapis:ToapisEmulator"),
     "together": Entry("adapters.together:TOGETHER", "adapters.sandbox.together:TogetherEmulator"),
+    "wavespeed": Entry("adapters.wavespeed:WAVESPEED", "adapters.sandbox.wavespeed:WaveSpeedEmulator"),
 }
 
 
