@@ -25,6 +25,12 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "Validate, dedupe, estimate cost, time and disk, per provider and for the mix",
             ),
             (
+                "image",
+                "bydawn.cli.image:image",
+                "PROMPT",
+                "One image through the same ledger, as a task of the batch named single",
+            ),
+            (
                 "retry",
                 "bydawn.cli.controls:retry",
                 "BATCH",
