@@ -1,4 +1,4 @@
-"""Replicate: asynchronous predictions, a complete listing, cancel.
+"""Replicate: asynchronous predictions, a complete listing that also polls, files, signed webhooks, cancel.
 
 Documentation followed:
 
@@ -7,19 +7,25 @@ Documentation followed:
 - life: https://replicate.com/docs/topics/predictions/lifecycle and .../data-retention
 - deadlines: https://replicate.com/changelog/2025-10-16-prediction-deadlines
 - fallback: https://replicate.com/changelog/2026-03-02-fallback-model-for-nano-banana-pro
+- hooks: https://replicate.com/docs/topics/webhooks/receive-webhook, .../verify-webhook
 - models: https://replicate.com/google/nano-banana, /nano-banana-2, /nano-banana-pro (input schemas)
 - SDK: the official ``replicate`` 1.0.7, which the tests run against our emulator
 
 What matters here:
 
+- What its limits and models are, and how sure that is, stands in ``adapters.replicate_record``.
 - There is no idempotency key and no field of our own that a listing shows.  A lost answer is found again by
   its input: equal inputs of one model are interchangeable.  The input is shown for one hour only.
-- The webhook URL is not shown by a listing; a callback is a hint and no proof.
+- The webhook URL is not shown by a listing; a callback is a hint and no proof.  Its last try comes about a minute
+  after the end: what was missed then is found by the list alone.
+- One listing call tells the states of 100 predictions, so that is how they are polled.
+- Uploaded files live for an hour in the documented sample: they are uploaded when they are needed.
 - A canceled prediction of a public model is charged, an aborted one (deadline before start) is not.
 - Capacity trouble at Google arrives as a *failed prediction* with free text, not as an HTTP error.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -30,6 +36,7 @@ from adapters.base import (
     Accepted,
     Context,
     Failed,
+    FileBytes,
     Finished,
     Gone,
     HttpCall,
@@ -43,18 +50,24 @@ from adapters.base import (
     PollOutcome,
     Refused,
     RefusedReason,
+    Secret,
     Standing,
     SubmitOutcome,
     Throttled,
     Unclear,
     Unreadable,
+    Uploaded,
+    UploadRefused,
+    UploadSteps,
 )
-from adapters.capabilities import Capabilities, Known, Listing, Model, Rate, References
+from adapters.capabilities import Capabilities, Model
 from adapters.fitting import misfit, model_of
+from adapters.multipart import form
 from adapters.reading import (
     canonical_digest,
     decode,
     decode_or_none,
+    from_base64,
     from_us,
     is_job_id,
     result_of,
@@ -62,86 +75,11 @@ from adapters.reading import (
     to_us,
     words,
 )
+from adapters.replicate_record import CAPABILITIES, PAGE_SIZE, RESULT_LIFE_S, UPLOAD_LIFE_S
+from adapters.signing import is_recent, is_signed
 
-_OA = "https://api.replicate.com/openapi.json"
-_LIMITS = "https://replicate.com/docs/topics/predictions/rate-limits"
-_LIFECYCLE = "https://replicate.com/docs/topics/predictions/lifecycle"
-_RETENTION = "https://replicate.com/docs/topics/predictions/data-retention"
-_DEADLINES = "https://replicate.com/changelog/2025-10-16-prediction-deadlines"
-_READ = "2026-11-22"
-
-_RESULT_LIFE_S = 3600.0
+_HOOK_TOLERANCE_S = 300.0  # Replicate names none; five minutes is what Standard Webhooks practises
 _CANCEL_AFTER = "20m"  # no job of ours may run, and be charged, long after the batch gave it up
-
-_ASPECTS = ("auto", "1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
-
-CAPABILITIES = Capabilities(
-    provider="replicate",
-    title="Replicate",
-    key_env="REPLICATE_API_TOKEN",
-    base_url="https://api.replicate.com",
-    shape=Known("async", _OA, _READ, "confirmed"),
-    models=Known(
-        (
-            Model(
-                "nano-banana",
-                "google/nano-banana",
-                max_references=10,  # not documented; the figure other hosts of the model give
-                aspects=_ASPECTS,
-                resolutions=("1K",),
-            ),
-            Model(
-                "nano-banana-2",
-                "google/nano-banana-2",
-                max_references=14,
-                aspects=(*_ASPECTS, "1:4", "1:8", "4:1", "8:1"),
-                resolutions=("1K", "2K", "4K"),
-                grounding=True,
-            ),
-            Model(
-                "nano-banana-pro",
-                "google/nano-banana-pro",
-                max_references=14,
-                aspects=_ASPECTS,
-                resolutions=("1K", "2K", "4K"),
-            ),
-        ),
-        "https://replicate.com/google/nano-banana-2/versions",
-        _READ,
-        "reported",
-    ),
-    submit_rate=Known(Rate(600, 60.0), _LIMITS, _READ, "confirmed"),
-    poll_rate=Known(Rate(3000, 60.0), _LIMITS, _READ, "confirmed"),
-    polls_share_submit_rate=Known(False, _LIMITS, _READ, "confirmed"),
-    concurrency=Known(100, "no cap is published; a start that 600 a minute can fill", _READ, "assumed"),
-    max_concurrency=Known(600, "one minute of creates", _READ, "assumed"),
-    submit_timeout_s=Known(60.0, "creates answer at once without Prefer: wait", _READ, "assumed"),
-    typical_latency_s=Known(42.0, "https://lumenfall.ai/models/google/gemini-3-pro-image-preview", _READ, "reported"),
-    visible_after_s=Known(60.0, "no delay is documented", _READ, "assumed"),
-    result_life_s=Known(_RESULT_LIFE_S, _RETENTION, _READ, "confirmed"),
-    result_hosts=Known(("replicate.delivery", ".replicate.delivery"), _OA, _READ, "confirmed"),
-    charged_on=Known("success", _DEADLINES, _READ, "assumed"),
-    references=Known(References(), _OA, _READ, "confirmed"),
-    no_job_answers=Known(
-        (
-            "400, 413 or 422: the request was not valid",
-            "401: the token was not accepted",
-            "402: not enough credit",
-            "403: not allowed",
-            "404: no such model",
-            "429: too many requests",
-        ),
-        _OA,
-        _READ,
-        "assumed",
-    ),
-    listing=Known(
-        Listing(lag_s=10.0, shows_input_s=3600.0, keeps_s=14 * 86_400.0, page_size=100), _OA, _READ, "assumed"
-    ),
-    cancel=Known(True, _DEADLINES, _READ, "confirmed"),
-    callback=Known("signed", "https://replicate.com/docs/topics/webhooks/verify-webhook", _READ, "confirmed"),
-    best_for="reproducible runs: version pins, listing, webhooks",
-)
 
 # Words of a failed prediction that mean: this prompt or this picture, not this moment.
 _POLICY = re.compile(
@@ -151,7 +89,10 @@ _CAPACITY = re.compile(
     r"high demand|rate.?limit|unavailable|overloaded|capacity|resource.?exhausted|quota|\bE003\b|\b(429|503)\b",
     re.IGNORECASE,
 )
-_BAD_INPUT = re.compile(r"input validation|invalid input|must be one of|is required", re.IGNORECASE)
+_BAD_INPUT = re.compile(
+    r"input validation|invalid input|must be one of|is required|(failed to|could not|cannot) (download|fetch)",
+    re.IGNORECASE,
+)
 _RESETS_IN = re.compile(r"resets in ~?\s*([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*s", re.IGNORECASE)
 _VERSION = re.compile(r"[0-9a-f]{64}")
 
@@ -193,8 +134,22 @@ class _Page(msgspec.Struct, frozen=True):
     next: str | None
 
 
+class _Sweep(msgspec.Struct, frozen=True):
+    results: list[msgspec.Raw]
+
+
 class _Created(msgspec.Struct, frozen=True):
     id: str
+
+
+class _Urls(msgspec.Struct, frozen=True):
+    get: str
+
+
+class _File(msgspec.Struct, frozen=True):
+    urls: _Urls
+    created_at: msgspec.Raw = msgspec.Raw(b"null")
+    expires_at: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -322,6 +277,67 @@ class ReplicateCodec:
         page = decode(reply.body, _Page, "listing")
         return JobPage(tuple(_listed(item) for item in page.results), _cursor(page.next))
 
+    # --- asking for many
+
+    @property
+    def sweep_size(self) -> int:
+        return PAGE_SIZE
+
+    def build_sweep(self, jobs: Sequence[str], ctx: Context, *, since_us: int, until_us: int) -> HttpCall:
+        """Read the newest page of the listing; what is not on it is polled by itself."""
+        return self.build_list(ctx, since_us=since_us, until_us=until_us, cursor=None)
+
+    def read_sweep(self, reply: HttpReply) -> Mapping[str, PollOutcome]:
+        if not 200 <= reply.status < 300:
+            raise MalformedReply(f"listing: status {reply.status}")
+        found: dict[str, PollOutcome] = {}
+        for raw in decode(reply.body, _Sweep, "listing").results:
+            try:
+                prediction = decode(raw, _Prediction, "prediction")
+                found[prediction.id] = _outcome(prediction)
+            except MalformedReply:
+                continue  # a stranger among our jobs: his oddities are no trouble of ours
+        return found
+
+    # --- references
+
+    def upload(self, file: FileBytes, ctx: Context) -> UploadSteps:
+        content_type, body = form(file, {}, field="content")
+        reply = yield HttpCall(
+            "POST",
+            _url(ctx, "/v1/files"),
+            _headers(ctx) | {"Content-Type": content_type},
+            body,
+            timeout_s=120.0,
+        )
+        if not 200 <= reply.status < 300:
+            problem = decode_or_none(reply.body, _Problem) or _Problem()
+            retryable = reply.status == 429 or reply.status >= 500
+            raise UploadRefused(words(f"status {reply.status} {problem.text}"), retryable=retryable)
+        stored = decode(reply.body, _File, "file")
+        if not stored.urls.get.startswith(("https://", "http://")):
+            raise MalformedReply("file: no usable address")
+        return Uploaded(stored.urls.get, _life_s(stored))
+
+    # --- callbacks
+
+    def verify_callback(
+        self, headers: Mapping[str, str], body: bytes, *, secrets: Sequence[Secret], now_s: float
+    ) -> bool:
+        """Check as Standard Webhooks does: id, time and body are signed, the header may hold several signatures."""
+        message, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+        if not message or not is_recent(stamp, now_s, tolerance_s=_HOOK_TOLERANCE_S):
+            return False
+        given = [from_base64(entry[3:]) for entry in headers.get("webhook-signature", "").split() if entry[:3] == "v1,"]
+        keys = [from_base64(secret.reveal().removeprefix("whsec_")) for secret in secrets]
+        return is_signed(f"{message}.{stamp}.".encode(errors="replace") + body, given, keys)
+
+    def read_callback(self, body: bytes) -> str:
+        job = decode(body, _Created, "callback").id
+        if not is_job_id(job):
+            raise MalformedReply("callback: no usable id")
+        return job
+
 
 REPLICATE = ReplicateCodec()
 
@@ -407,7 +423,7 @@ def _succeeded(prediction: _Prediction) -> PollOutcome:
         url=url,
         data=data,
         model_version=prediction.version if prediction.version and prediction.version != "hidden" else "",
-        expires_s=_RESULT_LIFE_S,
+        expires_s=RESULT_LIFE_S,
         job=prediction.id,
     )
 
@@ -446,6 +462,14 @@ def _listed(item: _Listed) -> ListedJob:
     if not is_job_id(item.id):
         raise MalformedReply("listing: an item without a usable id")
     return ListedJob(item.id, to_us(item.created_at), _shown_fingerprint(item), _outcome(item))
+
+
+def _life_s(stored: _File) -> float:
+    """How long the file lasts, by the reply's own two times."""
+    made, gone = (decode_or_none(raw, datetime) for raw in (stored.created_at, stored.expires_at))
+    if made is None or gone is None:
+        return UPLOAD_LIFE_S
+    return max(0.0, (to_us(gone) - to_us(made)) / 1e6)
 
 
 def _shown_fingerprint(item: _Listed) -> str | None:

@@ -193,3 +193,12 @@ class Embeds(Protocol):
     def embed(self, reply: Reply, picture: bytes) -> Reply:
         """Complete the body of a reply that names a job to draw."""
         ...
+
+
+@runtime_checkable
+class SignsForAccount(Protocol):
+    """An emulator that signs callbacks with a secret of each account, instead of the one of the sandbox."""
+
+    def webhook_secret(self, account: str) -> str:
+        """Give the secret as the provider shows it to its user."""
+        ...

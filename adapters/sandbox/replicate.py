@@ -1,10 +1,12 @@
-"""Replicate as an emulator: predictions, listing, cancel, account, and signed webhooks.
+"""Replicate as an emulator: predictions, listing, cancel, account, files, and signed webhooks.
 
 True to the OpenAPI document and strict about it (``replicate_input``), so that a codec that passes here sends
 nothing undocumented.  A model called by name shows the version ``hidden``.  A prediction forgets input,
 output and logs one hour after its end, and says so.
 
-Not here: deployments, trainings, files, streaming, the ``previous`` half of the cursor.
+Of an uploaded file only its digest is kept, in its address.
+
+Not here: deployments, trainings, streaming, the ``previous`` half of the cursor.
 """
 
 import base64
@@ -21,6 +23,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
+from adapters.sandbox.forms import read_form
 from adapters.sandbox.replicate_input import MODELS, Invalid, cancel_after_s, named_version, prefer_wait_s, validate
 from adapters.sandbox.wirefmt import (
     Admission,
@@ -29,19 +32,24 @@ from adapters.sandbox.wirefmt import (
     admit,
     billed,
     file_url,
+    is_locked,
     json_object,
     json_reply,
     key_standing,
+    unreachable,
 )
 
 _KEY_SHAPE = re.compile(r"r8_[A-Za-z0-9]{37}")
 _PAGE = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_UPLOAD = 100 * 10**6
+_UPLOAD_LIFE_US = 3_600_000_000
 _START_SHARE = 0.1  # of the latency: how long a prediction is "starting"
 
 
 _ERRORS = {
     "fail": "Service is currently unavailable due to high demand. Please try again later. (E003)",
+    "reference": "Failed to download input file: HTTP 404 Not Found",
     "policy": "The input or output was flagged as sensitive. Please try again with different inputs. (E005)",
 }
 
@@ -107,7 +115,7 @@ class ReplicateEmulator:
         body = msgspec.json.encode(self._prediction(job, now_us, f"{self._settings.files_origin}/{self.name}"))
         message = "msg_" + hashlib.sha256(job.id.encode()).hexdigest()[:24]
         stamp = str(now_us // 1_000_000)
-        secret = base64.b64decode(self._secret(job.account).removeprefix("whsec_"))
+        secret = base64.b64decode(self.webhook_secret(job.account).removeprefix("whsec_"))
         mac = hmac.digest(secret, b".".join((message.encode(), stamp.encode(), body)), hashlib.sha256)
         headers = {
             "content-type": "application/json",
@@ -126,7 +134,9 @@ class ReplicateEmulator:
                 name = f"sandbox-{account[:8]}"
                 return json_reply(200, {"type": "user", "username": name, "name": "Sandbox", "github_url": None})
             case "GET", ["v1", "webhooks", "default", "secret"]:
-                return json_reply(200, {"key": self._secret(account)})
+                return json_reply(200, {"key": self.webhook_secret(account)})
+            case "POST", ["v1", "files"]:
+                return _upload(call, now_us)
             case "GET", ["v1", "predictions"]:
                 return self._list(call, account, now_us)
             case ("GET", ["v1", "predictions", job_id]) | ("POST", ["v1", "predictions", job_id, "cancel"]):
@@ -149,6 +159,8 @@ class ReplicateEmulator:
         model = MODELS.get(name)
         if model is None:
             return _not_found()
+        if is_locked(_token(call)):
+            return _problem(403, "Forbidden", f"You do not have permission to run {name}")
         wanted = validate(body, model, by_version=by_version)
         hold_s, life_s = prefer_wait_s(call), cancel_after_s(call)
         if not has_credit:
@@ -175,7 +187,7 @@ class ReplicateEmulator:
             started_us=admission.started_us,
             done_us=ends_us,
             charge_microusd=billed(self._settings, model.prices[wanted.resolution]),
-            fate=fate,
+            fate="reference" if unreachable(wanted.references) else fate,
             callback_url=wanted.callback_url,
         )
         self._settings.jobs.add(job)
@@ -252,7 +264,7 @@ class ReplicateEmulator:
             shown["metrics"] = {"predict_time": run_s, "total_time": total_s}
         return shown
 
-    def _secret(self, account: str) -> str:
+    def webhook_secret(self, account: str) -> str:
         """One signing secret per account, as ``webhooks.default.secret`` tells it."""
         raw = hashlib.sha256(f"replicate webhooks/{self._settings.webhook_key}/{account}".encode()).digest()
         return "whsec_" + base64.b64encode(raw[:24]).decode()
@@ -317,6 +329,29 @@ def _position(cursor: str) -> int:
 
 def _iso(at_us: int) -> str:
     return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _upload(call: Call, now_us: int) -> Reply:
+    parts = read_form(call)
+    content = parts.get("content") if parts is not None else None
+    if content is None:
+        raise Invalid("content", "Missing content")
+    if len(content.data) > _MAX_UPLOAD:
+        return _problem(413, "Content too large", "The file is larger than 100 MB")
+    digest = hashlib.sha256(content.data).hexdigest()
+    shown = {
+        "id": digest[:32],
+        "name": content.file_name,
+        "content_type": content.media_type or "application/octet-stream",
+        "size": len(content.data),
+        "etag": digest[:32],
+        "checksums": {"sha256": digest},
+        "metadata": {},
+        "created_at": _iso(now_us),
+        "expires_at": _iso(now_us + _UPLOAD_LIFE_US),
+        "urls": {"get": f"{call.origin}/v1/files/{digest[:32]}"},
+    }
+    return json_reply(201, shown)
 
 
 def _problem(status: int, title: str, detail: str, **more: object) -> Reply:

@@ -5,7 +5,7 @@ import pytest
 
 from adapters.base import ImageRequest
 from adapters.fitting import misfit
-from adapters.replicate import CAPABILITIES
+from adapters.replicate_record import CAPABILITIES
 
 
 @pytest.mark.parametrize(("length", "fits"), [(10, True), (11, False)])

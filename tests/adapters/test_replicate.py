@@ -1,6 +1,9 @@
 """Replicate's codec: what it builds, what it reads, and that nothing else than an outcome comes out of garbage."""
 
 import base64
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -8,10 +11,12 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from adapters.base import (
     Context,
     Failed,
+    FileBytes,
     Finished,
     Gone,
     HttpReply,
@@ -25,6 +30,8 @@ from adapters.base import (
     Throttled,
     Unclear,
     Unreadable,
+    Uploaded,
+    UploadRefused,
 )
 from adapters.replicate import REPLICATE
 from tests.adapters.replies import Row, load, read, shown
@@ -488,3 +495,123 @@ def test_garbage_gives_an_outcome_or_is_called_malformed(status: int, headers: d
             continue
         if isinstance(read_back, Standing) and read_back.state == "ok":
             assert 200 <= status < 300
+
+
+# --- asking for many ----------------------------------------------------------------------------------------
+
+
+def test_a_sweep_tells_what_polls_would_and_leaves_oddities_out() -> None:
+    page = {"next": None, "results": [prediction(id="a1"), prediction(id="b2", status="new"), 7, {"id": "c3"}]}
+    found = REPLICATE.read_sweep(reply(200, page))
+    assert found == {"a1": REPLICATE.read_poll(reply(200, prediction(id="a1")))}
+    call = REPLICATE.build_sweep(["a1"], CTX, since_us=10_000_000, until_us=20_000_000)
+    assert parse_qs(urlsplit(call.url).query).keys() == {"created_after", "created_before"}
+    assert REPLICATE.sweep_size == 100
+
+
+@pytest.mark.parametrize("odd", [reply(500, {}), reply(200, {"results": {}}), reply(200, b"no")])
+def test_a_sweep_that_cannot_be_read_says_so(odd: HttpReply) -> None:
+    with pytest.raises(MalformedReply):
+        REPLICATE.read_sweep(odd)
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+KETTLE = FileBytes("0123.png", "image/png", b"\x89PNG...")
+
+
+def uploaded(answer: HttpReply) -> Uploaded:
+    """Take the codec through an upload that is answered so."""
+    steps = REPLICATE.upload(KETTLE, CTX)
+    next(steps)
+    with pytest.raises(StopIteration) as ended:
+        steps.send(answer)
+    found: Uploaded = ended.value.value
+    return found
+
+
+def test_an_upload_is_one_form() -> None:
+    call = next(REPLICATE.upload(KETTLE, CTX))
+    assert (call.method, call.url) == ("POST", "https://api.replicate.com/v1/files")
+    assert call.headers["Content-Type"].startswith("multipart/form-data; boundary=")
+    assert b'name="content"; filename="0123.png"' in call.body
+    assert KETTLE.data in call.body
+    assert call == next(REPLICATE.upload(KETTLE, CTX))
+
+
+@pytest.mark.parametrize(
+    ("times", "life_s"),
+    [
+        ({"created_at": "2026-11-22T01:00:00Z", "expires_at": "2026-11-23T01:00:00Z"}, 86_400.0),
+        ({"created_at": "2026-11-22T01:00:00Z", "expires_at": "2026-11-22T00:00:00Z"}, 0.0),
+        ({"created_at": "yesterday", "expires_at": None}, 3600.0),
+        ({}, 3600.0),
+    ],
+)
+def test_an_upload_lasts_as_long_as_the_answer_says(times: dict[str, object], life_s: float) -> None:
+    link = "https://api.replicate.com/v1/files/abc"
+    assert uploaded(reply(201, {"id": "abc", "urls": {"get": link}, **times})) == Uploaded(link, life_s)
+
+
+@pytest.mark.parametrize(("status", "retryable"), [(413, False), (401, False), (422, False), (429, True), (503, True)])
+def test_an_upload_may_be_refused(status: int, retryable: bool) -> None:
+    steps = REPLICATE.upload(KETTLE, CTX)
+    next(steps)
+    with pytest.raises(UploadRefused, match="too large") as refused:
+        steps.send(reply(status, {"detail": "too large"}))
+    assert refused.value.retryable is retryable
+
+
+@given(status=st.integers(200, 299), body=st.binary() | st.sampled_from([b'{"urls":{"get":"file:///etc"}}', b"{}"]))
+@settings(max_examples=50)
+def test_garbage_for_an_upload(status: int, body: bytes) -> None:
+    steps = REPLICATE.upload(KETTLE, CTX)
+    next(steps)
+    with pytest.raises(MalformedReply):
+        steps.send(HttpReply(status, {}, body))
+
+
+# --- callbacks ----------------------------------------------------------------------------------------------
+
+SECRET = Secret("whsec_" + base64.b64encode(b"k" * 24).decode())
+NOW_S = 1_795_309_200.0
+HOOK = msgspec.json.encode({"id": "k9f2m0c7", "status": "succeeded", "output": None})
+
+
+def signed(body: bytes = HOOK, *, at_s: float = NOW_S, message: str = "msg_1") -> dict[str, str]:
+    """The headers as the package of the standard makes them."""
+    signature = Webhook(SECRET.reveal()).sign(message, datetime.fromtimestamp(at_s, UTC), body.decode())
+    return {"webhook-id": message, "webhook-timestamp": str(int(at_s)), "webhook-signature": signature}
+
+
+def holds(headers: dict[str, str], body: bytes = HOOK, *, secrets: Sequence[Secret] = (SECRET,)) -> bool:
+    return REPLICATE.verify_callback(headers, body, secrets=secrets, now_s=NOW_S)
+
+
+def test_a_callback_is_signed_as_standard_webhooks_says() -> None:
+    """Checked against the standard's own package, both ways."""
+    now_s = time.time()
+    headers = signed(at_s=now_s)
+    Webhook(SECRET.reveal()).verify(HOOK, headers)
+    assert REPLICATE.verify_callback(headers, HOOK, secrets=[SECRET], now_s=now_s)
+    for broken in (headers | {"webhook-id": "msg_2"}, headers | {"webhook-signature": "v1,AAAA"}):
+        with pytest.raises(WebhookVerificationError):
+            Webhook(SECRET.reveal()).verify(HOOK, broken)
+        assert not REPLICATE.verify_callback(broken, HOOK, secrets=[SECRET], now_s=now_s)
+
+
+def test_any_of_several_signatures_and_secrets_will_do() -> None:
+    good = signed()
+    several = good | {"webhook-signature": f"v1,AAAA v2,x {good['webhook-signature']}"}
+    assert holds(several)
+    assert holds(several, secrets=[Secret("whsec_b2xk"), SECRET])
+    assert not holds(several, secrets=[Secret("whsec_b2xk")])
+    assert not holds(good | {"webhook-signature": good["webhook-signature"].replace("v1,", "v2,")})
+    assert not holds(good, secrets=[Secret("whsec_"), Secret("whsec_!!!")])
+
+
+def test_a_callback_names_its_job() -> None:
+    assert REPLICATE.read_callback(HOOK) == "k9f2m0c7"
+    for body in (b"", b"{}", b'{"id": 7}', b'{"id": "../x"}'):
+        with pytest.raises(MalformedReply):
+            REPLICATE.read_callback(body)

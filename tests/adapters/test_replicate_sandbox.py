@@ -14,6 +14,7 @@ from adapters.base import (
     Accepted,
     Context,
     Failed,
+    FileBytes,
     Finished,
     Gone,
     HttpReply,
@@ -26,6 +27,7 @@ from adapters.base import (
     Throttled,
     Unclear,
     Unreadable,
+    Uploaded,
 )
 from adapters.replicate import REPLICATE
 from adapters.sandbox.base import Job, Reply
@@ -534,3 +536,43 @@ def test_nothing_breaks_the_emulator(method: str, path: str, query: str, headers
     assert isinstance(json_of(reply), dict)
     outcome = REPLICATE.read_poll(_as_http(reply)) if reply.status >= 300 else None
     assert outcome is None or isinstance(outcome, NotVisible | Unreadable)
+
+
+# --- files, and what cannot be had --------------------------------------------------------------------------
+
+
+def test_an_uploaded_file_can_be_referred_to(emulator: ReplicateEmulator) -> None:
+    steps = REPLICATE.upload(FileBytes("0123.png", "image/png", b"\x89PNG..."), CTX)
+    with pytest.raises(StopIteration) as ended:
+        steps.send(ask(emulator, next(steps)))
+    stored: Uploaded = ended.value.value
+    assert stored.life_s == 3600.0
+    job = buy(emulator, msgspec.structs.replace(REQUEST, references=(stored.url,)))
+    assert isinstance(poll(emulator, job, START_US + 60 * S), Finished)
+
+
+@pytest.mark.parametrize(("headers", "body"), [({}, b"no form"), ({}, {"content": "x"})])
+def test_a_file_comes_in_a_form(emulator: ReplicateEmulator, headers: dict[str, str], body: object) -> None:
+    assert raw(emulator, "POST", "/v1/files", headers=AUTH | headers, body=body).status == 422
+
+
+def test_a_reference_that_cannot_be_fetched_fails_for_good(emulator: ReplicateEmulator) -> None:
+    job = buy(emulator, msgspec.structs.replace(REQUEST, references=("https://missing.example/k.png",)))
+    outcome = poll(emulator, job, START_US + 60 * S)
+    assert isinstance(outcome, Failed)
+    assert (outcome.reason, outcome.retryable, outcome.cost_microusd) == ("provider", False, 0)
+
+
+def test_a_model_that_is_not_enabled_is_refused(emulator: ReplicateEmulator) -> None:
+    ctx = msgspec.structs.replace(CTX, key=Secret("sandbox-locked"))
+    refused = REPLICATE.read_submit(ask(emulator, REPLICATE.build_submit(REQUEST, ctx)))
+    assert isinstance(refused, Refused)
+    assert refused.reason == "forbidden"
+
+
+def test_one_listing_tells_the_states_of_a_hundred(emulator: ReplicateEmulator) -> None:
+    jobs = [buy(emulator, now_us=START_US + n) for n in range(120)]
+    call = REPLICATE.build_sweep(jobs, CTX, since_us=START_US - S, until_us=START_US + S)
+    found = REPLICATE.read_sweep(ask(emulator, call, START_US + 60 * S))
+    assert set(found) == set(jobs[20:])
+    assert all(found[job] == poll(emulator, job, START_US + 60 * S) for job in jobs[20:])

@@ -1,6 +1,8 @@
 """The official ``replicate`` client against the sandbox process, and its requests against those of our codec."""
 
+import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,7 +18,7 @@ from replicate.exceptions import ModelError, ReplicateError
 from replicate.prediction import Prediction
 from replicate.webhook import Webhooks
 
-from adapters.base import Context, Finished, HttpReply, ImageRequest, Secret
+from adapters.base import Context, FileBytes, Finished, HttpReply, ImageRequest, Secret
 from adapters.replicate import REPLICATE
 from adapters.sandbox.picture import read_digest, request_digest
 from tests.adapters.served import always, served
@@ -55,6 +57,8 @@ def status_after_wait(prediction: Prediction) -> str:
     return prediction.status
 
 
+@pytest.mark.conformance(sdk="replicate", operation="create")
+@pytest.mark.conformance(sdk="replicate", operation="poll")
 def test_create_poll_and_fetch(client: Client) -> None:
     prediction = create(client)
     assert (prediction.status, prediction.input) == ("starting", INPUT)
@@ -63,6 +67,7 @@ def test_create_poll_and_fetch(client: Client) -> None:
     assert read_digest(image) == request_digest("a red kettle", (), "1:1", "1K")
 
 
+@pytest.mark.conformance(sdk="replicate", operation="poll")
 def test_what_the_client_bought_our_codec_reads_and_the_other_way_round(client: Client, base_url: str) -> None:
     prediction = create(client)
     prediction.wait()
@@ -82,6 +87,8 @@ def _send(url: str, ctx: Context) -> HttpReply:
     return HttpReply(reply.status_code, dict(reply.headers), reply.content)
 
 
+@pytest.mark.slow
+@pytest.mark.conformance(sdk="replicate", operation="cancel")
 def test_cancel(tmp_path: Path) -> None:
     with served(tmp_path, "replicate", "--latency", "60") as url, connected(url) as made:
         prediction = create(made)
@@ -90,17 +97,21 @@ def test_cancel(tmp_path: Path) -> None:
         assert made.predictions.cancel(prediction.id).status == "canceled"
 
 
+@pytest.mark.conformance(sdk="replicate", operation="create")
 def test_create_by_version_and_wait(client: Client) -> None:
     prediction = client.predictions.create(version="google/nano-banana-pro", input=INPUT, wait=True)
     assert prediction.status == "processing"  # done, as the real API says it to those who wait
     assert str(prediction.output).startswith("http://127.0.0.1:")
 
 
+@pytest.mark.conformance(sdk="replicate", operation="create")
 def test_run(client: Client) -> None:
     output = client.run(MODEL, input={**INPUT, "output_format": "png"})
     assert httpx.get(str(output)).headers["content-type"] == "image/png"
 
 
+@pytest.mark.slow
+@pytest.mark.conformance(sdk="replicate", operation="list")
 def test_list_follows_the_pages(base_url: str) -> None:
     with connected(base_url, "sandbox-lister") as made:
         bought = [create(made).id for _ in range(103)]
@@ -112,6 +123,8 @@ def test_list_follows_the_pages(base_url: str) -> None:
     assert second.next is None
 
 
+@pytest.mark.slow
+@pytest.mark.conformance(sdk="replicate", operation="error")
 @pytest.mark.parametrize(
     ("key", "status", "title"), [("wrong", 401, "Unauthenticated"), ("sandbox-broke", 402, "Insufficient credit")]
 )
@@ -121,6 +134,8 @@ def test_keys_that_cannot_buy(base_url: str, key: str, status: int, title: str) 
     assert (caught.value.status, caught.value.title) == (status, title)
 
 
+@pytest.mark.slow
+@pytest.mark.conformance(sdk="replicate", operation="error")
 def test_errors_have_their_words(client: Client) -> None:
     with pytest.raises(ReplicateError, match="Additional property"):
         client.models.predictions.create(MODEL, input={**INPUT, "seed": 1})
@@ -132,6 +147,8 @@ def test_the_account(client: Client) -> None:
     assert client.accounts.current().username.startswith("sandbox-")
 
 
+@pytest.mark.slow
+@pytest.mark.conformance(sdk="replicate", operation="error")
 def test_a_failed_prediction_raises(tmp_path: Path) -> None:
     chaos = always(tmp_path, "fail_job")
     with (
@@ -142,6 +159,8 @@ def test_a_failed_prediction_raises(tmp_path: Path) -> None:
         made.run(MODEL, input=INPUT)
 
 
+@pytest.mark.slow
+@pytest.mark.conformance(sdk="replicate", operation="webhook")
 def test_a_webhook_arrives_and_its_signature_holds(client: Client) -> None:
     got: list[tuple[dict[str, str], str]] = []
     arrived = threading.Event()
@@ -169,15 +188,37 @@ def test_a_webhook_arrives_and_its_signature_holds(client: Client) -> None:
     headers, body = got[0]
     secret = client.webhooks.default.secret()
     Webhooks.validate(headers=headers, body=body, secret=secret)
+    lower = {name.lower(): value for name, value in headers.items()}
+    ours = [Secret(secret.key)]
+    assert REPLICATE.verify_callback(lower, body.encode(), secrets=ours, now_s=time.time())
+    assert REPLICATE.read_callback(body.encode()) == prediction.id
     told: dict[str, Any] = msgspec.json.decode(body)
     assert (told["id"], told["status"]) == (prediction.id, "succeeded")
     with pytest.raises(ValueError, match="signature is invalid"):
         Webhooks.validate(headers=headers, body=body + " ", secret=secret)
 
 
+@pytest.mark.conformance(sdk="replicate", operation="upload")
+def test_a_file_is_uploaded_and_used(client: Client, base_url: str, tmp_path: Path) -> None:
+    """Both uploads of one file end at one address, and the client sends the same part as we do."""
+    path = tmp_path / "k.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n...")
+    stored = client.files.create(path)
+    assert stored.checksums["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    steps = REPLICATE.upload(FileBytes("k.png", "image/png", path.read_bytes()), Context(Secret(KEY), base_url))
+    call = next(steps)
+    reply = httpx.post(call.url, headers=call.headers, content=call.body)
+    with pytest.raises(StopIteration) as ended:
+        steps.send(HttpReply(reply.status_code, dict(reply.headers), reply.content))
+    assert ended.value.value.url == stored.urls["get"]
+    shown = client.models.predictions.create(MODEL, input={**INPUT, "image_input": [stored.urls["get"]]})
+    assert status_after_wait(shown) == "succeeded"
+
+
 # --- the requests themselves --------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance(sdk="replicate", operation="request")
 @pytest.mark.parametrize(
     "request_",
     [
