@@ -16,8 +16,9 @@ from typing import TypeVar
 import msgspec
 import platformdirs
 
+from adapters import registry
 from adapters.capabilities import Mark
-from adapters.prices import DEFAULT_BOOK, Price, PriceBook, PriceKey
+from adapters.prices import Price, PriceBook, PriceKey
 from bydawn.errors import UserError
 from bydawn.values import money
 
@@ -117,8 +118,8 @@ class Config(msgspec.Struct, frozen=True):
         return merged
 
     def price_book(self) -> PriceBook:
-        """Return the default prices under those of the files."""
-        book = DEFAULT_BOOK
+        """Return the default prices, and those that packages add, under those of the files."""
+        book = registry.price_book()
         for file in reversed(self.files):
             book = book.with_prices(file.prices)
         return book

@@ -14,7 +14,6 @@ import msgspec
 import trio
 
 from adapters import registry
-from adapters.prices import DEFAULT_BOOK
 from bydawn.cli.formats import moment
 from bydawn.errors import UserError
 from bydawn.opening import opened_for_writing
@@ -84,6 +83,7 @@ def price_of(asked: Asked, numbers: Sequence[int], states: Sequence[TaskPhase]) 
     """Return how many of the tasks are in the states, and what buying them again should cost at the cheapest."""
     chosen = frozenset(numbers)
     images = cost = 0
+    book = registry.price_book()
     after = 0
     while page := asked.reader.tasks(asked.batch, after=after, limit=1000, states=tuple(states)):
         after = page[-1].n
@@ -93,8 +93,8 @@ def price_of(asked: Asked, numbers: Sequence[int], states: Sequence[TaskPhase]) 
             images += 1
             prices = [
                 price.microusd
-                for provider in registry.PROVIDERS
-                if (price := DEFAULT_BOOK.quote(provider, row.model, row.resolution, references=False)) is not None
+                for provider in registry.entries()
+                if (price := book.quote(provider, row.model, row.resolution, references=False)) is not None
             ]
             cost += min(prices, default=0)
     return images, cost

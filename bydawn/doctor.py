@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from adapters.registry import PROVIDERS, Added
 from ledger.engine import EngineFacts, network_filesystem
 
 State = Literal["ok", "note", "bad"]
@@ -35,7 +36,9 @@ class Check(NamedTuple):
     fix: str = ""
 
 
-def examine(ledger: Path, keys: dict[str, bool], *, engine: EngineFacts, mounts: str) -> Iterator[Check]:
+def examine(
+    ledger: Path, keys: dict[str, bool], *, engine: EngineFacts, mounts: str, packages: Added
+) -> Iterator[Check]:
     """Look at everything; ``keys`` says of each provider's variable whether it is set."""
     folder = ledger.parent
     yield python_version()
@@ -46,6 +49,7 @@ def examine(ledger: Path, keys: dict[str, bool], *, engine: EngineFacts, mounts:
     yield wall_clock(ledger)
     yield open_files()
     yield key_names(keys)
+    yield from provider_packages(packages)
 
 
 def python_version() -> Check:
@@ -149,3 +153,11 @@ def key_names(keys: dict[str, bool]) -> Check:
         return Check("keys", "note", f"none set ({', '.join(missing)})", "set one, or practise with --sandbox")
     text = f"set: {', '.join(there)}" + (f"; not set: {', '.join(missing)}" if missing else "")
     return Check("keys", "ok", text)
+
+
+def provider_packages(packages: Added) -> Iterator[Check]:
+    """Name the providers that packages add, and each one that promises a provider and cannot keep it."""
+    added = f", and from packages: {', '.join(packages.entries)}" if packages.entries else ""
+    yield Check("providers", "ok", f"{len(PROVIDERS)} built in{added}")
+    for point, reason in packages.left_out.items():
+        yield Check("providers", "note", f"left out: {point}: {reason}", "repair or uninstall the package that adds it")

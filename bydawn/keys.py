@@ -4,7 +4,9 @@ A key is read from the environment or from a file that the environment or the se
 :class:`~adapters.base.Secret` at once, and is never shown: errors name the variable.
 """
 
+import functools
 import ipaddress
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,8 @@ from bydawn import values
 from bydawn.config import AccountTable, Config
 from bydawn.errors import UserError
 from runtime.accounts import Account
+
+_log = logging.getLogger(__name__)
 
 
 def chosen_accounts(config: Config, names: Sequence[str], *, need_keys: bool = True) -> list[Account]:
@@ -29,17 +33,19 @@ def chosen_accounts(config: Config, names: Sequence[str], *, need_keys: bool = T
     Raises:
         UserError: an unknown name (exit 2); missing keys, all named together (exit 4).
     """
+    warn_of_left_out()
     tables = _all_tables(config)
+    known = registry.entries()
     for name, (table, path) in config.accounts.items():
-        if table.provider not in registry.PROVIDERS:
+        if table.provider not in known:
             raise UserError(
                 "BD-040",
                 f"there is no provider {table.provider!r}",
                 where=f"accounts.{name} in {path}",
-                fix="there are " + ", ".join(registry.PROVIDERS),
+                fix="there are " + ", ".join(known),
             )
     chosen = dict.fromkeys(account for name in names for account in _meant(name, tables))
-    wanted = chosen or [name for name in tables if name in config.accounts or not registry.PROVIDERS[name].named_only]
+    wanted = chosen or [name for name in tables if name in config.accounts or not known[name].named_only]
     keys = {name: _key(name, *tables[name], config.env) for name in wanted}
     if not need_keys:
         keys = {name: key if isinstance(key, Secret) else Secret("") for name, key in keys.items()}
@@ -51,11 +57,18 @@ def chosen_accounts(config: Config, names: Sequence[str], *, need_keys: bool = T
     return [_account(name, *tables[name], key, config.env) for name, key in keys.items() if isinstance(key, Secret)]
 
 
+@functools.cache
+def warn_of_left_out() -> None:
+    """Say once per process which packages promise a provider and cannot keep it."""
+    for point, reason in registry.added().left_out.items():
+        _log.warning("the provider %s of a package is left out: %s (bydawn doctor tells more)", point, reason)
+
+
 def _all_tables(config: Config) -> dict[str, tuple[AccountTable, Path | None]]:
     """All accounts there could be: those of the settings, and one per provider that has none."""
     tables: dict[str, tuple[AccountTable, Path | None]] = dict(config.accounts)
     served = {table.provider for table, _ in tables.values()}
-    for provider in registry.PROVIDERS:
+    for provider in registry.entries():
         if provider not in served:
             tables[provider] = (AccountTable(provider=provider), None)
     return tables
@@ -72,7 +85,7 @@ def _meant(name: str, tables: Mapping[str, tuple[AccountTable, Path | None]]) ->
         "BD-040",
         f"there is no provider or account {name!r}",
         where="--provider",
-        fix="there are " + ", ".join(dict.fromkeys((*registry.PROVIDERS, *tables))),
+        fix="there are " + ", ".join(dict.fromkeys((*registry.entries(), *tables))),
     )
 
 

@@ -92,9 +92,12 @@ def practice_accounts(practice: Practice, providers: tuple[str, ...]) -> list[Ac
         raise UserError(
             "BD-040",
             f"the sandbox plays no provider named {', '.join(unknown)}",
-            fix=f"--provider with some of: {', '.join(practice.hello.providers)}",
+            fix=f"--provider with some of: {', '.join(practice.hello.providers)}; a package that came later is "
+            f"played by the next sandbox: kill {practice.hello.pid}",
         )
-    usual = [name for name in practice.hello.providers if not registry.PROVIDERS[name].named_only]
+    known = registry.entries()
+    # A sandbox of another installation may play what we have no codec for.
+    usual = [name for name in practice.hello.providers if name in known and not known[name].named_only]
     return [_account(practice, name) for name in providers or usual]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 import trio
 
-from adapters.registry import PROVIDERS
 from adapters.sandbox.faults import load_profile
 from adapters.sandbox.server import SandboxBusy, SandboxSettings, serve
 
@@ -35,7 +34,7 @@ def _settings(arguments: Sequence[str] | None) -> SandboxSettings:
     parser.add_argument("--seed", type=int, default=0, help="of faults, fates and latencies")
     parser.add_argument("--rate-factor", type=float, default=5.0, help="1 = the documented limits")
     parser.add_argument("--price-factor", type=float, default=1.0, help="1 = the providers' own price lists")
-    parser.add_argument("--providers", default=",".join(PROVIDERS), help="which to serve, default all")
+    parser.add_argument("--providers", default="", help="which to serve, default all")
     parser.add_argument("--idle-exit", type=float, default=0.0, help="leave after so many seconds without a request")
     given = parser.parse_args(arguments)
     return SandboxSettings(
@@ -48,7 +47,7 @@ def _settings(arguments: Sequence[str] | None) -> SandboxSettings:
         rate_factor=given.rate_factor,
         price_factor=given.price_factor,
         idle_exit_s=given.idle_exit,
-        providers=tuple(given.providers.split(",")),
+        providers=tuple(filter(None, given.providers.split(","))),
     )
 
 

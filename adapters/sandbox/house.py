@@ -8,7 +8,7 @@ from typing import cast
 
 import msgspec
 
-from adapters.registry import PROVIDERS, load
+from adapters.registry import PROVIDERS, Entry, entries, load
 from adapters.sandbox.base import Call, Embeds, Emulator, Job, JobState, Reply, Webhook
 from adapters.sandbox.faults import Chaos, Dice, RequestFault
 from adapters.sandbox.picture import draw, request_digest
@@ -48,16 +48,29 @@ class Drawing(msgspec.Struct, frozen=True):
 class House:
     """The emulators of one sandbox, each with its faults around it."""
 
-    def __init__(self, settings: EmulatorSettings, providers: Sequence[str] = tuple(PROVIDERS)) -> None:
+    def __init__(self, settings: EmulatorSettings, providers: Sequence[str] = ()) -> None:
+        """Without names every provider is played, but those of packages whose emulator cannot be had (``left_out``).
+
+        Raises:
+            ValueError: one that is named cannot be played.
+        """
         self._settings = settings
         self._emulators: dict[str, Emulator] = {}
-        for name in providers:
-            if name not in PROVIDERS:
-                raise ValueError(f"no provider {name!r}; there are {', '.join(PROVIDERS)}")
-            build = cast(Callable[[EmulatorSettings], Emulator], load(PROVIDERS[name].emulator))
-            self._emulators[name] = Chaos(
-                build(settings), jobs=settings.jobs, profile=settings.chaos, seed=settings.seed
-            )
+        self.left_out: dict[str, str] = {}
+        known = entries()
+        for name in providers or known:
+            if name not in known:
+                raise ValueError(f"no provider {name!r}; there are {', '.join(known)}")
+            try:
+                emulator = _emulator(known[name], settings)
+            except Exception as exc:  # whatever the code of strangers does
+                if name in PROVIDERS:
+                    raise
+                if name in providers:
+                    raise ValueError(f"the emulator of {name} cannot be used: {exc}") from exc
+                self.left_out[name] = f"{type(exc).__name__}: {exc}"
+            else:
+                self._emulators[name] = Chaos(emulator, jobs=settings.jobs, profile=settings.chaos, seed=settings.seed)
         start = settings.jobs.count()
         self._dice = Dice("files", profile=settings.chaos, seed=settings.seed, start=start)
 
@@ -141,6 +154,11 @@ class House:
         if fault in ("throttle", "error_before", "error_after"):
             return _no_file(503, "busy")
         return Drawing(job, fault)
+
+
+def _emulator(entry: Entry, settings: EmulatorSettings) -> Emulator:
+    build = cast(Callable[[EmulatorSettings], Emulator], load(entry.emulator))
+    return build(settings)
 
 
 def _no_file(status: int, text: str) -> Reply:

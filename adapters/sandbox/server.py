@@ -5,6 +5,7 @@ at any moment, like everything else.  This module adds sockets and knows nothing
 """
 
 import fcntl
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,7 +25,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from adapters.registry import PROVIDERS
 from adapters.sandbox.base import Call, Reply
 from adapters.sandbox.faults import PROFILES, ChaosProfile
 from adapters.sandbox.front import MARK_HEADER, serve_front
@@ -33,6 +33,8 @@ from adapters.sandbox.jobs import SqliteJobs
 from adapters.sandbox.limits import TokenBuckets
 from adapters.sandbox.webhooks import deliver_callbacks, now_us
 from adapters.sandbox.wirefmt import EmulatorSettings
+
+_log = logging.getLogger(__name__)
 
 _MAX_BODY = 16 * 1024 * 1024  # references may come as data: URIs
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
@@ -53,7 +55,7 @@ class SandboxSettings(msgspec.Struct, frozen=True):
     quarantine_s: float = 3.0
     webhook_key: str = ""
     idle_exit_s: float = 0.0  # leave after so long without a request; 0 = stay
-    providers: tuple[str, ...] = tuple(PROVIDERS)
+    providers: tuple[str, ...] = ()  # empty: all
 
 
 class SandboxBusy(Exception):
@@ -103,6 +105,8 @@ async def _serve_on(
         webhook_key=settings.webhook_key,
     )
     house = House(emulation, settings.providers)
+    for name, reason in house.left_out.items():
+        _log.warning("%s is not played: %s", name, reason)
     idleness = _Idleness(settings.idle_exit_s)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from adapters.registry import added, codec, entries
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import bad, doubtful, faint, good, json_line, line, talk
 from bydawn.config import load_config
@@ -21,7 +22,7 @@ def doctor(ledger: Path | None, sandbox: bool, as_json: bool) -> int:
     place = ledger_path(ledger, sandbox=sandbox)
     marks = {"ok": good("ok  "), "note": doubtful("note"), "bad": bad("BAD ")}
     found: list[Check] = []
-    for check in examine(place, key_variables(), engine=engine_facts(), mounts=read_mounts()):
+    for check in examine(place, key_variables(), engine=engine_facts(), mounts=read_mounts(), packages=added()):
         found.append(check)
         if as_json:
             json_line("check", **check._asdict())
@@ -37,8 +38,6 @@ def doctor(ledger: Path | None, sandbox: bool, as_json: bool) -> int:
 
 def key_variables() -> dict[str, bool]:
     """Whether the key variable of each provider, and of each account of the settings, is set directly or as a file."""
-    from adapters.registry import PROVIDERS, codec
-
-    names = [codec(provider).capabilities.key_env for provider in PROVIDERS]
+    names = [codec(provider).capabilities.key_env for provider in entries()]
     names += [table.key_env for table, _ in load_config(Path.cwd(), os.environ).accounts.values() if table.key_env]
     return {name: bool(os.environ.get(name) or os.environ.get(f"{name}_FILE")) for name in names}

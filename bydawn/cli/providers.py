@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 REJECTED = 4
 RESOLUTIONS = ("1K", "2K", "4K")
 # What a kill costs at a provider, by what can tell afterwards whether a job was taken.
-AFTER_A_KILL = {"listing": "finds its jobs", "callback": "holds what was open", "none": "holds what was open"}
+AFTER_A_KILL = {
+    "lookup": "finds its jobs",
+    "listing": "finds its jobs",
+    "callback": "holds what was open",
+    "none": "holds what was open",
+}
 
 
 class ProvidersGroup(click.Group):
@@ -52,9 +57,11 @@ def list_(provider: str, model: str, as_json: bool) -> None:
 
 
 def known() -> list[str]:
-    from adapters.registry import PROVIDERS
+    from adapters.registry import entries
+    from bydawn.keys import warn_of_left_out
 
-    return list(PROVIDERS)
+    warn_of_left_out()
+    return list(entries())
 
 
 def capabilities(name: str) -> "Capabilities":

@@ -69,7 +69,7 @@ def serve_until_stopped(settings: "SandboxSettings", *, as_json: bool) -> None:
 
     def started(port: int) -> None:
         url = f"http://{settings.host}:{port}"
-        variables = environment(url, settings.providers)
+        variables = environment(url)
         if as_json:
             json_line("sandbox", url=url, directory=str(settings.directory), environment=variables)
         else:
@@ -96,12 +96,12 @@ def serve_until_stopped(settings: "SandboxSettings", *, as_json: bool) -> None:
         ) from error
 
 
-def environment(url: str, providers: tuple[str, ...]) -> dict[str, str]:
+def environment(url: str) -> dict[str, str]:
     """The variables that make bydawn, or the provider's own client, buy here."""
-    from adapters.registry import codec
+    from adapters.registry import codec, entries
 
     lines = {"BYDAWN_SANDBOX_URL": url}
-    for provider in providers:
+    for provider in entries():
         lines[f"BYDAWN_{provider.upper().replace('-', '_')}_BASE_URL"] = f"{url}/{provider}"
         lines[codec(provider).capabilities.key_env] = KEY
     return lines

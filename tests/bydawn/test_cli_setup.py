@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from adapters.base import HttpCall, HttpReply
-from adapters.registry import PROVIDERS, codec
+from adapters.registry import PROVIDERS, Added, Entry, codec
 from bydawn import doctor
 from bydawn.cli.main import main
 from bydawn.config import load_config
@@ -46,9 +46,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def examined(folder: Path, keys: dict[str, bool] | None = None, mounts: str = LOCAL) -> dict[str, doctor.Check]:
     engine = EngineFacts("3.51.3", wal_reset_fault=False)
-    return {
-        check.name: check for check in doctor.examine(folder / "bydawn.db", keys or {}, engine=engine, mounts=mounts)
-    }
+    checks = doctor.examine(folder / "bydawn.db", keys or {}, engine=engine, mounts=mounts, packages=Added({}, {}, {}))
+    return {check.name: check for check in checks}
 
 
 def test_a_fresh_folder_is_fit(tmp_path: Path) -> None:
@@ -97,6 +96,15 @@ def test_of_keys_only_the_names_are_shown(monkeypatch: pytest.MonkeyPatch, capsy
     assert "very-secret-value" not in out
     keys = next(json.loads(line) for line in out.splitlines() if json.loads(line)["name"] == "keys")
     assert keys["text"].startswith("set: KIE_API_KEY")
+
+
+def test_packages_that_add_a_provider_are_named_and_those_that_cannot() -> None:
+    entry = Entry("acme:CODEC", "acme:Emulator")
+    ok, note = doctor.provider_packages(
+        Added({"acme": entry}, {}, {"other = gone:PROVIDER": "ModuleNotFoundError: gone"})
+    )
+    assert (ok.state, ok.text.endswith("and from packages: acme")) == ("ok", True)
+    assert (note.state, note.text) == ("note", "left out: other = gone:PROVIDER: ModuleNotFoundError: gone")
 
 
 def test_something_bad_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
