@@ -189,7 +189,7 @@ class Unreadable(msgspec.Struct, frozen=True):
     unauthorized: bool = False
 
 
-SubmitOutcome: TypeAlias = Accepted | Finished | Refused | Throttled | Unclear
+SubmitOutcome: TypeAlias = Accepted | Finished | Failed | Refused | Throttled | Unclear
 PollOutcome: TypeAlias = Pending | Finished | Failed | NotVisible | Gone | Throttled | Unreadable
 
 

@@ -19,6 +19,7 @@ _ARTICLE = "price tables of the comparison of Nano Banana batch providers that b
 _TOGETHER = "https://docs.together.ai/docs/serverless/models"
 # What their quote endpoint told a user on 2026-09-15.
 _WAVESPEED_QUOTES = "https://github.com/Wujidadi/image-generation-with-wavespeed-api documents/price.md"
+_GOOGLE = "https://ai.google.dev/gemini-api/docs/pricing"
 _READ = "2026-11-22"
 
 
@@ -72,6 +73,15 @@ DEFAULT_BOOK = PriceBook(
     dict(
         (
             *_both("apipass", "nano-banana-2", {"1K": "0.0455", "2K": "0.0682", "4K": "0.1"}, _ARTICLE, "reported"),
+            *_both(
+                "google",
+                "nano-banana-2",
+                {"0.5K": "0.045", "1K": "0.067", "2K": "0.101", "4K": "0.151"},
+                _GOOGLE,
+                "reported",
+            ),
+            *_both("google", "nano-banana-pro", {"1K": "0.134", "2K": "0.134", "4K": "0.24"}, _GOOGLE, "reported"),
+            *_both("google", "nano-banana", {"1K": "0.039"}, _GOOGLE, "reported"),
             *_both("kie", "nano-banana-2", {"1K": "0.06", "2K": "0.09", "4K": "0.13"}, _ARTICLE, "reported"),
             *_both(
                 "kie",

@@ -51,6 +51,7 @@ class Added(msgspec.Struct, frozen=True):
 
 PROVIDERS: dict[str, Entry] = {
     "apipass": Entry("adapters.apipass:APIPASS", "adapters.sandbox.apipass:ApiPassEmulator"),
+    "google": Entry("adapters.google:GOOGLE", "adapters.sandbox.google:GoogleEmulator"),
     "kie": Entry("adapters.kie:KIE", "adapters.sandbox.kie:KieEmulator"),
     "replicate": Entry("adapters.replicate:REPLICATE", "adapters.sandbox.replicate:ReplicateEmulator"),
     "segmind": Entry("adapters.segmind:SEGMIND", "adapters.sandbox.segmind:SegmindEmulator"),

@@ -39,7 +39,7 @@ def base_url(emulator: Emulator) -> str:
 def ask(emulator: Emulator, call: HttpCall, now_us: int = START_US) -> HttpReply:
     """Send what a codec built."""
     reply = raw(emulator, call.method, call.url, now_us, headers=call.headers, body=call.body)
-    return HttpReply(reply.status, reply.headers, reply.body)
+    return HttpReply(reply.status, reply.headers, reply.late() if reply.late else reply.body)
 
 
 def raw(
