@@ -109,12 +109,15 @@ class WaveSpeedEmulator:
     def webhook(self, job: Job, now_us: int) -> Webhook:
         """The end of a task: flat, and signed by a scheme that only looks like Standard Webhooks."""
         body = msgspec.json.encode(self._prediction(job, now_us, f"{self._settings.files_origin}/{self.name}"))
-        headers = {"content-type": "application/json"}
-        if self._settings.webhook_key:
-            stamp = str(now_us // 1_000_000)
-            secret = self._settings.webhook_key.removeprefix("whsec_").encode()
-            mac = hmac.new(secret, f"{job.id}.{stamp}.".encode() + body, hashlib.sha256).hexdigest()
-            headers |= {"webhook-id": job.id, "webhook-timestamp": stamp, "webhook-signature": f"v3,{mac}"}
+        stamp = str(now_us // 1_000_000)
+        key = self._secret(job.account).removeprefix("whsec_").encode()
+        mac = hmac.new(key, f"{job.id}.{stamp}.".encode() + body, hashlib.sha256).hexdigest()
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": job.id,
+            "webhook-timestamp": stamp,
+            "webhook-signature": f"v3,{mac}",
+        }
         return Webhook(self.name, job.id, job.callback_url, headers, body)
 
     # --- buying -------------------------------------------------------------------------------------------
@@ -195,8 +198,8 @@ class WaveSpeedEmulator:
                 return _success([_shown_model(path) for path in MODELS])
             case "GET", ["balance"]:
                 return _success({"balance": self._balance(account, now_us) if has_credit else 0.0})
-            case "GET", ["webhook", "secret"] if self._settings.webhook_key:
-                return _success({"secret": "whsec_" + self._settings.webhook_key.removeprefix("whsec_")})
+            case "GET", ["webhook", "secret"]:
+                return _success({"secret": self._secret(account)})
             case _:
                 return _error(404, "not found")
 
@@ -255,6 +258,11 @@ class WaveSpeedEmulator:
         jobs = self._settings.jobs.list(self.name, account, since_us=0, until_us=now_us, limit=_ALL)
         spent = sum(self.charged(job, now_us) for job in jobs)
         return max(0, _OPENING_MICROUSD - spent) / 1e6
+
+    def _secret(self, account: str) -> str:
+        """The secret that every key has without being asked for; one of the user's own stands for all."""
+        made = hashlib.sha256(f"wavespeed callbacks/{account}".encode()).hexdigest()[:32]
+        return "whsec_" + (self._settings.webhook_key or made).removeprefix("whsec_")
 
     # --- what is shown ------------------------------------------------------------------------------------
 
