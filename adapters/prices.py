@@ -72,6 +72,7 @@ def _both(
 DEFAULT_BOOK = PriceBook(
     dict(
         (
+            *_both("apertis", "nano-banana-2", {"1K": "0.055", "2K": "0.085", "4K": "0.125"}, _ARTICLE, "reported"),
             *_both("apipass", "nano-banana-2", {"1K": "0.0455", "2K": "0.0682", "4K": "0.1"}, _ARTICLE, "reported"),
             *_both(
                 "google",
