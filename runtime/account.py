@@ -15,7 +15,18 @@ from random import Random
 import msgspec
 import trio
 
-from adapters.base import Accepted, Cancels, Finished, Lists, NotVisible, PollOutcome, Refused, Throttled, Unclear
+from adapters.base import (
+    Accepted,
+    Cancels,
+    Failed,
+    Finished,
+    Lists,
+    NotVisible,
+    PollOutcome,
+    Refused,
+    Throttled,
+    Unclear,
+)
 from ledger.decisions import Exceeded
 from ledger.events import AccountEvent, AccountParked, BreakerChanged, LimiterSaved, Overcharged
 from ledger.folds import LIVE
@@ -345,9 +356,9 @@ class AccountActor:
                 lane.breaker.not_tried(now)  # a probe that was turned away has proved nothing
             case Refused(reason=("unauthorized" | "no_credit" | "forbidden") as reason, detail=detail):
                 self.park(f"{reason}: {detail}" if detail else reason)
-            case Unclear() | NotSent() | Refused(reason="unavailable"):
+            case Unclear() | NotSent() | Failed(reason="provider") | Refused(reason="unavailable"):
                 lane.breaker.failed(now)
-            case Refused():
+            case Refused() | Failed():
                 lane.breaker.succeeded()  # it answers, this request alone is bad
             case Exceeded() | Superseded():
                 lane.breaker.not_tried(now)

@@ -1,9 +1,9 @@
-"""The fact that a result is there, in one form for every way in which it comes: by a poll, in a reply, in a file."""
+"""How an attempt ended, in one form for every way in which that is told: by a poll, in a reply, in a file."""
 
-from adapters.base import Finished
+from adapters.base import Failed, Finished
 from ledger.commands import Record
 from ledger.decisions import NewPayload
-from ledger.events import ResultReady
+from ledger.events import AttemptFailed, ResultReady
 from runtime.ports import Clock
 from runtime.work import TaskLog, Work
 
@@ -26,3 +26,12 @@ async def record_ready(log: TaskLog, clock: Clock, work: Work, number: int, resu
     work.url, work.data = result.url, result.data
     work.expires = clock.monotonic() + life_s if life_s else float("inf")
     await log.record(work, Record(fact), payloads=payloads)
+
+
+async def record_failed(log: TaskLog, work: Work, number: int, outcome: Failed) -> None:
+    """Record that attempt ``number`` ended without a result, and what it cost all the same."""
+    attempt = work.state.attempts[number - 1]
+    cost = outcome.cost_microusd or (attempt.ceiling_microusd if outcome.charged else 0)
+    detail, payload = log.text(outcome.detail)
+    fact = AttemptFailed(attempt=number, reason=outcome.reason, cost_microusd=cost, detail=detail)
+    await log.record(work, Record(fact, retryable=outcome.retryable), payloads=[payload])

@@ -15,6 +15,7 @@ import trio
 
 from adapters.base import (
     Accepted,
+    Failed,
     Finished,
     HttpCall,
     HttpReply,
@@ -31,7 +32,7 @@ from runtime import faults
 from runtime.accounts import Account
 from runtime.bytebudget import ByteBudget
 from runtime.callbacks import Addresses, without_token
-from runtime.delivery import record_ready
+from runtime.delivery import record_failed, record_ready
 from runtime.ports import Clock, DiskFailed, DiskFull, Wire, WireError
 from runtime.spool import Spool
 from runtime.work import StreamConflict, TaskLog, Work
@@ -237,6 +238,8 @@ class Gateway:
                 await self._log.record(work, Record(AttemptAccepted(attempt=number, job=job)))
             case Finished():
                 await self._keep(work, account, number, result)
+            case Failed():
+                await record_failed(self._log, work, number, result)
             case NotSent(reason=reason):
                 await self._log.record(work, Record(AttemptNotSent(attempt=number, reason=reason)))
             case Throttled():

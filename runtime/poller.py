@@ -35,10 +35,10 @@ from adapters.base import (
     Unreadable,
 )
 from ledger.commands import Cancel, Record
-from ledger.events import AttemptFailed, AttemptLost
+from ledger.events import AttemptLost
 from runtime import faults
 from runtime.accounts import Account
-from runtime.delivery import record_ready
+from runtime.delivery import record_failed, record_ready
 from runtime.limits import LatencyEstimate, TokenBucket
 from runtime.ports import Clock, Wire, WireError
 from runtime.reconcile import SKEW_S
@@ -385,11 +385,7 @@ class Poller:
         self._told.stranded(work)
 
     async def _failed(self, work: Work, outcome: Failed) -> None:
-        detail, payload = self._log.text(outcome.detail)
-        attempt = work.attempt
-        cost = outcome.cost_microusd or (attempt.ceiling_microusd if outcome.charged else 0)
-        fact = AttemptFailed(attempt=attempt.number, reason=outcome.reason, cost_microusd=cost, detail=detail)
-        await self._log.record(work, Record(fact, retryable=outcome.retryable), payloads=[payload])
+        await record_failed(self._log, work, work.attempt.number, outcome)
         self._tickets.pop(work.key, None)
         self._told.ended(work, outcome.reason == "provider")
 

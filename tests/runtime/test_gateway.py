@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from adapters.base import Accepted, Finished, MalformedReply, Refused, SubmitOutcome, Throttled, Unclear
+from adapters.base import Accepted, Failed, Finished, MalformedReply, Refused, SubmitOutcome, Throttled, Unclear
 from ledger.decisions import Exceeded, Guard, Reserve
 from ledger.errors import CommitFailed
 from runtime.gateway import Gateway, NotSent, Submission, SubmitResult, Superseded
@@ -67,6 +67,8 @@ def buy(bench: Bench, work: Work, *guards: Guard) -> SubmitResult:
         (Accepted("j1"), "AttemptAccepted", "accepted"),
         (Finished(data=b"x"), "ResultReady", "ready"),
         (Finished(url="https://x/1.png"), "ResultReady", "ready"),
+        (Failed("provider", charged=True), "AttemptFailed", "queued"),
+        (Failed("policy", retryable=False), "AttemptFailed", "failed"),
         (Throttled(), "AttemptRejected", "queued"),
         (Refused("no_credit"), "AttemptRejected", "queued"),
         (Unclear("what"), "AttemptAmbiguous", "ambiguous"),
