@@ -183,13 +183,14 @@ def read_task(reply: HttpReply, *, life_s: float, credit_microusd: int = 0) -> P
 
 
 def called_back(body: bytes) -> str:
-    """Give the id of the task that a callback speaks of: in its ``data``, or bare."""
+    """Give the id of the task that a callback speaks of: in its ``data``, or bare.  Two ids are none: a signature would
+    cover one of them only."""
     outer = decode(body, _Called, "callback")
-    for part in (decode_or_none(outer.data, _Called), outer):
-        for job in (part.taskId, part.task_id) if part is not None else ():
-            if isinstance(job, str) and is_job_id(job):
-                return job
-    raise MalformedReply("callback: no task id")
+    parts = [part for part in (decode_or_none(outer.data, _Called), outer) if part is not None]
+    named = {job for part in parts for job in (part.taskId, part.task_id) if isinstance(job, str) and is_job_id(job)}
+    if len(named) != 1:
+        raise MalformedReply("callback: no task id, or several")
+    return named.pop()
 
 
 def credits_of(value: object) -> float | None:

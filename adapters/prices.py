@@ -91,6 +91,7 @@ DEFAULT_BOOK = PriceBook(
                 "github.com/felores/kie-ai-mcp-server@dfdd661 docs/kie/google_nano-banana*.md (18/18/24 credits)",
                 "reported",
             ),
+            *_both("kie", "nano-banana-2-lite", {"1K": "0.02"}, "public clients of Kie (4 credits)", "reported"),
             *_both("replicate", "nano-banana-2", {"1K": "0.067", "2K": "0.101", "4K": "0.151"}, _ARTICLE, "reported"),
             *_both(
                 "replicate",

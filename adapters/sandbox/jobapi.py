@@ -25,15 +25,16 @@ class Model(msgspec.Struct, frozen=True):
     max_references: int = 0
     needs_references: bool = False
     aspects: tuple[str, ...] = ASPECTS
-    default_aspect: str = "1:1"
-    formats: tuple[str, ...] = ("png", "jpeg")
+    default_aspect: str = "1:1"  # "" = required
+    formats: tuple[str, ...] = ("png", "jpeg")  # () = no such field
     default_format: str = "png"
     resolution: bool = False
     flags: tuple[str, ...] = ()
 
     def fields(self) -> set[str]:
-        named = {"prompt", "aspect_ratio", "output_format", *self.flags}
-        return named | ({self.references} - {""}) | ({"resolution"} if self.resolution else set())
+        named = {"prompt", "aspect_ratio", self.references, *self.flags}
+        named |= {"output_format"} if self.formats else set()
+        return (named | {"resolution"} if self.resolution else named) - {""}
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -75,7 +76,7 @@ def validate(call: Call, models: Mapping[str, Model]) -> Wanted:
     for flag in model.flags:
         if not isinstance(fields.get(flag, False), bool):
             raise Invalid(f"{flag} must be a boolean")
-    image_format = _choice(fields, "output_format", model.formats, model.default_format)
+    image_format = _choice(fields, "output_format", model.formats or (model.default_format,), model.default_format)
     return Wanted(
         model=name,
         prompt=_prompt(fields, model),

@@ -1,4 +1,6 @@
-"""Kie as an emulator: createTask, recordInfo, credit, and callbacks, true to the documented wire format.
+"""Kie as an emulator: createTask, recordInfo, credit, uploads, and callbacks, true to the documented wire format.
+
+Uploads have a host of their own at Kie; here they are under the same prefix.
 
 A createTask is checked by ``jobapi``, which is stricter than the real thing.  Envelope errors arrive inside HTTP 200
 except 429 and 500, which are sent with the same HTTP status: both ways are seen in the wild and codecs must read both.
@@ -13,9 +15,11 @@ from typing import Literal
 
 import msgspec
 
+from adapters.reading import from_us
 from adapters.sandbox import jobapi
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.faults import unit
+from adapters.sandbox.forms import file_name, image_type, read_form
 from adapters.sandbox.jobapi import ASPECTS, Model
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
@@ -62,6 +66,16 @@ _MODELS = {
         formats=("jpg", "png"),
         resolution=True,
     ),
+    "nano-banana-2-lite": Model(
+        max_prompt=20_000,
+        prices=_credits({"1K": 4}),
+        references="image_urls",
+        max_references=10,
+        aspects=(*ASPECTS, "1:4", "1:8", "4:1", "8:1"),
+        default_aspect="",
+        formats=(),
+        default_format="jpg",
+    ),
 }
 
 
@@ -96,6 +110,8 @@ class KieEmulator:
                 return self._create(call, account, now_us, has_credit=has_credit)
             case "GET", jobapi.RECORD:
                 return self._record_info(call, account, now_us)
+            case "POST", "/api/file-stream-upload":
+                return _upload(call, now_us)
             case "GET", "/api/v1/chat/credit":
                 balance = self._balance(account, now_us) if has_credit else 0
                 return _envelope(200, "success", balance)
@@ -123,7 +139,7 @@ class KieEmulator:
         body = {"code": code, "msg": text, "data": self._record(job, now_us)}
         return Webhook(self.name, job.id, job.callback_url, headers, msgspec.json.encode(body))
 
-    # --- the three calls ----------------------------------------------------------------------------------
+    # --- the calls ----------------------------------------------------------------------------------------
 
     def _create(self, call: Call, account: str, now_us: int, *, has_credit: bool) -> Reply:
         try:
@@ -175,6 +191,24 @@ _OUTCOMES = {
     "policy": (400, "The content was flagged as violating the content policy."),
     "bad_reference": (400, "Image fetch failed. Check access settings or use our File Upload API instead."),
 }
+
+
+def _upload(call: Call, now_us: int) -> Reply:
+    """Take a file.  This host says failures in HTTP 200 too, and has a ``success`` of its own."""
+    parts = read_form(call) or {}
+    file, folder, name = parts.get("file"), parts.get("uploadPath"), parts.get("fileName")
+    if file is None or not file.file_name or folder is None:
+        return json_reply(200, {"success": False, "code": 400, "msg": "file and uploadPath are required"})
+    stored = file_name(file.data)
+    data = {
+        "fileName": name.data.decode(errors="replace") if name is not None else stored,
+        "filePath": f"{folder.data.decode(errors='replace')}/{stored}",
+        "downloadUrl": f"{call.origin}/uploads/{stored}",
+        "fileSize": len(file.data),
+        "mimeType": image_type(file.data) or file.media_type,
+        "uploadedAt": from_us(now_us).strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+    }
+    return json_reply(200, {"success": True, "code": 200, "msg": "File uploaded successfully", "data": data})
 
 
 def _envelope(code: int, text: str, data: object = None, *, status: int = 200) -> Reply:

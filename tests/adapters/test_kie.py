@@ -1,6 +1,9 @@
 """The Kie codec: rows of the documentation, then laws over anything a network can say."""
 
+import base64
 import contextlib
+import hashlib
+import hmac
 import json
 import re
 from collections.abc import Callable
@@ -13,20 +16,31 @@ from hypothesis import strategies as st
 
 from adapters.base import (
     Accepted,
+    Callbacks,
+    Cancels,
     Context,
     Failed,
+    FileBytes,
     Finished,
+    HttpCall,
     HttpReply,
     ImageRequest,
+    Lists,
+    LooksUp,
     MalformedReply,
     NotVisible,
     Pending,
+    Polls,
     Refused,
     Secret,
     Standing,
+    Sweeps,
     Throttled,
     Unclear,
     Unreadable,
+    Uploaded,
+    UploadRefused,
+    Uploads,
 )
 from adapters.kie import CAPABILITIES, KIE
 from adapters.registry import codec
@@ -167,6 +181,11 @@ MANY = tuple(f"https://example.org/{number}.png" for number in range(20))
         (ImageRequest("x", seed=1), "seed"),
         (ImageRequest("x", grounding=True, model="nano-banana-pro"), "grounding"),
         (ImageRequest("x", model_version="abc"), "versions"),
+        (ImageRequest("x", model="nano-banana-2-lite", references=MANY), "at most 10"),
+        (ImageRequest("x", model="nano-banana-2-lite", resolution="2K"), "resolution 2K"),
+        (ImageRequest("x", model="nano-banana-2-lite", output_format="png"), "format png"),
+        (ImageRequest("x", references=("file:" + "0" * 64 + ":30000001:image/png:/a.png",)), "takes 30,000,000"),
+        (ImageRequest("x", references=("file:" + "0" * 64 + ":9:image/gif:/a.gif",)), "image/gif"),
         (ImageRequest(" "), "empty"),
     ],
 )
@@ -178,25 +197,155 @@ def test_what_kie_cannot_do_is_said_in_words(request_: ImageRequest, words: str)
         KIE.build_submit(request_, CTX)
 
 
-def test_listing_and_cancel_are_refused_as_our_mistake() -> None:
-    reply = HttpReply(200, {}, b"{}")
-    misuses: list[Callable[[], object]] = [
-        lambda: KIE.fingerprint(ImageRequest("x"), CTX),
-        lambda: KIE.build_list(CTX, since_us=0, until_us=1, cursor=None),
-        lambda: KIE.read_list(reply),
-        lambda: KIE.build_cancel("t1", CTX),
-        lambda: KIE.read_cancel(reply),
-    ]
-    for misuse in misuses:
-        with pytest.raises(ValueError, match="Kie has no"):
-            misuse()
-    assert CAPABILITIES.listing is None
-    assert CAPABILITIES.cancel is None
+def test_it_has_the_parts_that_its_record_names() -> None:
+    for part in (Polls, Uploads, Callbacks):
+        assert isinstance(KIE, part)
+    for missing in (Lists, LooksUp, Cancels, Sweeps):
+        assert not isinstance(KIE, missing)
+    assert (CAPABILITIES.listing, CAPABILITIES.lookup, CAPABILITIES.cancel) == (None, None, None)
     assert CAPABILITIES.recovery == "callback"
 
 
 def test_all_requests_share_one_lane() -> None:
     assert {KIE.lane(row.request) for row in REQUESTS} == {"default"}
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+FILE = FileBytes("ab12.png", "image/png", b"\x89PNG\r\n\x1a\n...")
+
+
+def uploaded(reply: HttpReply, ctx: Context = CTX) -> tuple[HttpCall, Uploaded]:
+    steps = KIE.upload(FILE, ctx)
+    call = next(steps)
+    with pytest.raises(StopIteration) as end:
+        steps.send(reply)
+    assert isinstance(end.value.value, Uploaded)
+    return call, end.value.value
+
+
+def answer(status: int = 200, **body: object) -> HttpReply:
+    return HttpReply(status, {}, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("field", ["downloadUrl", "fileUrl"])
+def test_a_file_goes_to_the_host_of_files(field: str) -> None:
+    url = "https://tempfile.redpandaai.co/x/bydawn/ab12.png"
+    call, result = uploaded(answer(success=True, code=200, msg="ok", data={field: url}))
+    assert result == Uploaded(url, 86_400.0)
+    assert (call.method, call.url) == ("POST", "https://kieai.redpandaai.co/api/file-stream-upload")
+    assert call.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert call.headers["user-agent"].startswith("Mozilla/")
+    assert b'name="uploadPath"\r\n\r\nbydawn\r\n' in call.body
+    assert b'name="fileName"\r\n\r\nab12.png\r\n' in call.body
+    assert FILE.data in call.body
+
+
+def test_a_base_url_takes_the_files_along() -> None:
+    ctx = msgspec.structs.replace(CTX, base_url="http://127.0.0.1:8700/kie/")
+    assert next(KIE.upload(FILE, ctx)).url == "http://127.0.0.1:8700/kie/api/file-stream-upload"
+
+
+@pytest.mark.parametrize(
+    ("reply", "retryable"),
+    [
+        (answer(success=False, code=400, msg="bad file"), False),
+        (answer(success=False, msg="bad file"), False),
+        (answer(code=401, msg="You do not have access permissions"), False),
+        (answer(code=455, msg="maintenance"), True),
+        (answer(code=500, msg="oops"), True),
+        (answer(429), True),
+        (HttpReply(502, {}, b"<html>"), True),
+        (HttpReply(403, {}, b"error code: 1010"), False),
+        (answer(500, success=True, code=200, data={"downloadUrl": "https://a.example/x"}), True),
+    ],
+)
+def test_a_file_that_is_not_taken_says_whether_to_try_again(reply: HttpReply, retryable: bool) -> None:
+    with pytest.raises(UploadRefused, match="Kie took no file: code") as refused:
+        uploaded(reply)
+    assert refused.value.retryable == retryable
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        HttpReply(200, {}, b"{"),
+        answer(success=True, code=200, data={}),
+        answer(success=True, code=200, data=None),
+        answer(success=True, code=200, data={"downloadUrl": "ftp://x", "fileUrl": 7}),
+    ],
+)
+def test_an_upload_without_an_address_is_malformed(reply: HttpReply) -> None:
+    with pytest.raises(MalformedReply):
+        uploaded(reply)
+
+
+# --- callbacks --------------------------------------------------------------------------------------------
+
+NOW_S = 1_795_309_200.0
+STAMP = "1795309200"
+DONE = b'{"code":200,"msg":"ok","data":{"taskId":"t1","state":"success"}}'
+
+
+def signature(secret: bytes, signed: str = f"t1.{STAMP}") -> str:
+    return base64.b64encode(hmac.new(secret, signed.encode(), hashlib.sha256).digest()).decode()
+
+
+def genuine(headers_: dict[str, str], body: bytes = DONE, *, now_s: float = NOW_S) -> bool:
+    return KIE.verify_callback(headers_, body, secrets=[Secret("new"), Secret("old")], now_s=now_s)
+
+
+def signed_with(secret: bytes, *, stamp: str = STAMP) -> dict[str, str]:
+    return {"x-webhook-timestamp": stamp, "x-webhook-signature": signature(secret, f"t1.{stamp}")}
+
+
+def test_a_signature_of_any_secret_is_genuine() -> None:
+    assert genuine(signed_with(b"new"))
+    assert genuine(signed_with(b"old"))
+    assert not genuine(signed_with(b"other"))
+    assert not KIE.verify_callback(signed_with(b"new"), DONE, secrets=[], now_s=NOW_S)
+
+
+def test_the_signature_is_for_one_task_and_one_time_and_for_no_body() -> None:
+    assert not genuine(signed_with(b"new"), DONE.replace(b"t1", b"t2"))
+    assert not genuine(signed_with(b"new") | {"x-webhook-timestamp": "1795309201"})
+    assert genuine(signed_with(b"new"), DONE.replace(b"success", b"fail"))  # hence: ask before believing
+
+
+@pytest.mark.parametrize(("off_s", "fresh"), [(300.0, True), (-300.0, True), (301.0, False), (-301.0, False)])
+def test_an_old_callback_is_refused(off_s: float, fresh: bool) -> None:
+    assert genuine(signed_with(b"new"), now_s=NOW_S + off_s) == fresh
+
+
+@pytest.mark.parametrize(
+    "headers_",
+    [
+        {},
+        {"x-webhook-timestamp": STAMP},
+        {"x-webhook-timestamp": STAMP, "x-webhook-signature": "\ud800"},
+        {"x-webhook-timestamp": "-5", "x-webhook-signature": signature(b"new", "t1.-5")},
+        {"x-webhook-timestamp": "soon", "x-webhook-signature": signature(b"new", "t1.soon")},
+    ],
+)
+def test_what_is_not_signed_as_documented_is_not_genuine(headers_: dict[str, str]) -> None:
+    assert not genuine(headers_)
+
+
+@pytest.mark.parametrize(
+    "body", [DONE, b'{"data":{"task_id":"t1"}}', b'{"taskId":"t1"}', b'{"task_id":"t1","data":{"taskId":"t1"}}']
+)
+def test_a_callback_names_its_task_in_one_of_four_places(body: bytes) -> None:
+    assert KIE.read_callback(body) == "t1"
+    assert genuine(signed_with(b"new"), body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"data":{"taskId":"../x"}}', b'{"data":{"taskId":"t1","task_id":"t2"}}']
+)
+def test_a_callback_without_one_task_is_malformed_and_not_genuine(body: bytes) -> None:
+    with pytest.raises(MalformedReply):
+        KIE.read_callback(body)
+    assert not genuine(signed_with(b"new"), body)
 
 
 # --- laws -------------------------------------------------------------------------------------------------
@@ -266,6 +415,24 @@ def test_a_poll_reads_to_an_outcome_or_is_malformed(reply: HttpReply) -> None:
 @given(replies)
 def test_a_check_reads_to_a_standing_whatever_comes(reply: HttpReply) -> None:
     assert isinstance(KIE.read_check(reply), Standing)
+
+
+@given(replies)
+def test_an_upload_reads_to_an_address_or_says_why_not(reply: HttpReply) -> None:
+    try:
+        _, result = uploaded(reply)
+    except (MalformedReply, UploadRefused):
+        return
+    assert result.url.startswith("http")
+
+
+@given(st.dictionaries(st.sampled_from(list(signed_with(b"x"))), texts), bodies, st.floats(allow_nan=False))
+def test_a_strange_callback_is_never_genuine_and_never_an_error(
+    headers_: dict[str, str], body: bytes, now_s: float
+) -> None:
+    assert not genuine(headers_, body, now_s=now_s)
+    with contextlib.suppress(MalformedReply):
+        assert KIE.read_callback(body)
 
 
 @pytest.mark.parametrize("depth", [2_000, 200_000])

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,6 +17,7 @@ from adapters.base import (
     Accepted,
     Context,
     Failed,
+    FileBytes,
     Finished,
     HttpCall,
     HttpReply,
@@ -26,6 +28,8 @@ from adapters.base import (
     Secret,
     Throttled,
     Unclear,
+    Uploaded,
+    UploadRefused,
 )
 from adapters.kie import CAPABILITIES, KIE
 from adapters.sandbox.base import Call, Reply
@@ -298,6 +302,10 @@ def wire(model: str = "nano-banana-2", **changes: object) -> bytes:
         wire(resolution="8K"),
         wire(output_format="jpeg"),
         wire(google_search="yes"),
+        wire("nano-banana-2-lite", output_format="jpg"),
+        wire("nano-banana-2-lite", resolution="1K"),
+        wire("nano-banana-2-lite", image_input=[]),
+        b'{"model":"nano-banana-2-lite","input":{"prompt":"x"}}',
         wire(image_input="https://example.org/a.png"),
         wire(image_input=["a.png"]),
         wire(image_input=["https://example.org/a.png"] * 15),
@@ -352,6 +360,16 @@ def test_ten_queries_per_second() -> None:
     assert outcomes[-1] == Throttled()
 
 
+def test_what_the_chaos_says_in_kies_name_is_read_as_that() -> None:
+    world = World()
+    said = {"throttled": world.kie.refusal("throttled"), "broken": world.kie.refusal("broken")}
+    assert KIE.read_submit(HttpReply(said["throttled"].status, {}, said["throttled"].body)) == Throttled()
+    assert isinstance(KIE.read_submit(HttpReply(said["broken"].status, {}, said["broken"].body)), Unclear)
+    call = KIE.build_submit(ImageRequest("a mug"), world.ctx)
+    assert world.kie.is_submit(as_sent(call))
+    assert not world.kie.is_submit(as_sent(next(KIE.upload(PNG, world.ctx))))
+
+
 # --- callbacks --------------------------------------------------------------------------------------------
 
 
@@ -389,6 +407,57 @@ def test_the_signature_covers_id_and_time_only() -> None:
     stamp = hook.headers["x-webhook-timestamp"]
     mac = hmac.digest(b"hush", f"{job}.{stamp}".encode(), hashlib.sha256)
     assert hook.headers["x-webhook-signature"] == base64.b64encode(mac).decode()
+
+
+def test_the_codec_knows_a_genuine_callback() -> None:
+    world = World(webhook_key="hush")
+    job, hook = finished_with_callback(world)
+    now_s = world.now_us / S
+    assert KIE.read_callback(hook.body) == job
+    assert KIE.verify_callback(hook.headers, hook.body, secrets=[Secret("new"), Secret("hush")], now_s=now_s)
+    assert not KIE.verify_callback(hook.headers, hook.body, secrets=[Secret("new")], now_s=now_s)
+    assert not KIE.verify_callback(hook.headers, hook.body, secrets=[Secret("hush")], now_s=now_s + 400)
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+PNG = FileBytes("ab12.png", "image/png", b"\x89PNG\r\n\x1a\n and more")
+
+
+def uploaded(world: World) -> Uploaded:
+    steps = KIE.upload(PNG, world.ctx)
+    reply = world.send(next(steps))
+    with pytest.raises(StopIteration) as end:
+        steps.send(reply)
+    assert isinstance(end.value.value, Uploaded)
+    return end.value.value
+
+
+def test_a_file_has_one_address_and_can_be_referred_to() -> None:
+    world = World()
+    first = uploaded(world)
+    assert first == uploaded(world)
+    assert re.fullmatch(BASE + r"/uploads/[0-9a-f]{32}\.png", first.url)
+    job = world.jobs.get("kie", world.accept(ImageRequest("a mug", references=(first.url,))))
+    assert job is not None
+    assert job.references == (first.url,)
+
+
+def test_an_upload_answers_as_documented() -> None:
+    world = World()
+    body = json.loads(world.send(next(KIE.upload(PNG, world.ctx))).body)
+    assert (body["success"], body["code"]) == (True, 200)
+    assert body["data"].keys() == {"fileName", "filePath", "downloadUrl", "fileSize", "mimeType", "uploadedAt"}
+    assert (body["data"]["fileName"], body["data"]["mimeType"]) == ("ab12.png", "image/png")
+
+
+def test_a_file_needs_a_key_and_a_form() -> None:
+    with pytest.raises(UploadRefused, match="access permissions"):
+        uploaded(World(key="sandbox-wrong"))
+    world = World()
+    call = next(KIE.upload(PNG, world.ctx))
+    refused = world.send(msgspec.structs.replace(call, body=b"{}"))
+    assert json.loads(refused.body) == {"success": False, "code": 400, "msg": "file and uploadPath are required"}
 
 
 # --- laws -------------------------------------------------------------------------------------------------
