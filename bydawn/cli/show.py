@@ -179,8 +179,10 @@ def show_attempts(attempts: tuple[AttemptState, ...]) -> None:
 
 
 def _why(attempt: AttemptState) -> str:
+    above_microusd = (attempt.cost_microusd or 0) - attempt.ceiling_microusd
     parts = [
         attempt.reason,
+        f"overcharge of {dollars(above_microusd)}" if above_microusd > 0 else "",
         f"adopted by {attempt.adopted_by}" if attempt.adopted_by else "",
         f"decided: {attempt.decided.replace('_', ' ')}" if attempt.decided else "",
     ]

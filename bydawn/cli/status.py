@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bydawn.cli.formats import clock_time, count, dollar_column, dollars, duration, percent, plain
+from bydawn.cli.formats import clock_time, count, counted, dollar_column, dollars, duration, percent, plain
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import doubtful, faint, good, json_line, line, on_terminal, pairs, strong, table
 from bydawn.overview import IN_FLIGHT, Overview, overview
@@ -215,3 +215,7 @@ def show_accounts(reader: "Reader") -> None:
         ],
         right=("spent", "reserved"),
     )
+    for account in accounts:
+        if account.overcharges:
+            above, images = dollars(account.overcharged_microusd), counted(account.overcharges, "image")
+            line(f"  overcharge: {account.name} charged {above} more than the ceilings of {images}")

@@ -55,6 +55,8 @@ class Settled(msgspec.Struct, frozen=True):
     cost_microusd: int
     shared_with: str | None
     error: str | None
+    width: int | None
+    height: int | None
     flags: tuple[str, ...]
 
 
@@ -68,11 +70,17 @@ class _Line(msgspec.Struct, frozen=True):
 
 @contextmanager
 def sandbox(
-    directory: Path, *, latency: float = 0.2, rate_factor: float = 50.0, chaos: str = "none", port: int = 0
+    directory: Path,
+    *,
+    latency: float = 0.2,
+    rate_factor: float = 50.0,
+    price_factor: float = 1.0,
+    chaos: str = "none",
+    port: int = 0,
 ) -> Iterator[str]:
     """Serve all providers from a process of its own, which is killed in the end; gives its address."""
     command = [sys.executable, "-m", "adapters.sandbox", "--dir", str(directory), "--chaos", chaos, "--port", str(port)]
-    command += ["--latency", str(latency), "--rate-factor", str(rate_factor)]
+    command += ["--latency", str(latency), "--rate-factor", str(rate_factor), "--price-factor", str(price_factor)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -169,6 +177,10 @@ class Shop:
     def manifest(self, batch: str) -> list[Settled]:
         lines = (self.output(batch) / "manifest.jsonl").read_bytes().splitlines()
         return [msgspec.json.decode(line, type=Settled) for line in lines]
+
+    def wanted(self, batch: str) -> list[check_bill.Task]:
+        """What the tasks ask for, as the bill counts it."""
+        return list(check_bill.read_manifest(self.output(batch) / "manifest.jsonl"))
 
     def verdict(self, batch: str) -> check_bill.Verdict:
         """Hold the bill against the manifest."""
