@@ -119,12 +119,13 @@ class Capabilities(msgspec.Struct, frozen=True):
         return None
 
     @property
-    def recovery(self) -> Literal["lookup", "listing", "callback", "none"]:
-        """What can tell after a crash whether a job was taken."""
+    def recovery(self) -> Literal["lookup", "listing", "absence", "callback", "none"]:
+        """What can tell after a crash whether a job was taken; ``absence``: a listing without inputs, which can only
+        show that none was."""
         if self.lookup is not None:
             return "lookup"
         if self.listing is not None:
-            return "listing"
+            return "listing" if self.listing.value.shows_input_s else "absence"
         return "callback" if self.callback is not None else "none"
 
     @property

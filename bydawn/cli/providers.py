@@ -21,6 +21,7 @@ RESOLUTIONS = ("1K", "2K", "4K")
 AFTER_A_KILL = {
     "lookup": "finds its jobs",
     "listing": "finds its jobs",
+    "absence": "holds what it finds",
     "callback": "holds what was open",
     "none": "holds what was open",
 }
