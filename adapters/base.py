@@ -401,11 +401,15 @@ class Uploaded(msgspec.Struct, frozen=True):
 
 
 class UploadRefused(AdapterError):
-    """The provider did not take a file.  ``retryable``: it may do so later."""
+    """The provider did not take a file.  ``retryable``: it may do so later.
 
-    def __init__(self, message: str, *, retryable: bool) -> None:
+    ``account``: this is about the account (its key, credit or permission) and would meet every other file too.
+    """
+
+    def __init__(self, message: str, *, retryable: bool, account: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.account = account
 
 
 UploadSteps: TypeAlias = Generator[HttpCall, HttpReply, Uploaded]

@@ -5,6 +5,7 @@
 What defines the request is the digest; the path only says where the bytes were at import.  A URL stands as it is.
 """
 
+import hashlib
 import re
 
 import msgspec
@@ -32,10 +33,14 @@ class LocalFile(msgspec.Struct, frozen=True):
         """What defines it: the same bytes elsewhere are the same reference."""
         return f"sha256:{self.sha256}"
 
+    def is_made_of(self, data: bytes) -> bool:
+        """Whether these are its bytes."""
+        return len(data) == self.size and hashlib.sha256(data).hexdigest() == self.sha256
+
 
 def local_file(reference: str) -> LocalFile | None:
     """Read a reference back; None when it is a URL."""
-    found = _FORM.fullmatch(reference)
+    found = _FORM.fullmatch(reference) if reference.startswith("file:") else None
     if found is None:
         return None
     return LocalFile(found["sha256"], int(found["size"]), found["media_type"], found["path"])
@@ -43,7 +48,7 @@ def local_file(reference: str) -> LocalFile | None:
 
 def identity(reference: str) -> str:
     """What a reference is, wherever it lies: the digest of a local file, a URL itself."""
-    file = local_file(reference) if reference.startswith("file:") else None
+    file = local_file(reference)
     return reference if file is None else file.identity
 
 

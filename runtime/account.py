@@ -40,8 +40,10 @@ from runtime.limits import AdaptiveLimit, Breaker, TokenBucket
 from runtime.poller import Poller, Told
 from runtime.ports import Clock, Wire
 from runtime.reconcile import SKEW_S
+from runtime.references import ReferenceFiles, References, Unresolved
 from runtime.spool import Spool
 from runtime.waiting import Bell
+from runtime.warming import WarmUp
 from runtime.work import TaskLog, Work, WorkKey
 
 _log = logging.getLogger(__name__)
@@ -76,10 +78,12 @@ class AccountActor:
         bound: Callable[[int], Collection[str]],
         taken: Callable[[Collection[str]], Collection[str]],
         spool: Spool,
+        files: ReferenceFiles,
+        text: Callable[[int], str | None],
         hands: Hands,
     ) -> None:
-        """``bound`` gives the job ids that the ledger bound to attempts since a time (UTC microseconds), ``taken``
-        those of some jobs that it bound ever."""
+        """``text`` reads an erasable text by its row, ``bound`` gives the job ids that the ledger bound to attempts
+        since a time (UTC microseconds), ``taken`` those of some jobs that it bound ever."""
         self.account = account
         self._caps = account.codec.capabilities
         self._gateway = gateway
@@ -106,6 +110,16 @@ class AccountActor:
             ),
             key_epoch=account_log.key_epoch,
         )
+        self._references = References(
+            account,
+            files=files,
+            query=self._poller.query,
+            account_log=account_log,
+            clock=clock,
+            random=random,
+            text=text,
+        )
+        self._warm_up = WarmUp(self._references, self._warmed)
         self.claims = Claims(
             look=self._poller.look, bound=taken, clock=clock, visible_after_s=self._caps.visible_after_s.value
         )
@@ -121,6 +135,7 @@ class AccountActor:
             key_epoch=account_log.key_epoch,
             spool=spool,
             claims=self.claims,
+            as_sent=self._references.as_sent,
         )
         self._lanes: dict[str, Lane] = {}
         self._saved_limits: dict[str, int] = {}
@@ -146,18 +161,19 @@ class AccountActor:
         # What cannot start yet for want of concurrency must not keep the account's other lanes empty.
         waiting = sum(min(len(each.queue), each.startable(now)) for each in self._lanes.values())
         ahead = max(2, int(self._bucket.per_second)) - waiting
-        return min(ahead, self._lane(lane).room(now))
+        return 0 if self._warm_up.full else min(ahead, self._lane(lane).room(now) - self._warm_up.count(lane))
 
     def offer(self, submission: Submission) -> None:
         """Take over a queued task; the caller has asked for :meth:`room`."""
         self._owned[submission.work.key] = submission.work
-        self._lane(submission.lane).queue.append(submission)
-        self._buy_bell.ring()
+        if not self._warm_up.take(submission):
+            self._lane(submission.lane).queue.append(submission)
+            self._buy_bell.ring()
 
     def stop_buying(self) -> list[Work]:
         """Start no more purchases; return the tasks that were not begun."""
         self.buying = False
-        works = [submission.work for submission in drain_queues(self._lanes.values())]
+        works = [submission.work for submission in self._drain(self._lanes.values())]
         for work in works:
             self._owned.pop(work.key, None)
         return works
@@ -253,7 +269,7 @@ class AccountActor:
         self.parked = reason
         _log.error("account %s is parked: %s", self.account.name, reason)
         self._note(AccountParked(reason=reason))
-        for submission in drain_queues(self._lanes.values()):
+        for submission in self._drain(self._lanes.values()):
             self._owned.pop(submission.work.key, None)
             self._hands.give_back(submission.work)
         self._hands.moved()
@@ -285,6 +301,7 @@ class AccountActor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._doubt)
             nursery.start_soon(self._poller.run)
+            nursery.start_soon(self._warm_up.run)
             nursery.start_soon(self._buy)
             nursery.start_soon(self._keep_diary)
 
@@ -306,7 +323,8 @@ class AccountActor:
                 self._random.shuffle(lanes)  # none starves under the shared rate
                 found = next_submission(lanes, self._bucket, now)
             if isinstance(found, Submission):
-                self._gateway.start(msgspec.structs.replace(found, done=self._submitted))
+                resolve = self._references.resolve
+                self._gateway.start(msgspec.structs.replace(found, done=self._submitted, resolve=resolve))
                 await trio.lowlevel.checkpoint()
             else:
                 await self._buy_bell.wait_rung(deadline=now + found)
@@ -356,11 +374,19 @@ class AccountActor:
                 lane.breaker.not_tried(now)  # a probe that was turned away has proved nothing
             case Refused(reason=("unauthorized" | "no_credit" | "forbidden") as reason, detail=detail):
                 self.park(f"{reason}: {detail}" if detail else reason)
-            case Unclear() | NotSent() | Failed(reason="provider") | Refused(reason="unavailable"):
+            case Unresolved(reason="account", detail=detail):
+                self.park(f"upload: {detail}")
+            case (
+                Unclear()
+                | NotSent()
+                | Failed(reason="provider")
+                | Refused(reason="unavailable")
+                | Unresolved(reason="later")
+            ):
                 lane.breaker.failed(now)
             case Refused() | Failed():
                 lane.breaker.succeeded()  # it answers, this request alone is bad
-            case Exceeded() | Superseded():
+            case Exceeded() | Superseded() | Unresolved():
                 lane.breaker.not_tried(now)
         if lane.breaker.state == "open":
             self._send_back(lane)
@@ -402,7 +428,8 @@ class AccountActor:
         if not isinstance(codec, Lists):
             return set()
         return {
-            codec.fingerprint(
+            work.fingerprint
+            or codec.fingerprint(
                 work.request, self.account.context(marker=work.marker(self._ledger_id, work.attempt.number))
             )
             for work in self._owned.values()
@@ -415,9 +442,19 @@ class AccountActor:
         self._owned.pop(work.key, None)
         self._hands.ready(work, self)
 
+    def _warmed(self, submission: Submission) -> None:
+        """Its reference files are where they can be referred to, or the gateway will be told why not."""
+        self._lane(submission.lane).queue.append(submission)
+        self._buy_bell.ring()
+        self._hands.moved()
+
+    def _drain(self, lanes: Collection[Lane]) -> list[Submission]:
+        """Take back what waits for its turn in these lanes; nothing of it is intended yet."""
+        return drain_queues(lanes) + self._warm_up.drain({lane.name for lane in lanes})
+
     def _send_back(self, lane: Lane) -> None:
         """A lane that is shut keeps no tasks: others may take them, and its queue counts against the account."""
-        for submission in drain_queues([lane]):
+        for submission in self._drain([lane]):
             self._owned.pop(submission.work.key, None)
             self._hands.give_back(submission.work)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from ledger.decisions import Append, Committed, Decision
-from ledger.events import AccountKeyChanged, AccountOpened, AccountResumed
+from ledger.events import AccountKeyChanged, AccountOpened, AccountResumed, ReferenceUploaded
 from ledger.reader import Reader
 from ledger.streams import account_stream
 from runtime.accountlog import AccountLog
@@ -48,9 +48,14 @@ async def open_accounts(
             logs[account.name] = AccountLog(journal, clock, number=number, version=1)
             continue
         changed = row.fingerprint != fingerprint
-        key_epoch = journal.epoch if changed else _key_epoch(reader, row.n)
+        key_epoch, uploads = (journal.epoch, {}) if changed else _since_key(reader, row.n)
         log = logs[account.name] = AccountLog(
-            journal, clock, number=row.n, version=reader.version(account_stream(row.n)), key_epoch=key_epoch
+            journal,
+            clock,
+            number=row.n,
+            version=reader.version(account_stream(row.n)),
+            key_epoch=key_epoch,
+            uploads=uploads,
         )
         if changed:
             await log.append(AccountKeyChanged(fingerprint=fingerprint, confirmed_by=""))
@@ -59,12 +64,17 @@ async def open_accounts(
     return logs
 
 
-def _key_epoch(reader: Reader, number: int) -> int:
-    """The epoch in which the account's key changed last, without anybody's word that it is still the same account."""
+def _since_key(reader: Reader, number: int) -> tuple[int, dict[str, ReferenceUploaded]]:
+    """The epoch in which the account's key changed last, without anybody's word that it is still the same account, and
+    the reference files that were uploaded since: another account's uploads may not be there for this one."""
     newest, after = 0, 0
+    uploads: dict[str, ReferenceUploaded] = {}
     while page := reader.events(stream=account_stream(number), after=after, limit=_PAGE):
         after = page[-1].version
         for row in page:
             if isinstance(row.event, AccountKeyChanged):
                 newest = 0 if row.event.confirmed_by else row.epoch
-    return newest
+                uploads = {} if newest else uploads
+            elif isinstance(row.event, ReferenceUploaded):
+                uploads[row.event.sha256] = row.event
+    return newest, uploads

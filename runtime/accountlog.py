@@ -1,9 +1,11 @@
 """The one way to add to an account's stream, kept by the account actor."""
 
+from collections.abc import Mapping, Sequence
+
 import trio
 
-from ledger.decisions import Append, Committed, Decision, Repeated
-from ledger.events import AccountEvent
+from ledger.decisions import Append, Committed, Decision, NewPayload, Repeated
+from ledger.events import AccountEvent, PayloadRef, ReferenceUploaded
 from ledger.streams import account_stream
 from runtime.ports import Clock
 from runtime.work import StreamConflict
@@ -13,22 +15,38 @@ from runtime.writer import Journal
 class AccountLog:
     """Appends in order; callers may come from several tasks of the actor."""
 
-    def __init__(self, journal: Journal, clock: Clock, *, number: int, version: int, key_epoch: int = 0) -> None:
-        """``key_epoch``: the epoch since which the account has its key; 0 = it never had another one."""
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        *,
+        number: int,
+        version: int,
+        key_epoch: int = 0,
+        uploads: Mapping[str, ReferenceUploaded] | None = None,
+    ) -> None:
+        """``key_epoch``: the epoch since which the account has its key; 0 = it never had another one.  ``uploads``:
+        the newest one of each reference file that was made with this key, by digest."""
         self.key_epoch = key_epoch
+        self.uploads = uploads or {}
         self._journal = journal
         self._clock = clock
         self._stream = account_stream(number)
         self._version = version
         self._turn = trio.Lock()
 
-    async def append(self, event: AccountEvent) -> None:
+    def text(self, text: str) -> tuple[PayloadRef, NewPayload]:
+        """Prepare an erasable text for an event; hand the second part to :meth:`append`."""
+        return self._journal.payload(text)
+
+    async def append(self, event: AccountEvent, *, payloads: Sequence[NewPayload] = ()) -> None:
         """Return when the event is durable.  Raises StreamConflict, LedgerError."""
         async with self._turn:
             outcome = await self._journal.append(
                 Decision(
                     appends=(Append(self._stream, self._version, (event,)),),
                     at_us=self._clock.now_us(),
+                    payloads=tuple(payloads),
                 )
             )
             if not isinstance(outcome, Committed | Repeated):

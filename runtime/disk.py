@@ -92,9 +92,15 @@ class RealDisk:
         with _translated("remove", path), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
-    def read(self, path: Path) -> bytes:
+    def read(self, path: Path, *, limit: int | None = None) -> bytes:
         with _translated("read", path):
-            return path.read_bytes()
+            if limit is None:
+                return path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(limit + 1)
+        if len(data) > limit:
+            raise DiskFailed(f"read {path}: it has more than {limit} bytes")
+        return data
 
     def exists(self, path: Path) -> bool:
         with _translated("look for", path):

@@ -26,7 +26,7 @@ from ledger.events import (
 from runtime.accounts import Account
 from runtime.claims import Claims
 from runtime.delivery import record_ready
-from runtime.evidence import Evidence, ListingEvidence, LookupEvidence, NoEvidence, Query
+from runtime.evidence import AsSent, Evidence, ListingEvidence, LookupEvidence, NoEvidence, Query
 from runtime.ports import Clock
 from runtime.reconcile import CannotTell, Found, NotThere
 from runtime.spool import Spool
@@ -57,16 +57,20 @@ class Doubts:
         key_epoch: int,
         spool: Spool,
         claims: Claims,
+        as_sent: AsSent,
     ) -> None:
         """``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits
-        under way; ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds).
+        under way; ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds); ``as_sent``
+        gives the request of an attempt as the provider was given it, None when nobody can know any more.
         ``key_epoch``: attempts of epochs before it were made with another key of this account's name, so nothing
         that this key is shown proves anything about them (REC-9)."""
         self._account = account
         self._log = log
         self._clock = clock
         self._random = random
-        self._evidence = _evidence_of(account, query=query, clock=clock, ledger_id=ledger_id, busy=busy, bound=bound)
+        self._evidence = _evidence_of(
+            account, query=query, clock=clock, ledger_id=ledger_id, busy=busy, bound=bound, as_sent=as_sent
+        )
         self._key_epoch = key_epoch
         self._spool = spool
         self._claims = claims
@@ -226,11 +230,14 @@ def _evidence_of(
     ledger_id: str,
     busy: Callable[[], Collection[str]],
     bound: Callable[[int], Collection[str]],
+    as_sent: AsSent,
 ) -> Evidence:
     """The best evidence that the provider has to give."""
     codec = account.codec
     if isinstance(codec, LooksUp):
         return LookupEvidence(account, codec, query=query, clock=clock, ledger_id=ledger_id)
     if isinstance(codec, Lists) and codec.capabilities.listing is not None:
-        return ListingEvidence(account, codec, query=query, clock=clock, ledger_id=ledger_id, busy=busy, bound=bound)
+        return ListingEvidence(
+            account, codec, query=query, clock=clock, ledger_id=ledger_id, busy=busy, bound=bound, as_sent=as_sent
+        )
     return NoEvidence()

@@ -15,6 +15,7 @@ from adapters.base import (
     Accepted,
     HttpCall,
     HttpReply,
+    ImageRequest,
     ListedJob,
     Lists,
     LooksUp,
@@ -31,6 +32,7 @@ from runtime.reconcile import SKEW_S, CannotTell, Doubt, Found, Judgement, NotTh
 from runtime.work import Work, WorkKey
 
 Query: TypeAlias = Callable[[HttpCall], Awaitable[HttpReply]]
+AsSent: TypeAlias = Callable[[Work], Awaitable[ImageRequest | None]]
 
 _PAGES_AT_MOST = 2000
 _LOOKUPS_AT_ONCE = 8
@@ -159,9 +161,11 @@ class ListingEvidence:
         ledger_id: str,
         busy: Callable[[], Collection[str]],
         bound: Callable[[int], Collection[str]],
+        as_sent: AsSent,
     ) -> None:
         """``busy`` names fingerprints of submits under way; ``bound`` gives the job ids that the ledger bound since a
-        time (UTC microseconds)."""
+        time (UTC microseconds); ``as_sent`` gives the request of an attempt as the provider was given it, None when
+        nobody can know any more."""
         self._account = account
         self._codec = codec
         self._query = query
@@ -169,15 +173,20 @@ class ListingEvidence:
         self._ledger_id = ledger_id
         self._busy = busy
         self._bound = bound
+        self._as_sent = as_sent
 
     def next_look(self) -> float:
         return float("inf")
 
     async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
+        prints: dict[WorkKey, str] = {}
+        for key, work in works.items():
+            shown = None if self._beyond_listing(work) else await self._fingerprint(work)
+            if shown is not None:
+                prints[key] = shown
+        verdicts: list[Judgement] = [CannotTell(key, "no_evidence") for key in works if key not in prints]
+        works = {key: works[key] for key in prints}
         busy = set(self._busy())
-        beyond = {key for key, work in works.items() if self._beyond_listing(work)}
-        verdicts: list[Judgement] = [CannotTell(key, "no_evidence") for key in beyond]
-        works = {key: work for key, work in works.items() if key not in beyond}
         if not works:
             return Looked(verdicts)
         intended_us = {key: self._intended_us(work) for key, work in works.items()}
@@ -187,7 +196,7 @@ class ListingEvidence:
         except CannotLook as exc:
             return Looked(verdicts, str(exc), frozenset(works))
         busy.update(self._busy())
-        doubts = [Doubt(key, self._fingerprint(work), intended_us[key], key in ripe) for key, work in works.items()]
+        doubts = [Doubt(key, shown, intended_us[key], key in ripe) for key, shown in prints.items()]
         return Looked([*verdicts, *judge(doubts, jobs, self._bound_of(jobs, doubts, since_us), busy)])
 
     def _bound_of(self, jobs: Sequence[ListedJob], doubts: Sequence[Doubt], since_us: int) -> Collection[str]:
@@ -252,6 +261,12 @@ class ListingEvidence:
         if apart_s > SKEW_S / 2:
             raise CannotLook(f"this machine's clock and the provider's are {apart_s:.0f} s apart")
 
-    def _fingerprint(self, work: Work) -> str:
+    async def _fingerprint(self, work: Work) -> str | None:
+        """What a listing would show of the attempt; None when what was sent cannot be known any more."""
+        if work.fingerprint:
+            return work.fingerprint
+        request = await self._as_sent(work)
+        if request is None:
+            return None
         marker = work.marker(self._ledger_id, work.attempt.number)
-        return self._codec.fingerprint(work.request, self._account.context(marker=marker))
+        return self._codec.fingerprint(request, self._account.context(marker=marker))

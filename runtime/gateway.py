@@ -7,7 +7,8 @@ off between the send and its record.  One intent is at most one request on the w
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import TypeAlias
 
 import msgspec
@@ -19,21 +20,32 @@ from adapters.base import (
     Finished,
     HttpCall,
     HttpReply,
+    ImageRequest,
+    Lists,
     MalformedReply,
     Refused,
     SubmitOutcome,
     Throttled,
     Unclear,
 )
-from ledger.commands import Intend, Record
+from ledger.commands import Fail, Intend, Record
 from ledger.decisions import Exceeded, Guard
-from ledger.events import AmbiguousReason, AttemptAccepted, AttemptAmbiguous, AttemptNotSent, AttemptRejected
+from ledger.events import (
+    AmbiguousReason,
+    AttemptAccepted,
+    AttemptAmbiguous,
+    AttemptNotSent,
+    AttemptRejected,
+    PayloadRef,
+    TaskFailReason,
+)
 from runtime import faults
 from runtime.accounts import Account
 from runtime.bytebudget import ByteBudget
 from runtime.callbacks import Addresses, without_token
 from runtime.delivery import record_failed, record_ready
 from runtime.ports import Clock, DiskFailed, DiskFull, Wire, WireError
+from runtime.references import Resolution, Resolved, Unresolved
 from runtime.spool import Spool
 from runtime.work import StreamConflict, TaskLog, Work
 
@@ -42,6 +54,7 @@ _log = logging.getLogger(__name__)
 _KEPT_REPLY = 2000  # characters of an odd reply that are kept for dispute
 _REPLY_MEMORY = 512 << 20  # bytes that large replies may fill at one time (SEC-9)
 _SMALL_REPLY = 8 << 20
+_ENDS: dict[str, TaskFailReason] = {"input_changed": "input_changed", "refused": "rejected"}
 
 
 class NotSent(msgspec.Struct, frozen=True):
@@ -54,7 +67,12 @@ class Superseded(msgspec.Struct, frozen=True):
     """Nothing was intended: the task changed before (an operator cancelled it), or the gateway is stopping."""
 
 
-SubmitResult: TypeAlias = SubmitOutcome | NotSent | Superseded | Exceeded
+SubmitResult: TypeAlias = SubmitOutcome | NotSent | Superseded | Exceeded | Unresolved
+
+
+async def as_it_is(request: ImageRequest, held: AsyncExitStack) -> Resolution:
+    """Resolve a request that needs nothing."""
+    return Resolved(request)
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -67,6 +85,7 @@ class Submission(msgspec.Struct, frozen=True):
     ceiling_microusd: int
     guards: Callable[[int], Sequence[Guard]]  # by the time of the intent, which decides its day
     done: Callable[["Submission", SubmitResult], None]
+    resolve: Callable[[ImageRequest, AsyncExitStack], Awaitable[Resolution]] = as_it_is
 
 
 class Gateway:
@@ -90,6 +109,7 @@ class Gateway:
         self._memory = ByteBudget(_REPLY_MEMORY)
         self._nursery: trio.Nursery | None = None
         self._exchanges: set[trio.CancelScope] = set()
+        self._resolving: set[trio.CancelScope] = set()
         self._stopping = False
         self.open = 0
 
@@ -115,6 +135,8 @@ class Gateway:
     def stop(self) -> None:
         """Send nothing more; what was sent still gets its record (LIVE-5)."""
         self._stopping = True
+        for scope in self._resolving:
+            scope.cancel()
 
     def hurry(self, grace_s: float) -> None:
         """Stop, and give every exchange under way ``grace_s`` more; what is unanswered then is recorded as doubtful."""
@@ -146,12 +168,46 @@ class Gateway:
             reference=work.reference(self._ledger_id, number),
             callback_url=callback_url,
         )
-        call = codec.build_submit(work.request, ctx)
-        async with self._memory.hold(call.max_reply_bytes if call.max_reply_bytes > _SMALL_REPLY else 0):
-            return await self._intend_and_send(submission, call, number, callback_url)
+        async with AsyncExitStack() as held:
+            resolution = await self._resolve(submission, held)
+            if not isinstance(resolution, Resolved):
+                return resolution
+            call = codec.build_submit(resolution.request, ctx)
+            if isinstance(codec, Lists) and resolution.request is not work.request:
+                work.fingerprint = codec.fingerprint(resolution.request, ctx)
+            large = call.max_reply_bytes if call.max_reply_bytes > _SMALL_REPLY else 0
+            await held.enter_async_context(self._memory.hold(large))
+            return await self._intend_and_send(submission, call, number, callback_url, resolution.uploads)
+
+    async def _resolve(self, submission: Submission, held: AsyncExitStack) -> Resolution | Superseded:
+        """Get local references ready.  Nothing is intended yet, so a stop cuts it short; what ends the task is
+        recorded."""
+        work = submission.work
+        resolution: Resolution | None = None
+        with trio.CancelScope() as scope:
+            self._resolving.add(scope)
+            try:
+                resolution = await submission.resolve(work.request, held)
+            finally:
+                self._resolving.discard(scope)
+        if resolution is None or self._stopping:
+            return Superseded()
+        if isinstance(resolution, Unresolved) and (reason := _ENDS.get(resolution.reason)) is not None:
+            _log.error("%r: %s", work, resolution.detail)
+            ref, payload = self._log.text(resolution.detail)
+            try:
+                await self._log.record(work, Fail(reason=reason, detail=ref), payloads=[payload])
+            except StreamConflict:
+                return Superseded()
+        return resolution
 
     async def _intend_and_send(
-        self, submission: Submission, call: HttpCall, number: int, callback_url: str
+        self,
+        submission: Submission,
+        call: HttpCall,
+        number: int,
+        callback_url: str,
+        uploads: tuple[PayloadRef, ...],
     ) -> SubmitResult:
         work, account = submission.work, submission.account
         codec = account.codec
@@ -165,6 +221,7 @@ class Gateway:
             body_digest=work.body_digest(call.body),
             deadline_us=self._clock.now_us() + int(codec.capabilities.submit_timeout_s.value * 1e6),
             callback=bool(callback_url),
+            uploads=uploads,
         )
         try:
             refused = await self._log.record(work, intent, guards=submission.guards)

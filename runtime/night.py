@@ -13,10 +13,11 @@ a grace; the second one ends the waiting for answers, which are then recorded as
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 
 import msgspec
 import trio
@@ -37,6 +38,7 @@ from runtime.gateway import Gateway
 from runtime.hints import Desk, Hints
 from runtime.history import bound_jobs, recent_intents
 from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
+from runtime.references import ReferenceFiles
 from runtime.router import Quote, Router, StopReason, Terms
 from runtime.sharing import settle_followers
 from runtime.spool import Spool
@@ -72,7 +74,8 @@ class NightPlan(msgspec.Struct, frozen=True):
 
     ``accounts`` are all that may be asked about open attempts, ``buy_from`` names those that may be bought from.
     ``deadline_s``: stop buying so many seconds from the start.  ``grace_s``: how long the first signal waits for
-    what is in flight.  ``webhook_url``: where providers that can shall call back; empty = nowhere.
+    what is in flight.  ``webhook_url``: where providers that can shall call back; empty = nowhere.  ``places``: where
+    local reference files were found just now, by digest.
     """
 
     terms: Terms
@@ -82,6 +85,7 @@ class NightPlan(msgspec.Struct, frozen=True):
     deadline_s: float | None = None
     grace_s: float = 60.0
     webhook_url: str = ""
+    places: Mapping[str, str] = MappingProxyType({})
 
 
 class Night:
@@ -160,6 +164,7 @@ class Night:
         """Make the accounts known, build the actors, and give each what older epochs left open there."""
         seams, plan = self._seams, self._plan
         logs = await open_accounts(plan.accounts, self._reader, self.writer, seams.clock, self._keyed)
+        files = ReferenceFiles(seams.threads, seams.disk, places=plan.places)
         hands = Hands(
             give_back=lambda work: self.router.give_back(work),
             ready=lambda work, actor: self.fetcher.take(work, actor),
@@ -181,6 +186,8 @@ class Night:
                 bound=partial(bound_jobs, self._reader),
                 taken=self._reader.bound,
                 spool=self._spool,
+                files=files,
+                text=self._reader.payload,
                 hands=hands,
             )
             for account in plan.accounts

@@ -155,8 +155,11 @@ class SimDisk:
         with self._effect("remove", path):
             self._files.pop(path, None)
 
-    def read(self, path: Path) -> bytes:
-        return self._file("read", path).data
+    def read(self, path: Path, *, limit: int | None = None) -> bytes:
+        data = self._file("read", path).data
+        if limit is not None and len(data) > limit:
+            raise DiskFailed(f"read {path}: it has more than {limit} bytes")
+        return data
 
     def exists(self, path: Path) -> bool:
         return path in self._files or path in self._dirs

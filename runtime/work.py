@@ -41,6 +41,7 @@ class Work:
         "cancel_by",
         "data",
         "expires",
+        "fingerprint",
         "followed_at",
         "hinted",
         "intended_at",
@@ -69,6 +70,7 @@ class Work:
         self.intended_at: float | None = None  # monotonic, for intents of this process
         self.polling = False
         self.hinted = False  # the provider called back about the job
+        self.fingerprint = ""  # of the newest attempt, where this process sent it with other references than it has
         self.cancel_by = ""  # the operator who wants the job stopped, until the provider was told
         self.url = ""  # of the result, in memory only
         self.data = b""  # a result that came with the reply
@@ -95,7 +97,7 @@ class Work:
 
     def forget_result(self) -> None:
         """Drop what is known in memory of the attempt that ended, so that the next one starts clean."""
-        self.url, self.data = "", b""
+        self.url, self.data, self.fingerprint = "", b"", ""
         self.expires = float("inf")
         self.accepted_at, self.polls, self.hinted = 0.0, 0, False
         self.followed_at = self.unseen_at = self.refused_at = None

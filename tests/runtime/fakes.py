@@ -1,5 +1,6 @@
 """A provider that says what a test tells it, and a journal in memory: for tests of the actors."""
 
+import hashlib
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ import trio
 import trio.testing
 
 from adapters.base import (
+    AdapterError,
     Context,
+    FileBytes,
     HttpCall,
     HttpReply,
     ImageRequest,
@@ -21,9 +24,12 @@ from adapters.base import (
     Secret,
     Standing,
     SubmitOutcome,
+    Uploaded,
+    UploadSteps,
 )
 from adapters.capabilities import Capabilities, Known, Listing, Rate
 from adapters.kie import CAPABILITIES
+from adapters.references import LocalFile
 from ledger.decisions import Committed, Conflict, Decision, Exceeded, Guard, NewPayload, Outcome
 from ledger.events import Event, PayloadRef, TaskQueued
 from ledger.folds import TaskState
@@ -32,6 +38,7 @@ from runtime.accountlog import AccountLog
 from runtime.accounts import Account
 from runtime.blobs import BlobStore
 from runtime.ports import Fetched, FetchRules
+from runtime.references import ReferenceFiles
 from runtime.requests import TaskRequest
 from runtime.simulated import SimClock, SimDisk, SimThreads
 from runtime.spool import Spool
@@ -86,7 +93,7 @@ class FakeProvider:
         self.calls.append(call.url)
         self.before(kind)
         await trio.sleep(self.latency_s)
-        if isinstance(answer, Exception):
+        if isinstance(answer, Exception) and not (kind == "upload" and isinstance(answer, AdapterError)):
             raise answer
         self._told.append(answer)
         return HttpReply(200, {}, str(len(self._told) - 1).encode())
@@ -116,7 +123,7 @@ class FakeProvider:
         return request.aspect
 
     def build_submit(self, request: ImageRequest, ctx: Context) -> HttpCall:
-        return HttpCall("POST", f"submit/{request.prompt}", {}, request.prompt.encode())
+        return HttpCall("POST", f"submit/{request.prompt}", {}, _shown(request).encode())
 
     def read_submit(self, reply: HttpReply) -> SubmitOutcome:
         return self._told[int(reply.body)]  # type: ignore[return-value]
@@ -134,7 +141,15 @@ class FakeProvider:
         return Standing("ok")
 
     def fingerprint(self, request: ImageRequest, ctx: Context) -> str:
-        return request.prompt
+        return _shown(request)
+
+    def upload(self, file: FileBytes, ctx: Context) -> UploadSteps:
+        reply = yield HttpCall("POST", f"upload/{file.name}", {}, file.data)
+        answer = self._told[int(reply.body)]
+        if isinstance(answer, AdapterError):
+            raise answer
+        assert isinstance(answer, Uploaded)
+        return Uploaded(f"{answer.url}/{file.name}", answer.life_s)
 
     def build_list(self, ctx: Context, *, since_us: int, until_us: int, cursor: str | None) -> HttpCall:
         return HttpCall("GET", f"list/{since_us}/{until_us}", {})
@@ -151,6 +166,11 @@ class FakeProvider:
         return self._told[int(reply.body)]  # type: ignore[return-value]
 
 
+def _shown(request: ImageRequest) -> str:
+    """What tells one request from another."""
+    return "|".join((request.prompt, *request.references))
+
+
 def listed(job: str, prompt: str | None, created_us: int, outcome: PollOutcome) -> ListedJob:
     return ListedJob(job, created_us, prompt, outcome)
 
@@ -165,6 +185,7 @@ class FakeJournal:
         self.refuses: Callable[[Guard], bool] = lambda guard: False
         self.broken: Exception | None = None
         self._payloads = 1000
+        self.texts: dict[int, str] = {}
 
     async def append(self, decision: Decision) -> Outcome:
         with trio.CancelScope(shield=True):
@@ -177,6 +198,7 @@ class FakeJournal:
         for guard in decision.guards:
             if self.refuses(guard):
                 return Exceeded(guard, 0)
+        self.texts |= {payload.row: payload.text for payload in decision.payloads}
         for append in decision.appends:
             self.versions[append.stream] += len(append.events)
             self.events += append.events
@@ -202,6 +224,7 @@ class Bench:
         self.log = TaskLog(self.journal, self.clock)
         self.disk = SimDisk()
         self.spool = Spool(SimThreads(), lambda work: BlobStore(self.disk, Path("/out")))
+        self.files = ReferenceFiles(SimThreads(), self.disk)
         self.account = Account(
             name="fake",
             provider="fake",
@@ -214,9 +237,18 @@ class Bench:
     def account_log(self, *, key_epoch: int = 0) -> AccountLog:
         return AccountLog(self.journal, self.clock, number=1, version=0, key_epoch=key_epoch)
 
-    def work(self, n: int = 1, *, prompt: str = "", aspect: str = "1:1") -> Work:
+    def file(self, name: str, data: bytes = b"") -> str:
+        """Put a reference file on the disk; returns it as it stands in a request."""
+        data = data or name.encode()
+        path = Path("/pics") / name
+        self.disk.make_dir(path.parent)
+        self.disk.remove(path)
+        self.disk.write_new(path, data)
+        return LocalFile(hashlib.sha256(data).hexdigest(), len(data), "image/png", str(path)).text
+
+    def work(self, n: int = 1, *, prompt: str = "", aspect: str = "1:1", references: tuple[str, ...] = ()) -> Work:
         """A queued task, on record in the journal."""
-        request = ImageRequest(prompt=prompt or f"picture {n}", aspect=aspect)
+        request = ImageRequest(prompt=prompt or f"picture {n}", aspect=aspect, references=references)
         queued = TaskQueued(
             id=f"row{n}",
             request=PayloadRef(n, "d"),

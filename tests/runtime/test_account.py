@@ -53,6 +53,8 @@ class Desk:
             bound=lambda at_us: set(),
             taken=lambda jobs: set(),
             spool=bench.spool,
+            files=bench.files,
+            text=bench.journal.texts.get,
             hands=Hands(
                 give_back=lambda work: self.told.append(("queued", work.n)),
                 ready=lambda work, actor: self.told.append(("ready", work.n)),

@@ -13,6 +13,7 @@ from adapters.base import (
     Gone,
     HttpCall,
     HttpReply,
+    ImageRequest,
     ListedJob,
     MalformedReply,
     NotVisible,
@@ -27,7 +28,7 @@ from runtime.claims import Claims
 from runtime.doubts import Doubts
 from runtime.ports import WireError
 from runtime.simulated import EPOCH_US
-from runtime.work import Work
+from runtime.work import Work, WorkKey
 from tests.runtime.fakes import CAPS, Bench, listed, run
 
 Body: TypeAlias = Callable[["Doubting"], Awaitable[None]]
@@ -44,6 +45,7 @@ class Doubting:
         self.busy: set[str] = set()
         self.asked_since: list[int] = []
         self.date = ""
+        self.forgotten: set[WorkKey] = set()  # of these nobody knows any more what was sent
         self.doubts = Doubts(
             bench.account,
             log=bench.log,
@@ -56,6 +58,7 @@ class Doubting:
             key_epoch=key_epoch,
             spool=bench.spool,
             claims=Claims(look=self.look, bound=self.bound_ever, clock=bench.clock, visible_after_s=20.0),
+            as_sent=self.as_sent,
         )
 
     async def look(self, job: str) -> PollOutcome:
@@ -66,6 +69,9 @@ class Doubting:
 
     def bound_ever(self, jobs: Collection[str]) -> set[str]:
         return self.bound.keys() & set(jobs)
+
+    async def as_sent(self, work: Work) -> ImageRequest | None:
+        return None if work.key in self.forgotten else work.request
 
     async def query(self, call: HttpCall) -> HttpReply:
         self.asked_since.append(int(call.url.split("/")[1]))
