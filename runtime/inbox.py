@@ -80,7 +80,7 @@ def leave(inbox: Path, message: Control, *, name: str) -> Path:
 
     Raises InboxFull, OSError.
     """
-    _make_room(inbox)
+    _make_room(inbox, _MOST_FILES)
     return _put(inbox, name, msgspec.json.encode(message))
 
 
@@ -97,10 +97,10 @@ class Hint(msgspec.Struct, frozen=True):
 _hint_decoder = msgspec.json.Decoder(Hint)
 
 
-def leave_hint(inbox: Path, hint: Hint) -> Path:
+def leave_hint(inbox: Path, hint: Hint, *, most: int = _MOST_FILES) -> Path:
     """Leave a hint, durable when this returns.  The same hint again is the same file.
 
-    Raises InboxFull, OSError.
+    Raises InboxFull (``most`` wait already), OSError.
     """
     directory = hints_of(inbox)
     name = f"{hint.batch}-{hint.n}-{hint.attempt}.{hashlib.sha256(msgspec.json.encode(hint)).hexdigest()[:16]}"
@@ -109,7 +109,7 @@ def leave_hint(inbox: Path, hint: Hint) -> Path:
         _sync(directory)  # whoever wrote it may not have come so far
         return path
     inbox.mkdir(mode=0o700, exist_ok=True)
-    _make_room(directory)
+    _make_room(directory, most)
     return _put(directory, name, msgspec.json.encode(hint))
 
 
@@ -145,14 +145,14 @@ def waiting(inbox: Path) -> Iterator[tuple[Path, Control | None]]:
             yield path, None
 
 
-def _make_room(directory: Path) -> None:
+def _make_room(directory: Path, most: int) -> None:
     """Make the directory, and clear away what dead writers left unfinished.  Raises InboxFull."""
     if not directory.is_dir():
         directory.mkdir(mode=0o700, exist_ok=True)
         _sync(directory.parent)
     with os.scandir(directory) as entries:
         found = list(entries)
-    if len(found) < _MOST_FILES:
+    if len(found) < most:
         return
     oldest = time.time() - _HALF_WRITTEN_S
     for entry in found:
@@ -160,7 +160,7 @@ def _make_room(directory: Path) -> None:
             if entry.name.endswith(_PART) and entry.stat().st_mtime < oldest:
                 os.unlink(entry.path)
     with os.scandir(directory) as entries:
-        if sum(1 for _ in entries) >= _MOST_FILES:
+        if sum(1 for _ in entries) >= most:
             raise InboxFull(str(directory))
 
 

@@ -378,3 +378,82 @@ def test_two_jobs_are_not_worth_it_and_a_cancel_is_told_to_the_job_itself() -> N
     bench.provider.say("sweep", {f"j{n}": LINK for n in range(3, 6)})
     assert sorted(follow(bench, cancelled).told) == ["ended False", "ready", "ready"]
     assert bench.provider.count("cancel") == 1
+
+
+# --- callbacks ------------------------------------------------------------------------------------------------
+
+
+async def called_about(following: Following, n: int) -> Work:
+    """A job that has an address to be called at."""
+    work = following.bench.work(n)
+    await following.bench.log.record(work, Intend("fake", "fake", "1:1", "only", 40_000, "d", 0, callback=True))
+    await following.bench.log.record(work, Record(AttemptAccepted(attempt=1, job=f"j{n}")))
+    return work
+
+
+def polled_at(bench: Bench) -> list[float]:
+    """When each poll arrived, from now on."""
+    times: list[float] = []
+    bench.provider.before = lambda kind: times.append(bench.clock.monotonic())
+    return times
+
+
+def test_a_callback_is_followed_by_a_poll_at_once() -> None:
+    """REC-7: the poll says what is so."""
+    bench = Bench()
+    bench.provider.say("poll", LINK)
+    times = polled_at(bench)
+
+    async def body(following: Following) -> None:
+        work = await called_about(following, 1)
+        start = bench.clock.monotonic()
+        following.poller.accepted(work)
+        following.poller.hinted(work)
+        await trio.sleep(100.0)
+        assert [round(at - start, 1) for at in times] == [0.0]
+
+    assert follow(bench, body).told == ["ready"]
+
+
+def test_a_forged_callback_costs_one_poll_and_teaches_nothing() -> None:
+    bench = Bench()
+    bench.provider.say("poll", Pending(), LINK)
+
+    async def body(following: Following) -> None:
+        before = following.poller.latency.seconds
+        work = await called_about(following, 1)
+        following.poller.accepted(work)
+        following.poller.hinted(work)
+        await trio.sleep(100.0)
+        assert following.poller.latency.seconds == before
+
+    assert follow(bench, body).told == ["ready"]
+    assert bench.provider.count("poll") == 2
+
+
+def test_polls_come_late_while_callbacks_come() -> None:
+    """And at their own pace again when one was missing: a receiver that nobody reaches costs the polls, no time."""
+    bench = Bench()
+    bench.provider.say("poll", LINK)
+    times = polled_at(bench)
+    waited: list[float] = []
+
+    async def body(following: Following) -> None:
+        for n, hinted in ((1, False), (2, True), (3, False), (4, False)):
+            work = await called_about(following, n)
+            start = bench.clock.monotonic()
+            following.poller.accepted(work)
+            if hinted:
+                await trio.sleep(1.0)
+                following.poller.hinted(work)
+            await trio.sleep(50.0)
+            waited.append(times[-1] - start)
+        plain = await following.accepted(5)
+        following.poller.hinted(work)
+        start = bench.clock.monotonic()
+        following.poller.accepted(plain)
+        await trio.sleep(50.0)
+        waited.append(times[-1] - start)
+
+    follow(bench, body)
+    assert waited == pytest.approx([2.0, 1.0, 6.0, 2.0, 2.0], rel=0.1)
