@@ -21,7 +21,6 @@ What matters here:
   query for a task that cannot exist, which fails while the API is in maintenance or the key is not accepted.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 from adapters.base import (
@@ -37,7 +36,15 @@ from adapters.base import (
 )
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
-from adapters.jobapi import build_creation, build_task_query, called_back, opened, read_creation, read_task
+from adapters.jobapi import (
+    build_creation,
+    build_task_query,
+    called_back,
+    lacks_credit,
+    opened,
+    read_creation,
+    read_task,
+)
 
 _SITE = "https://apipass.dev"
 _IMAGES = "public clients of Nano Banana 2 over ApiPass, in Python and TypeScript"
@@ -129,11 +136,6 @@ _REFUSALS: dict[int, RefusedReason] = {
     455: "unavailable",
     505: "unavailable",
 }
-_NO_CREDIT = re.compile(
-    r"(insufficient|not enough|no) (credit|balance|fund|quota)"
-    r"|(credit|balance|fund|quota)s? (is |are |was )?(insufficient|not enough|exhausted|exceeded)",
-    re.IGNORECASE,
-)
 
 
 class ApiPass:
@@ -198,7 +200,7 @@ APIPASS = ApiPass()
 
 
 def _refusal(code: int, text: str) -> RefusedReason | None:
-    if code in (400, 403) and _NO_CREDIT.search(text):
+    if code in (400, 403) and lacks_credit(text):
         return "no_credit"
     return _REFUSALS.get(code)
 

@@ -2,7 +2,8 @@
 
 Both take ``POST /jobs/createTask`` and ``GET /jobs/recordInfo``, and answer ``{"code": ..., "msg"|"message": ...,
 "data": ...}``.  What one reader must know of that answer is here once; models, fields, limits and the list of
-refusals are each provider's own and stay in its file.
+refusals are each provider's own and stay in its file.  NewportAI has the same envelope around other calls, with 0 for
+success: it takes the envelope, the reading of a creation and the words from here.
 
 - HTTP 200 carries failures: the envelope's ``code`` decides, and on a poll 501 and 408 mean that the task failed.
 - recordInfo lags behind the creation: 404 and 422 mean "not shown (yet)".
@@ -46,6 +47,11 @@ _FAILED_STATES = ("fail", "failed", "error", "timeout", "cancelled", "canceled")
 _EDGE_BLOCK = b"error code: 1010"
 _POLICY = re.compile(
     r"polic|safety|prohibited|sensitive|nsfw|moderation|violat|content filter|flagged|inappropriate", re.IGNORECASE
+)
+_NO_CREDIT = re.compile(
+    r"(insufficient|not enough|no) (credit|balance|fund|quota)"
+    r"|(credit|balance|fund|quota)s? (is |are |was )?(insufficient|not enough|exhausted|exceeded)",
+    re.IGNORECASE,
 )
 
 
@@ -124,8 +130,8 @@ def opened(reply: HttpReply) -> tuple[int, Envelope | None]:
     return (reply.status if envelope is None or envelope.code is None else envelope.code), envelope
 
 
-def read_creation(reply: HttpReply, refusal: Refusals, *, title: str) -> SubmitOutcome:
-    """Read the answer to createTask.
+def read_creation(reply: HttpReply, refusal: Refusals, *, title: str, success_code: int = 200) -> SubmitOutcome:
+    """Read the answer to a creation.
 
     It is believed to be a refusal only when its code is known as one, and an HTTP 5xx only when the code says the
     same number: a gateway may have failed behind a task that exists.
@@ -133,7 +139,7 @@ def read_creation(reply: HttpReply, refusal: Refusals, *, title: str) -> SubmitO
     code, envelope = opened(reply)
     success = 200 <= reply.status < 300
     job = _job_of(envelope)
-    if code == 200 or (success and code == reply.status):
+    if code == success_code or (success and code == reply.status):
         if job and success:
             return Accepted(job)
         return Unclear("a success without a readable task id", likely_paid=success or bool(job))
@@ -193,6 +199,16 @@ def called_back(body: bytes) -> str:
     return named.pop()
 
 
+def is_policy(text: str) -> bool:
+    """Whether a failure is the filter's, by its words."""
+    return _POLICY.search(text) is not None
+
+
+def lacks_credit(text: str) -> bool:
+    """Whether a refusal is about credit, balance or quota, by its words."""
+    return _NO_CREDIT.search(text) is not None
+
+
 def credits_of(value: object) -> float | None:
     """Read a number of credits; an impossible one says nothing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -234,7 +250,7 @@ def _failed(record: _Record, envelope: Envelope, credit_microusd: int) -> Failed
     detail = words(record.failMsg) if isinstance(record.failMsg, str) else ""
     detail = detail or envelope.text or f"code {envelope.code}"
     cost = _cost(record, credit_microusd) or 0
-    if _POLICY.search(detail):
+    if is_policy(detail):
         return Failed("policy", detail, retryable=False, cost_microusd=cost)
     retryable = str(record.failCode) not in ("400", "422")
     return Failed("provider", detail, retryable=retryable, cost_microusd=cost)

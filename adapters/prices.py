@@ -20,6 +20,7 @@ _TOGETHER = "https://docs.together.ai/docs/serverless/models"
 # What their quote endpoint told a user on 2026-09-15.
 _WAVESPEED_QUOTES = "https://github.com/Wujidadi/image-generation-with-wavespeed-api documents/price.md"
 _GOOGLE = "https://ai.google.dev/gemini-api/docs/pricing"
+_CREDITS = "NewportAI names no price per image: Google's, in credits of the pack of 8,000 for $60, rounded up"
 _READ = "2026-11-22"
 
 
@@ -92,6 +93,14 @@ DEFAULT_BOOK = PriceBook(
                 "reported",
             ),
             *_both("kie", "nano-banana-2-lite", {"1K": "0.02"}, "public clients of Kie (4 credits)", "reported"),
+            *_both(
+                "newportai",
+                "nano-banana-2",
+                {"0.5K": "0.045", "1K": "0.0675", "2K": "0.105", "4K": "0.1575"},
+                _CREDITS,
+                "assumed",
+            ),
+            *_both("newportai", "nano-banana-pro", {"1K": "0.135", "2K": "0.135", "4K": "0.24"}, _CREDITS, "assumed"),
             *_both("replicate", "nano-banana-2", {"1K": "0.067", "2K": "0.101", "4K": "0.151"}, _ARTICLE, "reported"),
             *_both(
                 "replicate",

@@ -54,6 +54,7 @@ PROVIDERS: dict[str, Entry] = {
     "apipass": Entry("adapters.apipass:APIPASS", "adapters.sandbox.apipass:ApiPassEmulator"),
     "google": Entry("adapters.google:GOOGLE", "adapters.sandbox.google:GoogleEmulator"),
     "kie": Entry("adapters.kie:KIE", "adapters.sandbox.kie:KieEmulator"),
+    "newportai": Entry("adapters.newportai:NEWPORTAI", "adapters.sandbox.newportai:NewportAiEmulator"),
     "replicate": Entry("adapters.replicate:REPLICATE", "adapters.sandbox.replicate:ReplicateEmulator"),
     "segmind": Entry("adapters.segmind:SEGMIND", "adapters.sandbox.segmind:SegmindEmulator"),
     "toapis": Entry("adapters.toapis:TOAPIS", "adapters.sandbox.toapis:ToapisEmulator"),

@@ -1,5 +1,7 @@
 """What the emulators of the job API share (Kie, ApiPass): the check of a createTask, and the record of a task.
 
+NewportAI's takes the smaller pieces: single fields, and the acceptance of a job.
+
 Strict where the real thing may be lax: unknown fields and values outside the documented sets are refused, so that
 a codec that passes here sends nothing undocumented.
 """
@@ -64,7 +66,7 @@ def validate(call: Call, models: Mapping[str, Model]) -> Wanted:
     body = json_object(call.body)
     if body is None:
         raise Invalid("the body must be a JSON object")
-    _only(body, {"model", "callBackUrl", "input"}, "")
+    only_known(body, {"model", "callBackUrl", "input"}, "")
     name = body.get("model")
     model = models.get(name) if isinstance(name, str) else None
     if model is None or not isinstance(name, str):
@@ -72,17 +74,17 @@ def validate(call: Call, models: Mapping[str, Model]) -> Wanted:
     fields = body.get("input")
     if not isinstance(fields, dict):
         raise Invalid("input cannot be null")
-    _only(fields, model.fields(), "input.")
+    only_known(fields, model.fields(), "input.")
     for flag in model.flags:
         if not isinstance(fields.get(flag, False), bool):
             raise Invalid(f"{flag} must be a boolean")
-    image_format = _choice(fields, "output_format", model.formats or (model.default_format,), model.default_format)
+    image_format = choice(fields, "output_format", model.formats or (model.default_format,), model.default_format)
     return Wanted(
         model=name,
-        prompt=_prompt(fields, model),
+        prompt=prompt_of(fields, model.max_prompt),
         references=_references(fields, model),
-        aspect=_choice(fields, "aspect_ratio", model.aspects, model.default_aspect),
-        resolution=_choice(fields, "resolution", tuple(model.prices), "1K"),
+        aspect=choice(fields, "aspect_ratio", model.aspects, model.default_aspect),
+        resolution=choice(fields, "resolution", tuple(model.prices), "1K"),
         output_format="jpg" if image_format == "jpeg" else image_format,
         callback_url=_callback(body),
     )
@@ -144,37 +146,46 @@ def _phase(job: Job, now_us: int) -> str:
     return "waiting" if share < 0.2 else "queuing" if share < 0.4 else "generating"
 
 
-def _only(given: dict[str, object], known: set[str], prefix: str) -> None:
+def only_known(given: dict[str, object], known: set[str], prefix: str) -> None:
+    """Refuse fields that are not documented."""
     for field in given:
         if field not in known:
             raise Invalid(f"{prefix}{field} is not a known field")
 
 
-def _choice(fields: dict[str, object], field: str, allowed: tuple[str, ...], default: str) -> str:
+def choice(fields: dict[str, object], field: str, allowed: tuple[str, ...], default: str) -> str:
+    """Read a field that has a closed set of values."""
     value = fields.get(field, default)
     if not isinstance(value, str) or value not in allowed:
         raise Invalid(f"{field} is not within the range of allowed options")
     return value
 
 
-def _prompt(fields: dict[str, object], model: Model) -> str:
+def prompt_of(fields: dict[str, object], longest: int) -> str:
+    """Read the prompt."""
     prompt = fields.get("prompt")
     if not isinstance(prompt, str) or not prompt:
         raise Invalid("prompt is required")
-    if len(prompt) > model.max_prompt:
-        raise Invalid(f"The text length cannot exceed the maximum limit of {model.max_prompt}")
+    if len(prompt) > longest:
+        raise Invalid(f"The text length cannot exceed the maximum limit of {longest}")
     return prompt
 
 
-def _references(fields: dict[str, object], model: Model) -> tuple[str, ...]:
-    given = fields.get(model.references, [])
+def urls_of(fields: dict[str, object], field: str, most: int) -> tuple[str, ...]:
+    """Read a list of URLs."""
+    given = fields.get(field, [])
     if not isinstance(given, list) or not all(isinstance(url, str) and _is_uri(url) for url in given):
-        raise Invalid(f"{model.references} must be a list of file URLs")
-    if len(given) > model.max_references:
-        raise Invalid(f"{model.references} takes at most {model.max_references} images")
+        raise Invalid(f"{field} must be a list of file URLs")
+    if len(given) > most:
+        raise Invalid(f"{field} takes at most {most} images")
+    return tuple(given)
+
+
+def _references(fields: dict[str, object], model: Model) -> tuple[str, ...]:
+    given = urls_of(fields, model.references, model.max_references)
     if model.needs_references and not given:
         raise Invalid(f"{model.references} is required")
-    return tuple(given)
+    return given
 
 
 def _callback(body: dict[str, object]) -> str:

@@ -1,7 +1,7 @@
 """The emulated ApiPass: its codec understands it, it is strict, and it charges what it delivers."""
 
 import json
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -230,7 +230,7 @@ def test_twenty_creations_per_ten_seconds_and_ten_queries_a_second() -> None:
 
 def answer(emulator: ApiPassEmulator, row: str) -> HttpReply:
     job = buy(emulator)
-    calls: dict[str, Any] = {
+    calls: dict[str, Callable[[], HttpReply]] = {
         "created": lambda: ask(emulator, APIPASS.build_submit(REQUEST, CTX)),
         "unauthorized": lambda: ask(emulator, APIPASS.build_submit(REQUEST, with_key("sandbox-wrong"))),
         "no_credit": lambda: ask(emulator, APIPASS.build_submit(REQUEST, with_key("sandbox-broke"))),
@@ -238,8 +238,7 @@ def answer(emulator: ApiPassEmulator, row: str) -> HttpReply:
         "not_visible": lambda: ask(emulator, APIPASS.build_poll("none", CTX)),
         "waiting": lambda: ask(emulator, APIPASS.build_poll(job, CTX), START_US + S // 2),
     }
-    reply: HttpReply = calls[row]()
-    return reply
+    return calls[row]()
 
 
 @pytest.mark.parametrize("row", ["created", "unauthorized", "no_credit", "disabled", "not_visible", "waiting"])
