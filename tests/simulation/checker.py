@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from adapters.registry import codec
 from adapters.sandbox.house import BillLine
 from adapters.sandbox.picture import read_digest, request_digest
 from ledger.audit import verify
@@ -54,8 +55,8 @@ def _task(
     if len(live) + len(undecided) > 1:
         yield "two attempts are open at once (MON-2)"
     evidence = not (world.weather.listings_fail_s or world.weather.jumps)  # else a listing may prove nothing
-    if state.phase == "held" and state.attempts[-1].provider != "kie" and evidence:
-        yield f"held at {state.attempts[-1].provider} although it has a listing ({state.attempts[-1].reason})"
+    if state.phase == "held" and evidence and can_tell(state.attempts[-1].provider):
+        yield f"held at {state.attempts[-1].provider}, which can tell ({state.attempts[-1].reason})"
     charged = []
     for attempt in state.attempts:
         line = bill.get(attempt.job)
@@ -126,20 +127,32 @@ def _still_unanswered(works: list[Work], lane: str, epoch: int) -> int:
 
 def _bill(works: list[Work], bill: dict[str, BillLine], complete: bool) -> Iterator[str]:
     """MON-7, REC-5: every job on the bill is bound to one attempt, or may be that of an attempt in doubt."""
-    bound, doubted = Counter[str](), Counter[str]()
+    bound, doubted, synchronous = Counter[str](), Counter[str](), Counter[str]()
     for work in works:
         for attempt in work.state.attempts:
             if attempt.job:
                 bound[attempt.job] += 1
             elif attempt.phase == "unknown" or (not complete and attempt.phase in LIVE):
                 doubted[attempt.provider] += 1
+            elif attempt.phase in ("ready", "done", "failed", "surplus", "lost"):
+                synchronous[attempt.provider] += 1  # its answer was the image, and named no job
     for job, times in bound.items():
         if times > 1:
             yield f"{job}: bound to {times} attempts (REC-5)"
     orphans = Counter(line.provider for line in bill.values() if line.job not in bound)
     for provider, count in orphans.items():
+        count -= synchronous[provider]
         if count > doubted[provider]:
             yield f"{provider}: {count} jobs on the bill that no attempt knows, {doubted[provider]} in doubt (MON-7)"
+        if count < 0:
+            yield f"{provider}: {-count} images that are on no bill"
+
+
+def can_tell(provider: str) -> bool:
+    """Whether the provider can be asked what became of a lost submit."""
+    record = codec(provider).capabilities
+    shows_input = record.listing is not None and record.listing.value.shows_input_s > 0
+    return record.lookup is not None or shows_input
 
 
 def _disk(world: World) -> Iterator[str]:

@@ -16,6 +16,12 @@ from tests.simulation.schedules import WEATHERS, Schedule, judged
 from tests.simulation.world import Life
 
 _CRASHES = st.builds(Life, crash_at=st.integers(0, 110))
+# One of each class of evidence: callback or nothing, listing, listing by a marker, nothing at all, lookup.
+PROVIDERS = [
+    ("kie", "replicate", "segmind"),
+    ("together", "toapis"),
+    *((provider,) for provider in ("kie", "replicate", "segmind", "together", "toapis")),
+]
 _FAULTS = st.sampled_from(["full", "failed"])
 _LIVES = st.one_of(
     _CRASHES,
@@ -36,9 +42,7 @@ SCHEDULES = st.builds(
     same_prompts=st.booleans(),
     followers=st.sampled_from([0, 0, 0, 2]),
     batches=st.sampled_from([1, 1, 1, 2]),
-    providers=st.sampled_from(
-        [("kie", "replicate", "segmind"), ("kie",), ("replicate",), ("segmind",), ("replicate", "segmind")]
-    ),
+    providers=st.sampled_from(PROVIDERS),
     budget_microusd=st.sampled_from([None, None, 300_000]),
     max_at_risk_microusd=st.sampled_from([100_000_000, 100_000_000, 200_000]),
     orders=st.lists(st.sampled_from(["buy_again", "give_up"]), max_size=2).map(tuple),
@@ -66,7 +70,8 @@ def _drawn(seed: int) -> Schedule:
         Life(crash_at=draws.choice([draws.randrange(12), draws.randrange(110)])) for _ in range(draws.randint(2, 4))
     ]
     weather = draws.choice(["fair", "rough", "slow", "dark", "jumpy"])
-    return Schedule(seed=seed, weather=weather, lives=tuple(lives), tasks=draws.randint(3, 6))
+    providers = draws.choice([*PROVIDERS[:2], ("kie", "together")])
+    return Schedule(seed=seed, weather=weather, lives=tuple(lives), tasks=draws.randint(3, 6), providers=providers)
 
 
 @pytest.mark.slow

@@ -92,7 +92,8 @@ class SimWire:
         with trio.move_on_after(call.timeout_s) as limit:
             await trio.sleep(net.random.uniform(0.001, 0.05) + reply.delay_s)
         net.alive()
-        broken = reply.transport or limit.cancelled_caught or len(reply.body) > self._max_reply_bytes
+        most = min(self._max_reply_bytes, call.max_reply_bytes)
+        broken = reply.transport or limit.cancelled_caught or len(reply.body) > most
         if broken or net.random.random() < weather.lost_reply:
             raise WireError("connection reset", sent=True)
         return HttpReply(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
