@@ -3,10 +3,9 @@
 The checks that follow from a capability record alone; what only one provider knows stays in its codec.
 """
 
-from urllib.parse import urlsplit
-
 from adapters.base import ImageRequest
 from adapters.capabilities import Capabilities, Model, References
+from adapters.reading import is_web_address
 from adapters.references import is_inline, local_file
 
 
@@ -79,7 +78,7 @@ def _references_misfit(model: Model, taken: References, request: ImageRequest, t
 def _reference_misfit(reference: str, taken: References, title: str) -> str | None:
     file = local_file(reference)
     if file is None and not is_inline(reference):
-        if not _is_url(reference):
+        if not is_web_address(reference, plain=True):
             return "neither an http(s) URL nor a file"
         return None if taken.urls else f"{title} takes no URLs, only files"
     if not taken.files:
@@ -91,11 +90,3 @@ def _reference_misfit(reference: str, taken: References, title: str) -> str | No
     if taken.max_file_bytes and file.size > taken.max_file_bytes:
         return f"the file has {file.size:,} bytes, {title} takes {taken.max_file_bytes:,}"
     return None
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable() and " " not in text
-    except ValueError:
-        return False

@@ -11,10 +11,11 @@ import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
-from adapters.base import MalformedReply
+from adapters.base import MalformedReply, UploadRefused
 
 T = TypeVar("T")
 
@@ -49,6 +50,29 @@ def words(text: str) -> str:
 def is_job_id(text: str) -> bool:
     """Tell whether this can be a job's id: it ends up in URLs, file names and the ledger."""
     return _JOB_ID.fullmatch(text) is not None
+
+
+def is_web_address(text: str, *, plain: bool) -> bool:
+    """Tell whether this is an address that can be asked: ``https``, and ``http`` too where ``plain``."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return (
+        (parts.scheme == "https" or (plain and parts.scheme == "http"))
+        and bool(parts.hostname)
+        and text.isprintable()
+        and " " not in text
+    )
+
+
+def upload_refused(title: str, status: int, text: str) -> UploadRefused:
+    """Say that a file was not taken, from the status (or the code of an envelope) and the provider's words."""
+    return UploadRefused(
+        words(f"{title} took no file: status {status} {text}"),
+        retryable=status in (408, 429) or status >= 500,
+        account=status in (401, 402, 403),
+    )
 
 
 def seconds(text: str) -> float | None:

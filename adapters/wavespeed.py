@@ -25,14 +25,12 @@ What matters here:
 - Cancelling deletes: the record is gone, the work may go on, and the refund may be a part of the price.
 """
 
-import hashlib
-import hmac
 import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
@@ -61,7 +59,6 @@ from adapters.base import (
     Unclear,
     Unreadable,
     Uploaded,
-    UploadRefused,
     UploadSteps,
 )
 from adapters.capabilities import Capabilities, Model
@@ -72,14 +69,18 @@ from adapters.reading import (
     decode_or_none,
     from_us,
     is_job_id,
+    is_web_address,
     microusd,
     result_of,
     seconds,
     to_us,
+    upload_refused,
     words,
 )
+from adapters.signing import is_recent, is_signed
 from adapters.wavespeed_record import CAPABILITIES, FAST, PAGE_SIZE, SUCCESSOR, WEEK_S
 
+_SIGNATURE = re.compile(r"v3,([0-9a-f]{64})")
 _TOLERANCE_S = 300.0
 _UPLOAD_TIMEOUT_S = 120.0
 
@@ -313,7 +314,7 @@ class WaveSpeedCodec:
         envelope = decode_or_none(reply.body, _Envelope)
         status = _status(reply, envelope)
         if status != 200:
-            raise _upload_refused(status, _text(envelope))
+            raise upload_refused("WaveSpeed", status, _text(envelope))
         if envelope is None:
             raise MalformedReply("upload: not the documented JSON")
         ticket = decode(envelope.data, _Ticket, "upload")
@@ -325,8 +326,8 @@ class WaveSpeedCodec:
             timeout_s=_UPLOAD_TIMEOUT_S,
         )
         if not 200 <= reply.status < 300:
-            raise _upload_refused(reply.status, "at the storage")
-        if not _is_https(ticket.download_url, ctx):
+            raise upload_refused("WaveSpeed's storage", reply.status, "")
+        if not is_web_address(ticket.download_url, plain=bool(ctx.base_url)):
             raise MalformedReply("upload: no usable address")
         return Uploaded(ticket.download_url, CAPABILITIES.references.value.upload_life_s)
 
@@ -336,14 +337,12 @@ class WaveSpeedCodec:
         self, headers: Mapping[str, str], body: bytes, *, secrets: Sequence[Secret], now_s: float
     ) -> bool:
         message, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        if not message or re.fullmatch(r"[0-9]{1,12}", stamp) is None or abs(now_s - int(stamp)) > _TOLERANCE_S:
+        given = _SIGNATURE.fullmatch(headers.get("webhook-signature", ""))
+        if not message or given is None or not is_recent(stamp, now_s, tolerance_s=_TOLERANCE_S):
             return False
         signed = f"{message}.{stamp}.".encode(errors="replace") + body
-        scheme, _, given = headers.get("webhook-signature", "").strip().partition(",")
-        keys = [secret.reveal().removeprefix("whsec_").encode() for secret in secrets]
-        macs = [hmac.new(key, signed, hashlib.sha256).hexdigest() for key in keys if key]
-        matches = [hmac.compare_digest(mac.encode(), given.encode(errors="replace")) for mac in macs]
-        return scheme == "v3" and any(matches)
+        keys = (secret.reveal().removeprefix("whsec_").encode() for secret in secrets)
+        return is_signed(signed, [bytes.fromhex(given[1])], keys)
 
     def read_callback(self, body: bytes) -> str:
         job = decode(body, _Named, "callback").id
@@ -403,7 +402,8 @@ def _iso(at_s: int) -> str:
 
 
 def _put_url(told: _Instruction, ctx: Context) -> str:
-    if told.method.upper() != "PUT" or not _is_https(told.url, ctx):
+    """Take the storage's address.  Behind a base URL of the user's own (sandbox, gateway) it may be plain HTTP."""
+    if told.method.upper() != "PUT" or not is_web_address(told.url, plain=bool(ctx.base_url)):
         raise MalformedReply("upload: no usable instruction")
     return told.url
 
@@ -414,17 +414,6 @@ def _put_headers(told: _Instruction) -> dict[str, str]:
         if re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) is None or re.fullmatch(r"[ -~]{0,2000}", value) is None:
             raise MalformedReply("upload: an impossible header")
     return told.headers
-
-
-def _is_https(url: str, ctx: Context) -> bool:
-    """Whether a file of the user may be sent to, or fetched from, this address.  A base URL of the user's own (the
-    sandbox, a gateway) may also speak plain HTTP."""
-    try:
-        parts = urlsplit(url)
-        schemes = ("https", "http") if ctx.base_url else ("https",)
-        return parts.scheme in schemes and bool(parts.hostname) and url.isprintable() and " " not in url
-    except ValueError:
-        return False
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -490,8 +479,3 @@ def _listed(item: _Listed) -> ListedJob:
     if not is_job_id(item.id):
         raise MalformedReply("listing: an item without a usable id")
     return ListedJob(item.id, to_us(item.created_at), None, _outcome(item))
-
-
-def _upload_refused(status: int, text: str) -> UploadRefused:
-    retryable, account = status == 429 or status >= 500, status in (401, 402, 403)
-    return UploadRefused(words(f"status {status} {text}"), retryable=retryable, account=account)

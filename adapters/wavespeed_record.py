@@ -68,7 +68,7 @@ CAPABILITIES = Capabilities(
     submit_rate=Known(Rate(10, 60.0), _LEVELS, _READ, "confirmed"),
     poll_rate=Known(Rate(10, 1.0), "no limit is published; ours, to be modest", _READ, "assumed"),
     polls_share_submit_rate=Known(False, "the limits are told in images", _READ, "assumed"),
-    # The first level works on 3 at once.  What is above waits there and is not refused, so that a few more keep it busy.
+    # The first level works on 3 at once.  What is above waits there and is not refused: a few more keep it busy.
     concurrency=Known(10, _LEVELS, _READ, "assumed"),
     max_concurrency=Known(5_000, _LEVELS, _READ, "confirmed"),
     submit_timeout_s=Known(60.0, _SDK, _READ, "confirmed"),
