@@ -453,7 +453,7 @@ def _headers(ctx: Context) -> dict[str, str]:
 
 
 def _get(ctx: Context, path: str) -> HttpCall:
-    return HttpCall("GET", _base(ctx) + path, _headers(ctx), timeout_s=30.0)
+    return HttpCall("GET", _base(ctx) + path, _headers(ctx))
 
 
 def _post(ctx: Context, path: str, body: Mapping[str, object], *, timeout_s: float) -> HttpCall:
@@ -538,5 +538,5 @@ def _standing(balance: _Balance) -> Standing:
     if isinstance(left, bool) or not isinstance(left, int | float) or not math.isfinite(left) or abs(left) > 1e12:
         raise MalformedReply("balance: no credits")
     if left <= 0:
-        return Standing("no_credit", "no credits left", balance_microusd=0)
-    return Standing("ok", f"{left:,.12g} credits", balance_microusd=round(left * CREDIT_MICROUSD))
+        return Standing("no_credit", "no credits left", balance=0.0, balance_microusd=0)
+    return Standing("ok", balance=float(left), balance_microusd=round(left * CREDIT_MICROUSD))

@@ -240,6 +240,7 @@ def _plan(settings: Settings, groups: Iterable[Group], accounts: Sequence[Accoun
         attempts=settings.whole("attempts") or 3,
         budget_microusd=settings.money("budget"),
         deadline_s=(deadline_us - now_us()) / 1e6 if deadline_us else None,
+        max_at_risk_microusd=settings.money("max_at_risk"),
     )
 
 

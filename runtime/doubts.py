@@ -8,6 +8,7 @@ attempt becomes ``unknown`` and its task is held.  A job that a callback names i
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection
 from random import Random
 
@@ -77,6 +78,7 @@ class Doubts:
         self._claimed: dict[WorkKey, dict[str, Callable[[bool], None]]] = {}
         self._works: dict[WorkKey, Work] = {}
         self._ripe_at: dict[WorkKey, float] = {}
+        self._unanswered = Counter[WorkKey]()  # looks in a row that could not tell about it
         self._failures = 0
         self._bell = Bell()
 
@@ -166,13 +168,15 @@ class Doubts:
                     self._drop(work, judged)
                 case CannotTell(reason=reason):
                     await self._unknown(work, reason, judged)
+        for key in self._works:
+            self._unanswered[key] = self._unanswered[key] + 1 if key in looked.unanswered else 0
         if not looked.trouble:
             self._failures = 0
             return True
         self._failures += 1
         _log.warning("%s: doubtful attempts could not be looked up: %s", self._account.name, looked.trouble)
-        if self._failures >= _TRIES_WHEN_RIPE:
-            for key in ripe & looked.unanswered:
+        for key in ripe & looked.unanswered:
+            if self._unanswered[key] >= _TRIES_WHEN_RIPE:
                 await self._unknown(works[key], "listing_failed", judged)
         return False
 
@@ -217,6 +221,7 @@ class Doubts:
 
     def _drop(self, work: Work, judged: Callable[[Work], None]) -> None:
         del self._works[work.key], self._ripe_at[work.key]
+        self._unanswered.pop(work.key, None)
         for settled in self._claimed.pop(work.key, {}).values():
             settled(False)
         judged(work)

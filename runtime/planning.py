@@ -99,12 +99,18 @@ def plan(
     attempts: int = 3,
     budget_microusd: int | None = None,
     deadline_s: float | None = None,
+    max_at_risk_microusd: int | None = None,
 ) -> Plan:
     """Work out cost and time for ``groups`` on ``accounts``."""
     groups = tuple(group for group in groups if group.count > 0)
     lines = [_Line(account, groups, prices) for account in accounts]
     covered = [group for group in groups if any(group in line.offers for line in lines)]
     mix = _share_out(covered, lines)
+    if max_at_risk_microusd is None:
+        max_at_risk_microusd = default_at_risk(sum(_expected(line, mix) for line in lines))
+    bound = [line for line in lines if line.bound_by(max_at_risk_microusd)]
+    if bound:
+        mix = _share_out(covered, lines)
     low = expected = worst = 0
     for group in covered:
         offers = [line.offers[group] for line in lines if group in line.offers]
@@ -128,8 +134,11 @@ def plan(
             group.images * IMAGE_BYTES.get(group.resolution, IMAGE_BYTES["4K"]) + group.count * LEDGER_BYTES_PER_TASK
             for group in groups
         ),
-        max_at_risk_microusd=default_at_risk(expected),
-        notes=tuple(_notes(expected, worst, finish_s, budget_microusd, deadline_s)),
+        max_at_risk_microusd=max_at_risk_microusd,
+        notes=(
+            *_notes(expected, worst, finish_s, budget_microusd, deadline_s),
+            *(_risk_note(line, max_at_risk_microusd) for line in bound if mix[line.account.name]),
+        ),
     )
 
 
@@ -161,8 +170,25 @@ class _Line:
             polls = account.query_rate
             self.burst = float(submits.count)
             self.submits_per_s = min(submits.count / submits.per_s, polls.count / polls.per_s / POLLS_PER_TASK)
+        self._set_speed()
+
+    def _set_speed(self) -> None:
         self.per_second = min(self.submits_per_s, self.in_flight / max(self.latency_s, 0.001))
         self.first_room = min(self.in_flight, max(2, int(self.submits_per_s)))
+
+    def bound_by(self, max_at_risk_microusd: int) -> bool:
+        """Be no wider than the money at risk allows; whether that is narrower than the account's own limits.
+
+        A synchronous call is in doubt from its first byte to its last one, so the cap is its concurrency (MON-3).
+        """
+        if self.account.codec.capabilities.shape.value != "sync" or not self.offers:
+            return False
+        width = max(1, max_at_risk_microusd // max(offer.ceiling_microusd for offer in self.offers.values()))
+        if width >= self.in_flight:
+            return False
+        self.in_flight = width
+        self._set_speed()
+        return True
 
     def seconds(self, images: int) -> float:
         """How long this account takes for so many images, from the first submit to the last result."""
@@ -241,7 +267,8 @@ def _rounded(parts: Mapping[str, float], total: int) -> dict[str, int]:
     """Round to whole numbers that add up to ``total``: the largest remainders get what is missing."""
     floors = {name: int(value + 1e-6) for name, value in parts.items()}
     missing = total - sum(floors.values())
-    for name in sorted(parts, key=lambda name: (floors[name] - parts[name], name))[:missing]:
+    # Rounded: sums of the same speeds in another order differ in their last bits.
+    for name in sorted(parts, key=lambda name: (round(floors[name] - parts[name], 6), name))[:missing]:
         floors[name] += 1
     return floors
 
@@ -250,7 +277,7 @@ def _account_plan(line: _Line, mix: Mapping[str, Mapping[Group, int]], *, images
     mine = mix[line.account.name]
     part = sum(mine.values())
     can_take = sum(group.images for group in line.offers)
-    expected = sum(count * line.offers[group].microusd for group, count in mine.items())
+    expected = _expected(line, mix)
     return AccountPlan(
         account=line.account.name,
         provider=line.account.provider,
@@ -264,6 +291,17 @@ def _account_plan(line: _Line, mix: Mapping[str, Mapping[Group, int]], *, images
         per_second=line.per_second,
         why=_why(line, part, can_take, images, expected),
         problems=tuple(dict.fromkeys(line.refusals.values())),
+    )
+
+
+def _expected(line: _Line, mix: Mapping[str, Mapping[Group, int]]) -> int:
+    return sum(count * line.offers[group].microusd for group, count in mix[line.account.name].items())
+
+
+def _risk_note(line: _Line, max_at_risk_microusd: int) -> str:
+    return (
+        f"{line.account.name} answers with the image itself, so every open call is money at risk: at most "
+        f"{line.in_flight} at once under {usd(max_at_risk_microusd)}; --max-at-risk raises that"
     )
 
 

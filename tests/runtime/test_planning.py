@@ -189,3 +189,18 @@ def test_nothing_to_do_is_a_plan_too() -> None:
     made = plan([], ACCOUNTS, DEFAULT_BOOK)
     assert (made.tasks, made.images, made.finish_s, made.expected_microusd) == (0, 0, 0.0, 0)
     assert all("none" in part.why for part in made.accounts)
+
+
+def test_the_money_at_risk_bounds_a_synchronous_account_and_the_plan_says_so() -> None:
+    """MON-3: every open call is in doubt until its answer has come."""
+    together = Account(name="together", provider="together", codec=codec("together"), key=Secret("k"))
+    group = Group("nano-banana-pro", "1:1", "1K", False, ("together",), 1000)
+    prices = PriceBook({("together", "nano-banana-pro", "1K", False): Price(100_000, "test", "2026-11-22", "assumed")})
+    narrow = plan([group], [together], prices, max_at_risk_microusd=1_000_000)
+    wide = plan([group], [together], prices, max_at_risk_microusd=100_000_000)
+    assert narrow.accounts[0].per_second * 3 < wide.accounts[0].per_second
+    assert narrow.finish_s > wide.finish_s
+    (note,) = narrow.notes
+    assert "at most 8 at once under $1.00" in note
+    assert wide.notes == ()
+    assert plan([group], [together], prices).max_at_risk_microusd == default_at_risk(100_000_000)
