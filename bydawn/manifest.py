@@ -4,14 +4,16 @@ All of it follows from the ledger alone, so that both can be deleted and come ba
 Tasks are read a page at a time and lines are yielded: a batch of a million needs no more memory than one of ten.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
 from msgspec.structs import replace
 
 from adapters.base import ImageRequest
+from adapters.references import local_file
 from ledger.events import Recorded, TaskCompleted, TaskEvent
 from ledger.folds import EMPTY_TASK, BatchState, TaskPhase, TaskState, evolve_task
 from ledger.reader import Reader, TaskRow
@@ -136,9 +138,16 @@ def _columns(row: TaskRow, state: TaskState, wanted: TaskRequest, mappings: Mapp
 
     asked = {column("prompt"): wanted.request.prompt}
     if wanted.request.references:
-        asked[column("images")] = "|".join(wanted.request.references)
+        asked[column("images")] = _cell(wanted.request.references)
     asked |= {column("aspect_ratio"): row.aspect, column("resolution"): row.resolution}
     return asked | wanted.columns
+
+
+def _cell(references: Sequence[str]) -> str:
+    """References as an input would name them: local files by their path."""
+    names = [file.path if (file := local_file(reference)) else reference for reference in references]
+    plain = not any(mark in name for name in names for mark in "|;")
+    return "|".join(names) if plain else msgspec.json.encode(names).decode()
 
 
 def _line(reader: Reader, row: TaskRow, naming: Naming, mappings: Mappings, *, shared_with: str | None) -> ManifestRow:

@@ -178,7 +178,7 @@ def _task(row: dict[str, object], columns: dict[str, str]) -> Task:
 
     if text("prompt") == "[erased]":
         raise UsageError(f"the prompt of {row['id']} was erased: its jobs cannot be found on a bill")
-    references = tuple(text("images").split("|")) if text("images") else ()
+    references = tuple(_by_content(each) for each in _listed(text("images")))
     return Task(
         id=str(row["id"]),
         status=str(row["status"]),
@@ -187,6 +187,19 @@ def _task(row: dict[str, object], columns: dict[str, str]) -> Task:
         wanted=max(1, int(str(row["version"]))),
         shared=row["shared_with"] is not None,
     )
+
+
+def _listed(cell: str) -> list[str]:
+    if cell.startswith("["):
+        return [str(each) for each in json.loads(cell)]
+    return cell.split("|") if cell else []
+
+
+def _by_content(reference: str) -> str:
+    """A local file counts by its bytes, wherever the provider was given them; a URL is what it is."""
+    if "://" in reference:
+        return reference
+    return f"sha256:{hashlib.sha256(Path(reference).read_bytes()).hexdigest()[:32]}"
 
 
 def request_digest(prompt: str, references: Sequence[str], aspect: str, resolution: str) -> str:

@@ -8,6 +8,7 @@ follows the digest: an image that is not one of ours, or a blank one, is recogni
 import hashlib
 import io
 import math
+import re
 from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
@@ -19,16 +20,25 @@ _ROWS = 17  # 16 rows of digest, one of check word
 _BAND = 8  # the mark takes one eighth of the height
 _SIDES = {"0.5K": 512, "1K": 1024, "2K": 2048, "4K": 4096}
 _PAPER, _INK = (236, 226, 205), (31, 41, 66)
+_UPLOADED = re.compile(r"https?://.+/(?:uploads|files|assets)/([0-9a-f]{32})(?:\.[a-z0-9]+)?|sha256:([0-9a-f]{32}).*")
 
 
 def request_digest(prompt: str, references: tuple[str, ...], aspect: str, resolution: str) -> bytes:
-    """Digest what must be the same for two images to be interchangeable (32 bytes)."""
+    """Digest what must be the same for two images to be interchangeable (32 bytes).
+
+    A file counts by its content, whether it was uploaded (its address is made of its digest) or came in the request.
+    """
     digest = hashlib.sha256()
-    for part in (prompt, aspect, resolution, *references):
+    for part in (prompt, aspect, resolution, *map(_by_content, references)):
         raw = part.encode()
         digest.update(len(raw).to_bytes(8, "big"))
         digest.update(raw)
     return digest.digest()
+
+
+def _by_content(reference: str) -> str:
+    found = _UPLOADED.fullmatch(reference)
+    return reference if found is None else f"sha256:{found[1] or found[2]}"
 
 
 def pixel_size(aspect: str, resolution: str, *, short_side: int = 0) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from adapters.reading import from_base64
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.picture import draw
 from adapters.sandbox.segmind_input import MODELS, Refused, day, is_data, number, only, validate
@@ -25,9 +26,11 @@ from adapters.sandbox.wirefmt import (
     admit,
     billed,
     file_url,
+    is_locked,
     json_object,
     json_reply,
     key_standing,
+    unreachable,
 )
 
 _KEY_SHAPE = re.compile(r"SG_[0-9a-f]{16}")
@@ -40,6 +43,7 @@ _START_SHARE = 0.1  # of the latency: how long a job is QUEUED
 _ERRORS = {
     "fail": "The upstream model did not answer in time",
     "policy": "Content was flagged by the safety filter",
+    "reference": "Invalid image_urls: an image could not be downloaded",
 }
 _HTML_405 = b"<!doctype html>\n<html lang=en>\n<title>405 Method Not Allowed</title>\n<h1>Method Not Allowed</h1>\n"
 
@@ -84,6 +88,8 @@ class SegmindEmulator:
             why = "Invalid API key" if key else "Missing Authorization or x-api-key header"
             return json_reply(401, {"error": "Unauthorized", "error_description": why, "status_code": 401})
         account = account_digest(key)
+        if is_locked(key) and self.is_submit(call):
+            return _error(403, "This model is not allowed for your team")
         if call.path.startswith(("/v1/", "/v2/")):  # the gateway; history and uploads have hosts of their own
             wait_s = self._settings.limits.take(f"segmind/{account}", count=50, per_s=60.0, now_us=now_us)
             if wait_s:
@@ -172,7 +178,7 @@ class SegmindEmulator:
             started_us=admission.started_us,
             done_us=admission.done_us,
             charge_microusd=billed(self._settings, model.prices[wanted.resolution]),
-            fate=admission.fate,
+            fate="reference" if unreachable(wanted.references) else admission.fate,
         )
         settings.jobs.add(job)
         return job
@@ -291,7 +297,7 @@ class SegmindEmulator:
         urls = body.get("data_urls")
         if not isinstance(urls, list) or not urls or not all(isinstance(url, str) and is_data(url) for url in urls):
             raise Refused(400, "data_urls must be a list of base64 data URLs")
-        names = [hashlib.sha256(url.encode()).hexdigest()[:32] for url in urls]
+        names = [hashlib.sha256(from_base64(url.partition(",")[2])).hexdigest()[:32] for url in urls]
         files = [f"https://images.segmind.com/assets/{name}" for name in names]
         return json_reply(200, {"file_urls": files, "message": "Files uploaded successfully"})
 

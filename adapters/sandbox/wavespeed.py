@@ -35,6 +35,7 @@ from adapters.sandbox.wirefmt import (
 
 _KEY_SHAPE = re.compile(r"[A-Za-z0-9_-]{32,}")
 _SUBMIT = re.compile(r"/api/v3/(?!predictions/|media/|model/|webhook/)([\w.-]+(?:/[\w.-]+)+)")
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 _UPLOADED = re.compile(r"/uploads/[0-9a-f]{32}\.(?:png|jpg|webp|bin)")
 _WEEK_US = 7 * 86_400 * 1_000_000
 _START_SHARE = 0.1  # of the latency: how long a task is "created"
@@ -299,14 +300,17 @@ class WaveSpeedEmulator:
 
 
 def _ticket(call: Call) -> Reply:
-    """Say where to put a file.  Its address follows from its name and size, so that the same file has the same one."""
+    """Say where to put a file.  Its address follows from its name and size, so that the same file has the same one; a
+    name that is a digest stays the name."""
     body = _body(call)
     name, size, kind = body.get("filename"), body.get("size"), body.get("content_type", "application/octet-stream")
     if not isinstance(name, str) or not name or not isinstance(kind, str):
         raise Invalid("filename and content_type must be text")
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise Invalid("size must be a number of bytes")
-    digest = hashlib.sha256(f"{name}/{size}/{kind}".encode()).hexdigest()[:32]
+    digest = name.partition(".")[0]
+    if not _DIGEST.fullmatch(digest):
+        digest = hashlib.sha256(f"{name}/{size}/{kind}".encode()).hexdigest()[:32]
     url = f"{call.origin}/uploads/{digest}.{_EXTENSIONS.get(kind, 'bin')}"
     upload = {"method": "PUT", "url": f"{url}?size={size}", "headers": {"Content-Type": kind}}
     return _success({"upload": upload, "download_url": url})

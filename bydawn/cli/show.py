@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from adapters.references import local_file
 from bydawn.cli.formats import clip, clock_time, count, dollars, local, moment, plain, size
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import faint, json_line, line, pairs, state_paint, strong, table
@@ -121,6 +122,11 @@ def event_data(recorded: "Recorded") -> dict[str, object]:
 # --- for people -------------------------------------------------------------------------------------------
 
 
+def _shown_reference(reference: str) -> str:
+    file = local_file(reference)
+    return reference.partition("?")[0] if file is None else f"{file.path} (sha256 {file.sha256[:12]}…)"
+
+
 def show_head(dossier: Dossier) -> None:
     row, wanted = dossier.row, dossier.wanted
     paint = state_paint().get(row.phase, str)
@@ -136,7 +142,7 @@ def show_head(dossier: Dossier) -> None:
         entries = [
             ("prompt", clip(plain(request.prompt), 400)),
             ("wanted", " · ".join(options)),
-            ("references", ", ".join(plain(url.partition("?")[0]) for url in request.references)),
+            ("references", ", ".join(plain(_shown_reference(each)) for each in request.references)),
             ("columns", ", ".join(plain(f"{name}={text}") for name, text in list(wanted.columns.items())[:12])),
         ]
     entries += [

@@ -1,5 +1,6 @@
 """The second opinion must be able to disagree."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -34,6 +35,21 @@ def task(name: str, prompt: str, status: str = "succeeded", *, wanted: int = 1, 
 def test_its_digest_is_that_of_the_bill() -> None:
     request = ('two "quoted" pöts', ("https://a.test/1.png", "https://a.test/2.png"), "16:9", "2K")
     assert check_bill.request_digest(*request) == picture.request_digest(*request).hex()
+
+
+@pytest.mark.parametrize(
+    "place", ["http://127.0.0.1:1/kie/uploads/{}.png", "https://x.test/v1/files/{}", "https://x.test/assets/{}", ""]
+)
+def test_a_local_file_counts_by_its_bytes_wherever_it_went(tmp_path: Path, place: str) -> None:
+    (tmp_path / "a|b.png").write_bytes(b"picture")
+    digest = hashlib.sha256(b"picture").hexdigest()
+    sent = place.format(digest[:32]) or f"sha256:{digest}"
+    url = "https://a.test/1.png"
+    line = {"id": "t", "status": "succeeded", "provider": "kie", "version": 1, "shared_with": None, "prompt": "p"}
+    line |= {"images": json.dumps([str(tmp_path / "a|b.png"), url]), "aspect_ratio": "1:1", "resolution": "1K"}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(line))
+    (wanted,) = check_bill.read_manifest(tmp_path / "manifest.jsonl")
+    assert wanted.digest == picture.request_digest("p", (sent, url), "1:1", "1K").hex()
 
 
 def test_everything_paid_once() -> None:
