@@ -37,9 +37,8 @@ from adapters.base import (
 )
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
-from adapters.openaistyle import embedded, image_of, problem_of, reply_limit, wait_s
+from adapters.openaistyle import embedded, files_misfit, image_of, problem_of, reply_limit, wait_s
 from adapters.reading import decode, decode_or_none, microusd, words
-from adapters.references import local_file
 
 _DOCS = "https://github.com/apertis-ai/docs/blob/main/"
 _IMAGES = _DOCS + "docs-api/vision/images-api.md"
@@ -193,10 +192,7 @@ class ApertisCodec:
     def problem(self, request: ImageRequest) -> str | None:
         if request.model_version:
             return "Apertis has no version pins"
-        size = sum(file.size for file in map(local_file, request.references) if file is not None)
-        if size > _MAX_FILES:
-            return f"the references have {size:,} bytes together, Apertis takes {_MAX_FILES:,}"
-        return misfit(CAPABILITIES, request)
+        return misfit(CAPABILITIES, request) or files_misfit(request, _MAX_FILES, CAPABILITIES.title)
 
     def lane(self, request: ImageRequest) -> str:
         return "default"

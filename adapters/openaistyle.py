@@ -10,8 +10,9 @@ import re
 
 import msgspec
 
-from adapters.base import HttpReply
+from adapters.base import HttpReply, ImageRequest
 from adapters.reading import decode_or_none, from_base64, seconds, words
+from adapters.references import local_file
 
 # Base64 of the largest image of a size class, and room for the words around it.  A PNG of noise is the worst case.
 _REPLY_MIB = {"0.5K": 4, "1K": 12, "2K": 32, "4K": 96}
@@ -103,6 +104,12 @@ def embedded(text: str) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     return from_base64("".join(text.split()))
+
+
+def files_misfit(request: ImageRequest, most: int, title: str) -> str | None:
+    """Say that the local references are too large to travel in one request; None when they are not."""
+    size = sum(file.size for file in map(local_file, request.references) if file is not None)
+    return f"the references have {size:,} bytes together, {title} takes {most:,}" if size > most else None
 
 
 def reply_limit(resolution: str) -> int:

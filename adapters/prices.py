@@ -16,6 +16,7 @@ from adapters.capabilities import Mark
 CEILING_PERCENT = 125
 
 _ARTICLE = "price tables of the comparison of Nano Banana batch providers that bydawn started from"
+_LIGHT_PLAN = _ARTICLE + ": token plan Light, 30.10 dollars for about 140 images"
 _TOGETHER = "https://docs.together.ai/docs/serverless/models"
 # What their quote endpoint told a user on 2026-09-15.
 _WAVESPEED_QUOTES = "https://github.com/Wujidadi/image-generation-with-wavespeed-api documents/price.md"
@@ -75,6 +76,10 @@ DEFAULT_BOOK = PriceBook(
         (
             *_both("apertis", "nano-banana-2", {"1K": "0.055", "2K": "0.085", "4K": "0.125"}, _ARTICLE, "reported"),
             *_both("apipass", "nano-banana-2", {"1K": "0.0455", "2K": "0.0682", "4K": "0.1"}, _ARTICLE, "reported"),
+            *_both("byteplus", "seedream-4", {"1K": "0.215", "2K": "0.215", "4K": "0.215"}, _LIGHT_PLAN, "reported"),
+            *_both("byteplus", "seedream-4.5", {"2K": "0.215", "4K": "0.215"}, _LIGHT_PLAN, "reported"),
+            *_both("byteplus", "seedream-5", {"2K": "0.215"}, _LIGHT_PLAN, "reported"),
+            *_both("byteplus", "seedream-5-pro", {"2K": "0.215"}, _LIGHT_PLAN, "reported"),
             *_both(
                 "google",
                 "nano-banana-2",

@@ -52,6 +52,7 @@ class Added(msgspec.Struct, frozen=True):
 PROVIDERS: dict[str, Entry] = {
     "apertis": Entry("adapters.apertis:APERTIS", "adapters.sandbox.apertis:ApertisEmulator"),
     "apipass": Entry("adapters.apipass:APIPASS", "adapters.sandbox.apipass:ApiPassEmulator"),
+    "byteplus": Entry("adapters.byteplus:BYTEPLUS", "adapters.sandbox.byteplus:BytePlusEmulator", named_only=True),
     "google": Entry("adapters.google:GOOGLE", "adapters.sandbox.google:GoogleEmulator"),
     "kie": Entry("adapters.kie:KIE", "adapters.sandbox.kie:KieEmulator"),
     "newportai": Entry("adapters.newportai:NEWPORTAI", "adapters.sandbox.newportai:NewportAiEmulator"),
