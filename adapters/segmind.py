@@ -8,6 +8,8 @@ Documentation followed:
 - SDK: the official ``segmind`` 1.3.0 (the only document of the request history), which the tests run against
   our emulator
 
+The models and limits are in ``adapters.segmind_record``.
+
 What matters here:
 
 - A failed job is served under HTTP 422: the body is read before the code.
@@ -19,9 +21,11 @@ What matters here:
   reader of a listing compares times itself.  It also knows single requests of any age (``build_recall``).
 - Lanes by aspect ratio are our policy (fair shares between the formats of a batch), not Segmind's protocol;
   all of them share one account's rate.
+- Local references go to yet another host, as text inside JSON, and come back as addresses.
 - Its answers name URLs on its own hosts.  They are never followed with the key; every URL is built from ids.
 """
 
+import base64
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -33,6 +37,7 @@ from adapters.base import (
     Accepted,
     Context,
     Failed,
+    FileBytes,
     Finished,
     Gone,
     HttpCall,
@@ -50,8 +55,10 @@ from adapters.base import (
     Throttled,
     Unclear,
     Unreadable,
+    Uploaded,
+    UploadSteps,
 )
-from adapters.capabilities import Capabilities, Known, Listing, Model, Rate, References
+from adapters.capabilities import Capabilities, Model
 from adapters.fitting import misfit, model_of
 from adapters.reading import (
     canonical_digest,
@@ -59,104 +66,23 @@ from adapters.reading import (
     decode_or_none,
     from_us,
     is_job_id,
+    is_web_address,
     microusd,
     result_of,
     to_us,
+    upload_refused,
     words,
 )
-
-_ASYNC = "https://docs.segmind.com/api-reference/async-inference"
-_ERRORS = "https://docs.segmind.com/serverless-api"
-_RATES = "https://docs.segmind.com/api-reference/rate-limits"
-_MODELS = "https://www.segmind.com/models/nano-banana-2/api"
-_SDK = "the official Python client, segmind 1.3.0"
-_READ = "2026-11-22"
+from adapters.segmind_record import CAPABILITIES, FILE_LIFE_S, PAGE_SIZE
 
 _HISTORY_HOST = "https://api.spotprod.segmind.com"
 _HISTORY = "/inference-request/request-history"
-_PAGE_SIZE = 100
+_UPLOAD_HOST = "https://workflows-api.segmind.com"
+_UPLOAD_TIMEOUT_S = 120.0
 _WINDOW = timedelta(days=31)  # the history refuses a wider one
-_FILE_LIFE_S = 7 * 86_400.0
 _ZONES_US = 12 * 3_600_000_000  # a time without a zone may be this much later than it reads as UTC
 _MAX_SEED = 2**31 - 1
 _RANDOM_SEED = -1
-
-_ASPECTS = ("1:1", "2:3", "3:2", "4:3", "3:4", "4:5", "5:4", "16:9", "9:16", "21:9")
-
-CAPABILITIES = Capabilities(
-    provider="segmind",
-    title="Segmind",
-    key_env="SEGMIND_API_KEY",
-    base_url="https://api.segmind.com",
-    shape=Known("async", _ASYNC, _READ, "confirmed"),
-    models=Known(
-        (
-            Model(
-                "nano-banana",
-                "nano-banana",
-                max_references=10,
-                aspects=_ASPECTS,
-                resolutions=("1K",),
-                formats=("jpg",),
-            ),
-            Model(
-                "nano-banana-2",
-                "nano-banana-2",
-                max_references=14,
-                aspects=(*_ASPECTS, "1:4", "4:1", "1:8", "8:1"),
-                resolutions=("1K", "2K", "4K"),
-                seed=True,
-                grounding=True,
-            ),
-            Model(
-                "nano-banana-pro",
-                "nano-banana-pro",
-                max_references=14,
-                aspects=_ASPECTS,
-                resolutions=("1K", "2K", "4K"),
-                seed=True,
-                grounding=True,
-            ),
-        ),
-        _MODELS,
-        _READ,
-        "assumed",
-    ),
-    submit_rate=Known(Rate(50, 60.0), _RATES, _READ, "reported"),
-    poll_rate=Known(Rate(50, 60.0), _RATES, _READ, "reported"),
-    polls_share_submit_rate=Known(True, "whether polls count is not documented", _READ, "assumed"),
-    concurrency=Known(10, "no figure is published; 50 calls a minute carry few more", _READ, "assumed"),
-    max_concurrency=Known(100, "no figure is published", _READ, "assumed"),
-    submit_timeout_s=Known(60.0, "v2 answers at once", _READ, "assumed"),
-    typical_latency_s=Known(35.0, _MODELS, _READ, "reported"),
-    visible_after_s=Known(3_660.0, _ASYNC, _READ, "confirmed"),  # a 404 within the hour contradicts the docs
-    result_life_s=Known(3_600.0, _ASYNC, _READ, "confirmed"),
-    result_hosts=Known(("images.segmind.com", ".segmind.com"), _SDK, _READ, "confirmed"),
-    charged_on=Known("success", _ERRORS, _READ, "confirmed"),
-    references=Known(References(), _SDK, _READ, "confirmed"),
-    no_job_answers=Known(
-        (
-            "400: malformed request or missing field",
-            "401: the key was not accepted",
-            "403: the team may not use this model",
-            "404: no such model",
-            "405: wrong verb",
-            "406 with its reason: content type, credits, spend limit, or a rejected value",
-            "410: the model is retired",
-            "429: too many requests",
-        ),
-        _ERRORS,
-        _READ,
-        "confirmed",
-    ),
-    listing=Known(
-        Listing(lag_s=120.0, shows_input_s=28 * 86_400.0, keeps_s=28 * 86_400.0, page_size=_PAGE_SIZE),
-        _SDK,
-        _READ,
-        "assumed",
-    ),
-    best_for="batches segmented by format: a lane per aspect ratio",
-)
 
 _POLICY = re.compile(
     r"flagged|sensitive|\bsafety\b|content polic|policy violation|prohibited|nsfw|moderation|blocked", re.IGNORECASE
@@ -228,6 +154,10 @@ class _History(msgspec.Struct, frozen=True):
 
 class _Credits(msgspec.Struct, frozen=True):
     credits: float
+
+
+class _Assets(msgspec.Struct, frozen=True):
+    file_urls: list[str]
 
 
 # --- the codec ----------------------------------------------------------------------------------------------
@@ -346,7 +276,7 @@ class SegmindCodec:
             raise ValueError(f"a listing from {since_us} until {until_us}")
         query = {
             "page": cursor or "1",
-            "per_page": str(_PAGE_SIZE),
+            "per_page": str(PAGE_SIZE),
             "from_date": first.date().isoformat(),
             "to_date": last.date().isoformat(),
             "sort_by": "model_created",
@@ -358,7 +288,7 @@ class SegmindCodec:
         if not 200 <= reply.status < 300:
             raise MalformedReply(f"history: status {reply.status}")
         page = decode(reply.body, _History, "history")
-        if page.page < 1 or not 1 <= page.per_page <= _PAGE_SIZE or page.total < 0:
+        if page.page < 1 or not 1 <= page.per_page <= PAGE_SIZE or page.total < 0:
             raise MalformedReply("history: impossible page numbers")
         # A page cut short would hide jobs, and a job that is not shown is bought again.
         if len(page.data) != max(0, min(page.per_page, page.total - (page.page - 1) * page.per_page)):
@@ -369,11 +299,24 @@ class SegmindCodec:
         more = page.page * page.per_page < page.total
         return JobPage(tuple(jobs.values()), str(page.page + 1) if more else None)
 
-    def build_cancel(self, job: str, ctx: Context) -> HttpCall:
-        raise ValueError("Segmind cannot cancel")
+    # --- references
 
-    def read_cancel(self, reply: HttpReply) -> PollOutcome:
-        raise ValueError("Segmind cannot cancel")
+    def upload(self, file: FileBytes, ctx: Context) -> UploadSteps:
+        """Send the file as text to the host that keeps assets, which has the same key."""
+        encoded = base64.b64encode(file.data).decode()
+        reply = yield HttpCall(
+            "POST",
+            (ctx.base_url or _UPLOAD_HOST).rstrip("/") + "/upload-asset",
+            _headers(ctx) | {"Content-Type": "application/json"},
+            msgspec.json.encode({"data_urls": [f"data:{file.media_type};base64,{encoded}"]}),
+            timeout_s=_UPLOAD_TIMEOUT_S,
+        )
+        if not 200 <= reply.status < 300:
+            raise upload_refused("Segmind", reply.status, _text(reply))
+        told = decode(reply.body, _Assets, "upload")
+        if len(told.file_urls) != 1 or not is_web_address(told.file_urls[0], plain=bool(ctx.base_url)):
+            raise MalformedReply("upload: no usable address")
+        return Uploaded(told.file_urls[0], CAPABILITIES.references.value.upload_life_s)
 
 
 SEGMIND = SegmindCodec()
@@ -464,7 +407,7 @@ def _outcome(job: _Job) -> PollOutcome:
             return _failed(job)
         case "COMPLETED" | "" if url or data:  # some completed records carry no status
             return Finished(
-                url=url, data=data, cost_microusd=job.cost_microusd, expires_s=_FILE_LIFE_S, job=job.request_id
+                url=url, data=data, cost_microusd=job.cost_microusd, expires_s=FILE_LIFE_S, job=job.request_id
             )
         case "COMPLETED":
             return Gone("completed without a usable output")
@@ -505,7 +448,7 @@ def _row_outcome(row: _Row) -> PollOutcome:
             url, data = result_of(row.generation_url)
             if not url and not data:
                 return Pending()  # the row lands before its URL does; the poll knows more
-            return Finished(url=url, data=data, cost_microusd=cost, expires_s=_FILE_LIFE_S, job=row.request_id)
+            return Finished(url=url, data=data, cost_microusd=cost, expires_s=FILE_LIFE_S, job=row.request_id)
         case "FAILED":
             return _failure(decode_or_none(row.error, str) or "", cost or 0)
         case _:

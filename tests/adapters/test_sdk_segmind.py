@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 from segmind import InferenceFailed, SegmindClient, SegmindError  # type: ignore[import-untyped]  # it has no types
 
-from adapters.base import Context, Finished, HttpReply, ImageRequest, Secret
+from adapters.base import Context, FileBytes, Finished, HttpCall, HttpReply, ImageRequest, Secret
 from adapters.sandbox.picture import read_digest, request_digest
 from adapters.segmind import SEGMIND
 from tests.adapters.served import always, served
@@ -38,6 +39,7 @@ def client(base_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SegmindCl
         yield made
 
 
+@pytest.mark.conformance(sdk="segmind", operation="create")
 def test_submit_wait_and_fetch(client: SegmindClient) -> None:
     job = client.submit_async(MODEL, prompt="red mug", aspect_ratio="9:16", output_format="png", seed=7)
     assert job.status()["request_id"] == job.request_id
@@ -47,6 +49,8 @@ def test_submit_wait_and_fetch(client: SegmindClient) -> None:
     assert read_digest(image) == request_digest("red mug", (), "9:16", "1K")
 
 
+@pytest.mark.slow
+@pytest.mark.conformance(sdk="segmind", operation="error")
 def test_a_failed_request_raises_from_its_422(tmp_path: Path) -> None:
     with served(tmp_path / "box", "segmind", "--latency", "0.1", "--chaos", always(tmp_path, "fail_job")) as url:
         made = SegmindClient(api_key=KEY, base_url=f"{url}/v1")
@@ -56,12 +60,15 @@ def test_a_failed_request_raises_from_its_422(tmp_path: Path) -> None:
     assert caught.value.status_body["status"] == "FAILED"
 
 
+@pytest.mark.conformance(sdk="segmind", operation="create")
 def test_the_blocking_form(client: SegmindClient) -> None:
     reply = client.run_sync("nano-banana", prompt="red mug")
     assert read_digest(reply.content) == request_digest("red mug", (), "1:1", "1K")
     assert reply.headers["x-cost"] == "0.04"
 
 
+@pytest.mark.slow
+@pytest.mark.conformance(sdk="segmind", operation="list")
 def test_the_history_shows_what_was_sent(client: SegmindClient) -> None:
     job = client.submit_async(MODEL, prompt="for the record", seed=4_711)
     job.wait(timeout=20, interval=0.05)
@@ -71,6 +78,7 @@ def test_the_history_shows_what_was_sent(client: SegmindClient) -> None:
     assert client.generations.get(job.request_id)["generation_url"] == row["generation_url"]
 
 
+@pytest.mark.conformance(sdk="segmind", operation="poll")
 def test_what_the_client_bought_our_codec_reads(client: SegmindClient, base_url: str) -> None:
     request, ctx = ImageRequest("ours"), Context(key=Secret(KEY), base_url=base_url, marker=99)
     fields: dict[str, Any] = msgspec.json.decode(SEGMIND.build_submit(request, ctx).body)
@@ -92,6 +100,8 @@ def _get(url: str) -> HttpReply:
     return HttpReply(reply.status_code, dict(reply.headers), reply.content)
 
 
+@pytest.mark.slow
+@pytest.mark.conformance(sdk="segmind", operation="error")
 def test_errors_have_their_words(client: SegmindClient, base_url: str) -> None:
     with pytest.raises(SegmindError) as caught:
         client.submit_async(MODEL, prompt="x", aspect_ratio="7:5")
@@ -105,16 +115,32 @@ def test_errors_have_their_words(client: SegmindClient, base_url: str) -> None:
     assert (caught.value.status, caught.value.detail) == (401, "Unauthorized")
 
 
+@pytest.mark.conformance(sdk="segmind", operation="upload")
 def test_an_upload(client: SegmindClient, tmp_path: Path) -> None:
     picture = tmp_path / "mug.png"
     picture.write_bytes(b"png")
-    told = client.files.upload(picture)
-    assert told["file_urls"][0].startswith("https://images.segmind.com/assets/")
+    (url,) = client.files.upload(picture)["file_urls"]
+    assert url.startswith("https://images.segmind.com/assets/")
+    done = client.submit_async(MODEL, prompt="the same mug", image_urls=[url]).wait(timeout=20, interval=0.05)
+    image = httpx.get(done["output"]).content
+    assert read_digest(image) == request_digest("the same mug", (url,), "1:1", "1K")
+
+
+@pytest.mark.slow
+@pytest.mark.conformance(sdk="segmind", operation="balance")
+def test_the_credits_fall_by_what_the_client_bought(client: SegmindClient, base_url: str) -> None:
+    """The client has no call for the credits; our codec asks for them."""
+    call = SEGMIND.build_check(Context(key=Secret(KEY), base_url=base_url))
+    before = SEGMIND.read_check(_get(call.url))
+    client.submit_async(MODEL, prompt="x", output_resolution="4K").wait(timeout=20, interval=0.05)
+    after = SEGMIND.read_check(_get(call.url))
+    assert (before.balance_microusd or 0) - (after.balance_microusd or 0) == 168_000
 
 
 # --- the requests themselves --------------------------------------------------------------------------------
 
 
+@pytest.mark.conformance(sdk="segmind", operation="request")
 @pytest.mark.parametrize(
     "request_",
     [
@@ -124,6 +150,27 @@ def test_an_upload(client: SegmindClient, tmp_path: Path) -> None:
     ],
 )
 def test_our_request_is_the_clients(request_: ImageRequest) -> None:
+    call = SEGMIND.build_submit(request_, Context(key=Secret(KEY), marker=5))
+    with recorded() as (made, seen), pytest.raises(SegmindError):
+        made.submit_async(request_.model, **msgspec.json.decode(call.body))
+    (theirs,) = seen
+    assert_equal_but_for(theirs, call, {"accept"})
+
+
+@pytest.mark.conformance(sdk="segmind", operation="request")
+def test_our_upload_is_the_clients(tmp_path: Path) -> None:
+    picture = tmp_path / "mug.png"
+    picture.write_bytes(b"png")
+    with recorded() as (made, seen), pytest.raises(SegmindError):
+        made.files.upload(picture)
+    (theirs,) = seen
+    steps = SEGMIND.upload(FileBytes("mug.png", "image/png", b"png"), Context(key=Secret(KEY)))
+    assert_equal_but_for(theirs, next(steps), {"accept"})
+
+
+@contextmanager
+def recorded() -> Iterator[tuple[SegmindClient, list[httpx.Request]]]:
+    """A client whose requests are kept and answered with an error."""
     seen: list[httpx.Request] = []
 
     def record(request: httpx.Request) -> httpx.Response:
@@ -134,11 +181,12 @@ def test_our_request_is_the_clients(request_: ImageRequest) -> None:
     headers = dict(made._client.headers)
     made._client.close()
     made._client = httpx.Client(transport=httpx.MockTransport(record), headers=headers, base_url=made.base_url)
-    call = SEGMIND.build_submit(request_, Context(key=Secret(KEY), marker=5))
-    with made._client, pytest.raises(SegmindError):
-        made.submit_async(request_.model, **msgspec.json.decode(call.body))
-    (theirs,) = seen
+    with made._client:
+        yield made, seen
+
+
+def assert_equal_but_for(theirs: httpx.Request, call: HttpCall, headers: set[str]) -> None:
     assert (theirs.method, str(theirs.url)) == (call.method, call.url)
     assert msgspec.json.decode(theirs.content) == msgspec.json.decode(call.body)
     ours = {name.lower(): value for name, value in call.headers.items()}
-    assert {name for name in ours if theirs.headers.get(name) != ours[name]} == {"accept"}
+    assert {name for name in ours if theirs.headers.get(name) != ours[name]} == headers

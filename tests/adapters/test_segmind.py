@@ -10,15 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import (
+    Callbacks,
+    Cancels,
     Context,
     Failed,
+    FileBytes,
     Finished,
     Gone,
     HttpReply,
     ImageRequest,
+    Lists,
+    LooksUp,
     MalformedReply,
     NotVisible,
     Pending,
+    Polls,
+    Quotes,
     Recall,
     Refused,
     Secret,
@@ -26,7 +33,11 @@ from adapters.base import (
     Throttled,
     Unclear,
     Unreadable,
+    Uploaded,
+    UploadRefused,
+    Uploads,
 )
+from adapters.references import LocalFile
 from adapters.segmind import SEGMIND
 from tests.adapters.replies import Row, load, read, shown
 
@@ -35,6 +46,10 @@ CTX = Context(key=Secret("SG_0123456789abcdef"), marker=1_840_275_511)
 REQUEST = ImageRequest("red mug, studio light")
 JOB = "2c7f59ea-0000-4000-8000-000000000001"
 DAY_US = 86_400_000_000
+TOO_LARGE = LocalFile("ab" * 32, 10_000_001, "image/png", "/pictures/mug.png").text
+BITMAP = LocalFile("ab" * 32, 1, "image/bmp", "/pictures/mug.bmp").text
+FILE = FileBytes("0f3a.png", "image/png", b"\x89PNG bytes")
+ASSET = "https://images.segmind.com/assets/0f3a.png"
 
 
 def body_of(request: ImageRequest, ctx: Context = CTX) -> dict[str, Any]:
@@ -138,7 +153,8 @@ def test_there_is_a_lane_for_each_aspect() -> None:
         (ImageRequest("x", seed=2**31), "between 1 and 2147483647"),
         (ImageRequest("x", model_version="1"), "no version pins"),
         (ImageRequest("x", references=("https://r.example/a.png",) * 15), "at most 14"),
-        (ImageRequest("x", references=("data:image/png;base64,AA==",)), "reference 1: Segmind takes no local files"),
+        (ImageRequest("x", references=(TOO_LARGE,)), "reference 1: the file has 10,000,001 bytes"),
+        (ImageRequest("x", references=(BITMAP,)), "reference 1: Segmind takes no image/bmp"),
     ],
 )
 def test_what_does_not_fit_is_said(request_: ImageRequest, reason: str) -> None:
@@ -149,12 +165,13 @@ def test_what_fits_has_no_problem() -> None:
     assert SEGMIND.problem(ImageRequest("x", seed=1, aspect="8:1", resolution="4K", grounding=True)) is None
 
 
-def test_segmind_cannot_cancel() -> None:
-    assert SEGMIND.capabilities.cancel is None
-    with pytest.raises(ValueError, match="cannot cancel"):
-        SEGMIND.build_cancel(JOB, CTX)
-    with pytest.raises(ValueError, match="cannot cancel"):
-        SEGMIND.read_cancel(reply(200, {}))
+def test_it_has_the_parts_that_the_provider_has_and_no_others() -> None:
+    for part in (Polls, Lists, Recall, Uploads):
+        assert isinstance(SEGMIND, part)
+    for lacking in (Cancels, Callbacks, Quotes, LooksUp):
+        assert not isinstance(SEGMIND, lacking)
+    record = SEGMIND.capabilities
+    assert (record.recovery, record.cancel, record.callback) == ("listing", None, None)
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -486,6 +503,66 @@ def test_a_cut_page_proves_nothing() -> None:
             SEGMIND.read_list(HttpReply(200, {}, whole[:end]))
 
 
+# --- references ---------------------------------------------------------------------------------------------
+
+
+def uploaded(answer: HttpReply, ctx: Context = CTX) -> Uploaded:
+    """Answer the one call of an upload."""
+    steps = SEGMIND.upload(FILE, ctx)
+    next(steps)
+    with pytest.raises(StopIteration) as done:
+        steps.send(answer)
+    told: Uploaded = done.value.value
+    return told
+
+
+def test_a_file_travels_as_text_to_the_host_of_assets() -> None:
+    call = next(SEGMIND.upload(FILE, CTX))
+    assert (call.method, call.url) == ("POST", "https://workflows-api.segmind.com/upload-asset")
+    assert call.headers["x-api-key"] == CTX.key.reveal()
+    data_url = "data:image/png;base64," + base64.b64encode(FILE.data).decode()
+    assert msgspec.json.decode(call.body) == {"data_urls": [data_url]}
+    assert uploaded(reply(200, {"file_urls": [ASSET], "message": "ok"})) == Uploaded(ASSET, 86_400.0)
+
+
+def test_a_base_url_replaces_the_host_of_uploads_too() -> None:
+    ctx = Context(key=Secret("k"), base_url="http://127.0.0.1:9/prefix/")
+    assert next(SEGMIND.upload(FILE, ctx)).url == "http://127.0.0.1:9/prefix/upload-asset"
+    assert uploaded(reply(200, {"file_urls": ["http://127.0.0.1:9/a.png"]}), ctx).url == "http://127.0.0.1:9/a.png"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        {},
+        {"file_urls": []},
+        {"file_urls": [ASSET, ASSET]},
+        {"file_urls": ["http://images.segmind.com/x"]},
+        {"file_urls": ["https://["]},
+        {"file_urls": ["https://images.segmind.com/a b"]},
+        {"file_urls": [7]},
+    ],
+)
+def test_an_upload_without_an_address_is_malformed(body: object) -> None:
+    steps = SEGMIND.upload(FILE, CTX)
+    next(steps)
+    with pytest.raises(MalformedReply):
+        steps.send(reply(200, body))
+
+
+@pytest.mark.parametrize(
+    ("status", "retryable", "account"),
+    [(400, False, False), (401, False, True), (413, False, False), (429, True, False), (500, True, False)],
+)
+def test_a_file_that_is_not_taken(status: int, retryable: bool, account: bool) -> None:
+    steps = SEGMIND.upload(FILE, CTX)
+    next(steps)
+    with pytest.raises(UploadRefused, match=f"Segmind took no file: status {status} no") as caught:
+        steps.send(reply(status, {"error": "no"}))
+    assert (caught.value.retryable, caught.value.account) == (retryable, account)
+
+
 # --- garbage ------------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
@@ -525,3 +602,7 @@ def test_garbage_gives_an_outcome_or_is_called_malformed(status: int, headers: d
             continue
         if isinstance(read_back, Standing) and read_back.state == "ok":
             assert 200 <= status < 300
+    steps = SEGMIND.upload(FILE, CTX)
+    next(steps)
+    with pytest.raises((StopIteration, MalformedReply, UploadRefused)):
+        steps.send(garbage)

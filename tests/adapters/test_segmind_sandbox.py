@@ -12,6 +12,7 @@ from adapters.base import (
     Accepted,
     Context,
     Failed,
+    FileBytes,
     Finished,
     HttpReply,
     ImageRequest,
@@ -22,6 +23,7 @@ from adapters.base import (
     Secret,
     Throttled,
     Unclear,
+    Uploaded,
 )
 from adapters.sandbox.base import Call, Job, Reply
 from adapters.sandbox.picture import read_digest, request_digest
@@ -133,6 +135,15 @@ def _job(world: EmulatorSettings, job: str) -> Job:
     return row
 
 
+def test_a_reference_that_is_not_there_fails_for_good_and_is_free(
+    world: EmulatorSettings, emulator: SegmindEmulator
+) -> None:
+    job = buy(emulator, ImageRequest("x", references=("https://missing.example/a.png",)))
+    outcome = poll(emulator, job, START_US + 60 * S)
+    assert outcome == Failed("provider", "Invalid image_urls: an image could not be downloaded", retryable=False)
+    assert emulator.charged(_job(world, job), START_US + 60 * S) == 0
+
+
 def test_only_what_completed_is_on_the_bill(world: EmulatorSettings, emulator: SegmindEmulator) -> None:
     job = _job(world, buy(emulator, ImageRequest("x", resolution="4K")))
     assert [emulator.charged(job, START_US + at) for at in (0, 60 * S)] == [0, 168_000]
@@ -140,7 +151,11 @@ def test_only_what_completed_is_on_the_bill(world: EmulatorSettings, emulator: S
 
 @pytest.mark.parametrize(
     ("key", "state", "reason"),
-    [("sandbox-wrong", "rejected", "unauthorized"), ("sandbox-broke", "no_credit", "no_credit")],
+    [
+        ("sandbox-wrong", "rejected", "unauthorized"),
+        ("sandbox-broke", "no_credit", "no_credit"),
+        ("sandbox-locked", "ok", "forbidden"),
+    ],
 )
 def test_keys_that_cannot_buy(emulator: SegmindEmulator, key: str, state: str, reason: str) -> None:
     ctx = msgspec.structs.replace(CTX, key=Secret(key))
@@ -319,6 +334,19 @@ def test_an_upload_gives_a_name_for_the_bytes(emulator: SegmindEmulator) -> None
     assert first == second
     assert isinstance(first, list)
     assert len(set(first)) == 2
+
+
+def test_an_upload_of_our_codec_can_be_referred_to(emulator: SegmindEmulator) -> None:
+    def upload(data: bytes) -> str:
+        steps = SEGMIND.upload(FileBytes("0f3a.png", "image/png", data), CTX)
+        with pytest.raises(StopIteration) as done:
+            steps.send(ask(emulator, next(steps)))
+        uploaded: Uploaded = done.value.value
+        return uploaded.url
+
+    assert upload(b"mug") == upload(b"mug") != upload(b"cup")
+    job = buy(emulator, ImageRequest("x", references=(upload(b"mug"),)))
+    assert isinstance(poll(emulator, job, START_US + 60 * S), Finished)
 
 
 @pytest.mark.parametrize(
