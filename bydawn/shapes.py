@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bydawn.inputs.judging import Judge
 from ledger.folds import BatchState
 from ledger.reader import Reader
 from runtime.accounts import Account
 from runtime.planning import Group
+from runtime.requests import decode_request
 
 
 def wanted_tasks(state: BatchState) -> int:
@@ -21,17 +23,22 @@ def wanted_tasks(state: BatchState) -> int:
 
 
 def groups_of(reader: Reader, batch: int, accounts: Sequence[Account]) -> list[Group]:
-    """Count the tasks of a batch by shape, from the ledger."""
-    takers = tuple(dict.fromkeys(account.provider for account in accounts))
-    tally: Counter[tuple[str, str, str, bool]] = Counter()
+    """Count the tasks of a batch by shape, from the ledger.  Who takes references depends on each of them; for the
+    rest everybody counts, and the planner asks by the shape."""
+    codecs = {account.provider: account.codec for account in accounts}
+    judge, everybody = Judge(codecs), tuple(codecs)
+    tally: Counter[tuple[str, str, str, bool, tuple[str, ...]]] = Counter()
     after = 0
     while page := reader.queued(batch, after=after, limit=10_000):
         after = page[-1].n
         for task in page:
             queued = task.state.queued
             if queued is not None:
-                tally[queued.model, queued.aspect, queued.resolution, queued.references > 0] += 1
-    return [Group(model, aspect, size, refs, takers, n) for (model, aspect, size, refs), n in tally.items()]
+                takers = everybody
+                if queued.references and task.request is not None:
+                    takers = judge.takers(decode_request(task.request).request)
+                tally[queued.model, queued.aspect, queued.resolution, queued.references > 0, takers] += 1
+    return [Group(model, aspect, size, refs, takers, n) for (model, aspect, size, refs, takers), n in tally.items()]
 
 
 def share_of(groups: Sequence[Group], wanted: int) -> list[Group]:

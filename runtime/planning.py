@@ -18,6 +18,7 @@ POLLS_PER_TASK = 1.5  # the bar of performance.md; webhooks need fewer
 LEDGER_BYTES_PER_TASK = 2_200
 # Generous: PNGs of photographs.  Disk that stays free harms nobody.
 IMAGE_BYTES: Mapping[str, int] = {"0.5K": 600_000, "1K": 2_000_000, "2K": 7_000_000, "4K": 24_000_000}
+_ELSEWHERE = "these rows are not for it (prompt too long, references it does not take, or another provider named)"
 _REFERENCE = ("https://example.com/reference.png",)
 
 
@@ -203,7 +204,7 @@ def _offer(account: Account, group: Group, prices: PriceBook) -> Price | str:
     """Return the price at which the account takes a group, or why it does not."""
     if account.provider not in group.takers:
         problem = account.codec.problem(_sample(group))
-        return f"{account.name}: {problem or 'these rows are not for it (prompt too long, or another provider named)'}"
+        return f"{account.name}: {problem or _ELSEWHERE}"
     record = account.codec.capabilities.model(group.model)
     name = record.name if record else group.model
     if account.models and not {name, group.model} & set(account.models):

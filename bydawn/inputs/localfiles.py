@@ -36,6 +36,8 @@ class LocalFiles:
         self._known: dict[str, LocalFile | str] = {}  # by absolute path; a text says why it is not usable
         self._names: dict[str, list[str]] = {}
         self._sizes: dict[str, int] = {}  # of the usable ones, by digest
+        self.places: dict[str, str] = {}
+        """Where each usable file lies, by digest."""
 
     def __repr__(self) -> str:
         return f"<LocalFiles {self.count} files, {self.size} bytes>"
@@ -98,6 +100,7 @@ class LocalFiles:
             known = self._known[path] = _read(path)
             if isinstance(known, LocalFile):
                 self._sizes[known.sha256] = known.size
+                self.places[known.sha256] = known.path
         if isinstance(known, str):
             raise BadReference(f"{shown(text)!r} {known}")
         return known

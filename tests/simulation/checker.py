@@ -13,6 +13,7 @@ from ledger.folds import LIVE, TaskState
 from ledger.money import account_money, batch_money, risk_money
 from ledger.reader import Reader
 from ledger.streams import task_stream
+from runtime.requests import what_is_wanted
 from runtime.work import Work, load_work
 from tests.simulation.world import PRICED, World, folder
 
@@ -87,7 +88,7 @@ def _image(world: World, work: Work) -> Iterator[str]:
     data = world.disk.read(path)
     if hashlib.sha256(data).hexdigest() != result.sha256:
         yield "its image does not hash to its name (RES-1)"
-    request = work.request
+    request = what_is_wanted(work.request)
     wanted = request_digest(request.prompt, request.references, request.aspect, request.resolution)
     if "blank" not in result.flags and read_digest(data) != wanted:
         yield "it has somebody else's image"

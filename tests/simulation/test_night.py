@@ -1,11 +1,14 @@
 """Whole nights, one question each, judged by the providers' own bill."""
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from ledger.events import ReferenceUploaded
 from ledger.reader import Reader
+from ledger.streams import account_stream
 from runtime.faults import POINTS
 from tests.simulation.checker import problems
 from tests.simulation.schedules import ROUGH, SLOW, WEATHERS, Schedule, judged, line, play
@@ -181,3 +184,43 @@ def test_every_window_is_reached(tmp_path: Path) -> None:
 
 def _states(reader: Reader) -> set[str]:
     return {row.state for row in reader.counts(1)}
+
+
+# --- local references -------------------------------------------------------------------------------------
+
+
+def uploaded(world: World) -> Counter[tuple[str, str]]:
+    """How often each file was uploaded to each account, by the ledger."""
+    with Reader(world.path) as reader:
+        names: dict[int, str] = {account_stream(row.n): row.name for row in reader.accounts()}
+        found = [(row.stream, row.event) for row in reader.events(limit=100_000)]
+    return Counter((names[stream], event.sha256) for stream, event in found if isinstance(event, ReferenceUploaded))
+
+
+@pytest.mark.parametrize("provider", ["kie", "replicate", "segmind", "toapis", "wavespeed"])
+def test_each_file_is_uploaded_once_for_all_tasks_and_all_lives(tmp_path: Path, provider: str) -> None:
+    world = World(tmp_path, seed=3, tasks=8, providers=(provider,), files=True)
+    world.live(Life(crash_at=45))
+    world.live(Life(crash_at=30))
+    assert world.live() == ""
+    assert problems(world) == []
+    assert set(uploaded(world).values()) == {1}
+    assert len(uploaded(world)) == 9
+
+
+@pytest.mark.parametrize("crash_at", range(0, 64, 4))
+def test_a_crash_around_an_upload_costs_nothing(tmp_path: Path, crash_at: int) -> None:
+    """REC-4, REC-5: what was in doubt is compared by the addresses that were sent."""
+    world = World(tmp_path, seed=crash_at, tasks=5, providers=("replicate", "toapis", "apertis"), files=True)
+    world.live(Life(crash_at=crash_at))
+    world.live()
+    assert problems(world) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rough_night_with_references(tmp_path: Path, seed: int) -> None:
+    weather = WEATHERS["rough"]
+    world = World(tmp_path, seed=seed, tasks=8, providers=("replicate", "segmind"), weather=weather, files=True)
+    world.live(Life(crash_at=50))
+    world.live()
+    assert problems(world) == []

@@ -6,6 +6,7 @@ The providers have their own clock: the machine's wall clock may jump, theirs do
 """
 
 import contextlib
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ import trio.testing
 from adapters import registry
 from adapters.base import HttpCall, ImageRequest, Secret
 from adapters.prices import DEFAULT_BOOK
+from adapters.references import LocalFile
 from adapters.sandbox.base import Call, Job, Reply
 from adapters.sandbox.faults import PROFILES, ChaosProfile
 from adapters.sandbox.house import BillLine, House
@@ -146,10 +148,12 @@ class World:
         same_prompts: bool = False,
         batches: int = 1,
         followers: int = 0,
+        files: bool = False,
         budget_microusd: int | None = None,
         max_at_risk_microusd: int = 100_000_000,
     ) -> None:
-        """``followers`` of the tasks of each batch, its last ones, share the purchase of the first one."""
+        """``followers`` of the tasks of each batch, its last ones, share the purchase of the first one.
+        ``files``: each task has two local references, one that all share and one of its own."""
         self.path = root / "night.db"
         self.random = random.Random(seed)
         self.weather = weather
@@ -192,6 +196,7 @@ class World:
             self.providers,
         )
         self._bytes = random.Random(seed + 1)
+        self._files = files
         self._import(tasks, same_prompts, followers)
 
     # --- the world as the runtime sees it -----------------------------------------------------------------
@@ -445,7 +450,10 @@ class World:
         for n in range(1, tasks + 1):
             owner = 1 if n > max(1, tasks - followers) else 0
             prompt = f"picture number {batch}.{owner or n}"
-            request = ImageRequest(prompt="one and the same" if same_prompts else prompt)
+            request = ImageRequest(
+                prompt="one and the same" if same_prompts else prompt,
+                references=(self._file("logo"), self._file(f"{batch}.{owner or n}")) if self._files else (),
+            )
             ref, payload = ledger.payload(encode_request(request, {}))
             queued = TaskQueued(
                 id=f"row{n}",
@@ -462,6 +470,16 @@ class World:
         sealed = BatchSealed(number=1, tasks=tasks, rows=tasks, input_digest="d")
         decisions.append(self._decision(batch_stream(batch), len(opened), sealed))
         return decisions
+
+    def _file(self, name: str) -> str:
+        """Put a reference file on the disk, once; returns it as it stands in a request."""
+        path, data = Path("/pics") / f"{name}.png", b"\x89PNG\r\n\x1a\n" + name.encode()
+        if not self.disk.exists(path):
+            part = path.with_suffix(".part")
+            self.disk.make_dir(path.parent)
+            self.disk.write_new(part, data)
+            self.disk.rename(part, path)
+        return LocalFile(hashlib.sha256(data).hexdigest(), len(data), "image/png", str(path)).text
 
     def _decision(self, stream: StreamKey, expected: int, *events: Event) -> Decision:
         return Decision(appends=(Append(stream, expected, events),), at_us=self._now_us)
