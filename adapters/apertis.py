@@ -283,7 +283,8 @@ def _url(ctx: Context, path: str) -> str:
 
 
 def _headers(ctx: Context) -> dict[str, str]:
-    return {"Authorization": f"Bearer {ctx.key.reveal()}", "Accept": "application/json", "User-Agent": _BROWSER}
+    # In lower case, as the wire spells it: this one is to stand in the place of bydawn's own, not beside it.
+    return {"Authorization": f"Bearer {ctx.key.reveal()}", "Accept": "application/json", "user-agent": _BROWSER}
 
 
 # --- reading ------------------------------------------------------------------------------------------------

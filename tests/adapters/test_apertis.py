@@ -82,7 +82,7 @@ def test_images_go_to_the_chat_call() -> None:
 def test_the_call_looks_like_a_browser_and_waits() -> None:
     call = APERTIS.build_submit(ImageRequest("x", resolution="4K"), CTX)
     assert call.headers["Authorization"] == "Bearer sk-secret"
-    assert call.headers["User-Agent"].startswith("Mozilla/5.0")
+    assert call.headers["user-agent"].startswith("Mozilla/5.0")
     assert call.timeout_s >= 180
     assert call.max_reply_bytes == 96 << 20
     assert call == APERTIS.build_submit(ImageRequest("x", resolution="4K"), CTX)
