@@ -67,7 +67,7 @@ BREAKS = [
     ("ok", "", "", "photos/mug.png", "images", "'photos/mug.png' is not there"),
     ("ok", "", "", "ftp://a.example/x", "images", "not an http or https URL"),
     ("ok", "", "", "https://", "images", "not a valid URL"),
-    ("x" * 20_001, "", "", "https://a.example/1|" * 15, "", "characters"),
+    ("x" * 20_001, "", "", "https://a.example/1|" * 15, "images", "characters"),  # one of them takes any prompt
 ]
 
 
