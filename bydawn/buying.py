@@ -19,6 +19,7 @@ from bydawn.manifest import Naming, write_outputs
 from bydawn.opening import Opened
 from bydawn.progress import Progress
 from bydawn.results import ResultLines
+from bydawn.webhooks import Calling
 from ledger.decisions import Append, Decision
 from ledger.errors import CommitFailed
 from ledger.errors import DiskFull as LedgerDiskFull
@@ -112,6 +113,7 @@ class Buying(msgspec.Struct, frozen=True):
     wanted: int
     quiet: bool
     as_json: bool
+    calling: Calling | None = None
 
 
 def buy(opened: Opened, buying: Buying, talk: Callable[[str], None]) -> Ended:
@@ -131,7 +133,7 @@ def buy(opened: Opened, buying: Buying, talk: Callable[[str], None]) -> Ended:
         disk.make_dir(folder)
         try:
             night = _night(opened, buying, reader, disk, folder)
-            stopped = trio.run(_with_signals, night, buying, reader, talk)
+            stopped = trio.run(_with_signals, night, buying, reader, opened, talk)
         except BaseExceptionGroup as group:
             raise _translated(group, folder) from group
         parked = {actor.account.name: actor.parked for actor in night.actors if actor.parked}
@@ -187,6 +189,7 @@ def _night(opened: Opened, buying: Buying, reader: Reader, disk: RealDisk, folde
             buy_from=buying.buy_from,
             max_attempts=buying.max_attempts,
             deadline_s=buying.deadline_s,
+            webhook_url=buying.calling.url if buying.calling else "",
         ),
         ledger=opened.ledger,
         reader=reader,
@@ -206,7 +209,9 @@ def _night(opened: Opened, buying: Buying, reader: Reader, disk: RealDisk, folde
     )
 
 
-async def _with_signals(night: Night, buying: Buying, reader: Reader, talk: Callable[[str], None]) -> StopReason:
+async def _with_signals(
+    night: Night, buying: Buying, reader: Reader, opened: Opened, talk: Callable[[str], None]
+) -> StopReason:
     """The first SIGINT or SIGTERM drains, the second stops hard; both continue later."""
 
     async def listen(*, task_status: trio.TaskStatus[None]) -> None:
@@ -218,6 +223,8 @@ async def _with_signals(night: Night, buying: Buying, reader: Reader, talk: Call
 
     async with trio.open_nursery() as nursery:
         await nursery.start(listen)
+        if buying.calling is not None:
+            await nursery.start(_receive, buying.calling, opened, talk)
         if not buying.quiet:
             progress = Progress(reader, buying.batch, wanted=buying.wanted, note=talk, bar=sys.stderr.isatty())
             nursery.start_soon(progress.run)
@@ -226,6 +233,21 @@ async def _with_signals(night: Night, buying: Buying, reader: Reader, talk: Call
         stopped = await night.run()
         nursery.cancel_scope.cancel()
     return stopped
+
+
+async def _receive(
+    calling: Calling, opened: Opened, talk: Callable[[str], None], *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Take callbacks while the night runs.  A receiver that fails ends no night: what it misses is polled."""
+    from bydawn.receiver import Receiver, receive  # loads a web server, which most runs do not need
+
+    receiver = Receiver(opened.ledger.path, keyed=opened.keyed, secrets=calling.secrets)
+    try:
+        await receive(receiver, calling.place, talk, task_status=task_status)
+    except UserError:
+        raise  # the address cannot be had: told before anything is bought
+    except Exception:
+        _log.exception("callbacks are not taken any more: the jobs are polled")
 
 
 async def _tell_results(results: ResultLines) -> None:

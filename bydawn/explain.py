@@ -127,6 +127,11 @@ _SETTINGS: dict[str, Explanation] = {
         "Add the account to --provider, and set its key.",
         4,
     ),
+    "BD-046": Explanation(
+        "Providers cannot be told this webhook URL.",
+        "Anybody on the way could read and send callbacks over plain http; a query or login in it would get lost.",
+        "An https address whose proxy passes requests on to this machine; plain http to this machine for practice.",
+    ),
     "BD-050": Explanation(
         "A price is not known, and what has no price is not bought.",
         "A price belongs to one provider, model and resolution, and is never lent to another.",
@@ -241,6 +246,11 @@ _COMMANDS: dict[str, Explanation] = {
         "The sandbox cannot listen on this port.",
         "Another program has it, perhaps another sandbox.",
         "Leave --port out (a free one is taken and printed), or end the other program.",
+    ),
+    "BD-112": Explanation(
+        "bydawn cannot listen for callbacks at this address.",
+        "Another program has it, or it is no address of this machine.",
+        "Give another one with --webhook-listen (or `serve --port`), and let the webhook URL lead there.",
     ),
     "BD-107": Explanation(
         "There is no error code of this name.",

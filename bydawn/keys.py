@@ -108,7 +108,7 @@ def _key(name: str, table: AccountTable, path: Path | None, env: Mapping[str, st
     variable = _variable(table)
     value = env.get(variable, "").strip()
     if value:
-        return _secret(value, variable)
+        return key_of(value, variable)
     file_variable = f"{variable}_FILE"
     if env.get(file_variable, "").strip():
         return _from_file(Path(env[file_variable].strip()).expanduser(), file_variable)
@@ -117,7 +117,7 @@ def _key(name: str, table: AccountTable, path: Path | None, env: Mapping[str, st
 
 def _from_file(path: Path, where: str) -> Secret:
     try:
-        return _secret(path.read_text(encoding="utf-8").strip(), f"{where} ({path})")
+        return key_of(path.read_text(encoding="utf-8").strip(), f"{where} ({path})")
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
         raise UserError(
@@ -130,7 +130,7 @@ def _from_file(path: Path, where: str) -> Secret:
         ) from None
 
 
-def _secret(value: str, where: str) -> Secret:
+def key_of(value: str, where: str) -> Secret:
     """Wrap a key, refusing what could not stand in a header; the message must not show it."""
     if not value or not value.isascii() or not value.isprintable() or " " in value:
         raise UserError(
@@ -182,7 +182,7 @@ def base_url_of(provider: str, env: Mapping[str, str]) -> tuple[str, bool]:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         parts, host = urlsplit(""), ""
-    loopback = _is_loopback(host)
+    loopback = is_loopback(host)
     clean = not (parts.query or parts.fragment or parts.username or parts.password) and not any(map(str.isspace, text))
     if not host or not clean or parts.scheme not in (("http", "https") if loopback else ("https",)):
         raise UserError(
@@ -195,7 +195,7 @@ def base_url_of(provider: str, env: Mapping[str, str]) -> tuple[str, bool]:
     return text, loopback
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
     try:

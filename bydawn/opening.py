@@ -57,11 +57,7 @@ def opened_for_writing(path: Path, *, create: bool) -> Iterator[Opened]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     ledger = Ledger.create_or_open(path, create=create)
     try:
-        secret = _ledger_secret(path)
-
-        def keyed(text: str) -> str:
-            return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:32]
-
+        keyed = keyed_by(path)
         ledger.start_epoch(
             machine=keyed(_machine()),
             pid=os.getpid(),
@@ -84,6 +80,12 @@ def opened_for_writing(path: Path, *, create: bool) -> Iterator[Opened]:
         end_epoch(ledger, stopped_by="done", exit_code=0)
     finally:
         ledger.close()
+
+
+def keyed_by(path: Path) -> Callable[[str], str]:
+    """Return the function that digests a text with the secret of the ledger at ``path`` (hex, 32 digits)."""
+    secret = _ledger_secret(path)
+    return lambda text: hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def end_epoch(ledger: Ledger, *, stopped_by: str, exit_code: int) -> None:

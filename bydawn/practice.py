@@ -133,7 +133,7 @@ def _hello(url: str) -> Hello | None:
 def _start(folder: Path) -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     extra = []
-    for option in ("latency", "chaos", "seed", "rate-factor", "price-factor"):
+    for option in ("latency", "chaos", "seed", "rate-factor", "price-factor", "webhook-key"):
         value = os.environ.get("BYDAWN_SANDBOX_" + option.upper().replace("-", "_"))
         if value:
             extra += [f"--{option}", value]

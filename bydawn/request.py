@@ -38,6 +38,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     deadline: str | None = None
     attempts: str | None = None
     name_template: str | None = None
+    webhook_url: str | None = None
+    webhook_listen: str | None = None
     encoding: str | None = None
     dedupe: str | None = None
     on_change: str | None = None

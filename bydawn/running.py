@@ -28,6 +28,7 @@ from bydawn.saying import say_summary, say_where
 from bydawn.selection import ledger_path
 from bydawn.shapes import groups_of, share_of, wanted_tasks
 from bydawn.summary import summarise
+from bydawn.webhooks import Calling, calling_of
 from ledger.errors import LedgerHeld, LedgerMissing
 from ledger.events import BatchConfigured
 from ledger.folds import EMPTY_BATCH, BatchState, evolve_batch
@@ -72,7 +73,8 @@ def start(request: Request) -> int:
             plan = _plan(settings, checked.groups, accounts, None)
             if request.save is not None:
                 save(request.save, approval(plan, digest))
-            return _show_plan(request, plan, folder, rows=checked.rows, refusals=checked.refusals)
+            notes = _callback_lines(settings, before, accounts)
+            return _show_plan(request, plan, folder, rows=checked.rows, refusals=checked.refusals, notes=notes)
         check_accounts(accounts, egress)
         refuse_stray_ledger(
             ledger_file,
@@ -129,7 +131,9 @@ def _continue(
     if request.dry_run:
         with Reader(ledger_file) as reader:
             left = groups_of(reader, batch, accounts)
-            return _show_plan(request, _plan(settings, left, accounts, None), Path(reader.batch(batch).folder))
+            notes = _callback_lines(settings, before, accounts)
+            left_plan = _plan(settings, left, accounts, None)
+            return _show_plan(request, left_plan, Path(reader.batch(batch).folder), notes=notes)
     check_accounts(accounts, egress)
     try:
         with opened_for_writing(ledger_file, create=False) as opened:
@@ -215,6 +219,7 @@ def _show_plan(
     *,
     rows: int = 0,
     refusals: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    notes: Sequence[str] = (),
 ) -> int:
     """Print the plan; raises UserError when some tasks could be bought nowhere."""
     free = RealDisk().free_bytes(next(path for path in (folder, *folder.parents) if path.exists()))
@@ -227,6 +232,8 @@ def _show_plan(
         for provider, reasons in refusals.items():
             for reason, times in reasons.items():
                 sys.stdout.write(f"{provider} cannot take {counted(times, 'task')}: {reason}\n")
+        for line in notes:
+            sys.stdout.write(line + "\n")
         sys.stdout.write("Nothing was sent.\n")
     refuse_uncovered(plan)
     return 0
@@ -349,10 +356,13 @@ def _buy(
             limit=settings.whole("limit", least=1) or 0,
             sample=settings.whole("sample", least=1) or 0,
             name_template=settings.text("name_template") or None,
+            webhook_url=settings.text("webhook_url") or None,
+            webhook_listen=settings.text("webhook_listen") or None,
         ),
     )
     if change is not None:  # recorded with the consent: a run that is refused changes nothing
         state = evolve_batch(state, change, at_us=now_us())
+    calling = _calling(state, accounts, settings)
     last_deadline_us = state.settings.deadline_us or 0
     if deadline_us is None and last_deadline_us > now_us():
         deadline_us = last_deadline_us  # an option that was not given keeps its last value
@@ -385,6 +395,8 @@ def _buy(
         if events:
             importing.append_batch(ledger, batch, *events)
         state = ledger.batch(batch)
+    for line in calling.lines(accounts) if calling else ():
+        talk(line)
     expected = state.agreed.expected_microusd if state.agreed else 0
     buying = Buying(
         batch=batch,
@@ -405,6 +417,7 @@ def _buy(
         wanted=wanted,
         quiet=request.quiet,
         as_json=request.as_json,
+        calling=calling,
     )
     ended = buy(opened, buying, talk)
     with ledger.reader() as reader:
@@ -414,6 +427,20 @@ def _buy(
         else:
             say_summary(summary, ended, state, talk)
     return exit_code(ended, failed=summary.failed, held=summary.held)
+
+
+def _calling(state: BatchState, accounts: Sequence[Account], settings: Settings) -> Calling | None:
+    """How providers call back, by the settings that the batch has now."""
+    given = state.settings
+    return calling_of(given.webhook_url or "", given.webhook_listen or "", accounts, settings.config.env)
+
+
+def _callback_lines(settings: Settings, before: BatchState, accounts: Sequence[Account]) -> tuple[str, ...]:
+    """What a plan says about callbacks: it changes no settings, so the options stand in for them."""
+    url = settings.text("webhook_url") or before.settings.webhook_url or ""
+    listen = settings.text("webhook_listen") or before.settings.webhook_listen or ""
+    calling = calling_of(url, listen, accounts, settings.config.env)
+    return calling.lines(accounts) if calling else ()
 
 
 def _refuse_unreachable(reader: Reader, accounts: Sequence[Account]) -> None:

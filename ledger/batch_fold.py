@@ -36,6 +36,8 @@ class BatchSettings(msgspec.Struct, frozen=True):
     sample: int | None = None
     strategy: str | None = None
     name_template: str | None = None
+    webhook_url: str | None = None  # "off" = none
+    webhook_listen: str | None = None
 
 
 class ImportState(msgspec.Struct, frozen=True):

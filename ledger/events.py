@@ -202,6 +202,8 @@ class BatchConfigured(Fact, frozen=True):
     sample: int | None = None  # 0 = no sample
     strategy: str | None = None
     name_template: str | None = None
+    webhook_url: str | None = None  # "off" = none
+    webhook_listen: str | None = None
 
 
 class SpendAgreed(Fact, frozen=True):

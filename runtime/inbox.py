@@ -25,7 +25,7 @@ from ledger.events import Decided
 _SUFFIX = ".json"
 _PART = ".part"
 _MOST_BYTES = 64 << 10
-_MOST_FILES = 10_000
+MOST_FILES = 10_000
 _HALF_WRITTEN_S = 600.0  # an unfinished file that is older was left by a process that died
 
 
@@ -80,7 +80,7 @@ def leave(inbox: Path, message: Control, *, name: str) -> Path:
 
     Raises InboxFull, OSError.
     """
-    _make_room(inbox, _MOST_FILES)
+    _make_room(inbox, MOST_FILES)
     return _put(inbox, name, msgspec.json.encode(message))
 
 
@@ -97,7 +97,7 @@ class Hint(msgspec.Struct, frozen=True):
 _hint_decoder = msgspec.json.Decoder(Hint)
 
 
-def leave_hint(inbox: Path, hint: Hint, *, most: int = _MOST_FILES) -> Path:
+def leave_hint(inbox: Path, hint: Hint, *, most: int = MOST_FILES) -> Path:
     """Leave a hint, durable when this returns.  The same hint again is the same file.
 
     Raises InboxFull (``most`` wait already), OSError.
@@ -118,7 +118,7 @@ def hints(inbox: Path) -> Iterator[tuple[Path, Hint | None]]:
     directory = hints_of(inbox)
     if not directory.is_dir():
         return
-    for path in sorted(directory.glob(f"*{_SUFFIX}"))[:_MOST_FILES]:
+    for path in sorted(directory.glob(f"*{_SUFFIX}"))[:MOST_FILES]:
         try:
             yield path, _hint_decoder.decode(path.read_bytes())
         except FileNotFoundError:
@@ -135,7 +135,7 @@ def waiting(inbox: Path) -> Iterator[tuple[Path, Control | None]]:
     """Yield the messages in the order of their names; None stands for one that cannot be read."""
     if not inbox.is_dir():
         return
-    for path in sorted(inbox.glob(f"*{_SUFFIX}"))[:_MOST_FILES]:
+    for path in sorted(inbox.glob(f"*{_SUFFIX}"))[:MOST_FILES]:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 yield path, None

@@ -32,7 +32,7 @@ THIRD_PARTY = {
     "adapters": {"msgspec"},
     "adapters.sandbox": {"msgspec", "starlette", "hypercorn", "PIL", "trio", "sqlite_utils"},
     "runtime": {"msgspec", "trio", "httpx", "httpcore", "PIL"},
-    "bydawn": {"msgspec", "trio", "httpx", "click", "rich", "PIL", "platformdirs"},
+    "bydawn": {"msgspec", "trio", "httpx", "click", "rich", "PIL", "platformdirs", "starlette", "hypercorn"},
 }
 # One module opens SQLite, and one says how its tables came to be.
 SQLITE = {

@@ -34,6 +34,8 @@ def input_options(command: F) -> F:
         click.option("--deadline", metavar="WHEN", help="Stop buying at 07:00, in 8h, or at an ISO time."),
         click.option("--attempts", metavar="N", help="Failed attempts before a task fails (3)."),
         click.option("--name-template", metavar="TEXT", help="Of image files: {row} {aspect} {variant} and columns."),
+        click.option("--webhook-url", metavar="URL", help="Where providers call bydawn back; off ends it."),
+        click.option("--webhook-listen", metavar="HOST:PORT", help="Where bydawn listens for them (127.0.0.1:8787)."),
         click.option("--encoding", metavar="NAME", help="Of the input, when it is not UTF-8."),
         click.option("--dedupe", metavar="share|off", help="Buy identical requests once, or each."),
         click.option("--on-change", metavar="error|keep", help="When known tasks would want another image."),
@@ -67,6 +69,7 @@ def run(
     \b
       bydawn run products.csv --map prompt="Studio photo of {Title}" --budget 400
       bydawn run products --limit 8
+      bydawn run products --webhook-url https://hooks.example.org
       bydawn run examples/parti-prompts.tsv --map prompt=Prompt --sandbox
     """
     from bydawn.request import Request

@@ -62,6 +62,12 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             ("tasks", "bydawn.cli.tasks:tasks", "[BATCH]", "List tasks by state, provider or flag"),
             ("show", "bydawn.cli.show:show", "[BATCH/]TASK", "Everything on record about one task"),
             ("log", "bydawn.cli.log:log", "", "Batches and runs with times, counts and cost"),
+            (
+                "serve",
+                "bydawn.cli.serve:serve",
+                "",
+                "Receive the callbacks of providers, beside a run and between runs",
+            ),
         ),
     ),
     (

@@ -1,0 +1,100 @@
+"""``bydawn serve``: take callbacks for a ledger, also while no run is going.
+
+It writes nothing to the ledger: what arrives waits in the inbox for the run that is going, or for the next one.
+"""
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bydawn.cli.formats import count, counted
+from bydawn.cli.options import ledger_options
+from bydawn.cli.output import talk
+from bydawn.errors import UserError
+from bydawn.selection import readable_ledgers
+
+if TYPE_CHECKING:
+    from bydawn.receiver import Receiver
+    from bydawn.webhooks import Place
+
+_TELL_S = 30.0
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="Of this machine; 8787 by default.")
+@click.option("--listen", metavar="HOST", help="Address of this machine; 127.0.0.1 by default.")
+@ledger_options
+def serve(port: int | None, listen: str | None, ledger: Path | None, sandbox: bool) -> None:
+    """Receive the callbacks of providers, beside a run and between runs.
+
+    What arrives while no run is going waits and is used by the next one.  GET /healthz answers ok.
+
+    \b
+      bydawn serve --port 8787
+    """
+    import logging
+
+    from adapters.registry import PROVIDERS
+    from bydawn.config import load_config
+    from bydawn.opening import keyed_by
+    from bydawn.receiver import Receiver
+    from bydawn.webhooks import Place, listening_place, public_url, webhook_secrets
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("hypercorn.error").setLevel(logging.WARNING)
+    (path, *_) = readable_ledgers(ledger, sandbox=sandbox)
+    config = load_config(Path.cwd(), os.environ)
+    url = public_url(config.setting("webhook_url").value, where="BYDAWN_WEBHOOK_URL")
+    usual = listening_place(config.setting("webhook_listen").value, url, where="BYDAWN_WEBHOOK_LISTEN")
+    receiver = Receiver(path, keyed=keyed_by(path), secrets=webhook_secrets(PROVIDERS, config.env))
+    talk(f"ledger {path}; Ctrl-C stops")
+    _until_stopped(receiver, Place(listen or usual.host, port or usual.port))
+
+
+def _until_stopped(receiver: "Receiver", place: "Place") -> None:
+    import trio
+
+    from bydawn.receiver import receive
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                nursery.start_soon(_tell, receiver)
+                await nursery.start(receive, receiver, place, talk)
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+                    break
+
+    try:
+        trio.run(main)
+    except BaseExceptionGroup as group:
+        raise _user_error(group) or group from group
+    talk(_told(receiver))
+
+
+async def _tell(receiver: "Receiver") -> None:
+    """Say now and then what came, when anything came."""
+    import trio
+
+    said = _told(receiver)
+    while True:
+        await trio.sleep(_TELL_S)
+        if (now := _told(receiver)) != said:
+            said = now
+            talk(said)
+
+
+def _told(receiver: "Receiver") -> str:
+    return f"{counted(receiver.taken, 'callback')} taken, {count(receiver.refused)} refused"
+
+
+def _user_error(group: BaseExceptionGroup[BaseException]) -> UserError | None:
+    for exc in group.exceptions:
+        if isinstance(exc, UserError):
+            return exc
+        if isinstance(exc, BaseExceptionGroup) and (found := _user_error(exc)) is not None:
+            return found
+    return None
