@@ -23,6 +23,7 @@ from adapters.base import (
     Throttled,
 )
 from adapters.sandbox.apipass import ApiPassEmulator
+from adapters.sandbox.base import Reply
 from adapters.sandbox.wirefmt import EmulatorSettings
 from tests.adapters.inprocess import ORIGIN, START_US, S, ask, fated, raw, sandbox
 from tests.adapters.replies import load
@@ -228,6 +229,10 @@ def test_twenty_creations_per_ten_seconds_and_ten_queries_a_second() -> None:
 # --- the rows ---------------------------------------------------------------------------------------------
 
 
+def as_reply(said: Reply) -> HttpReply:
+    return HttpReply(said.status, said.headers, said.body)
+
+
 def answer(emulator: ApiPassEmulator, row: str) -> HttpReply:
     job = buy(emulator)
     calls: dict[str, Callable[[], HttpReply]] = {
@@ -236,12 +241,17 @@ def answer(emulator: ApiPassEmulator, row: str) -> HttpReply:
         "no_credit": lambda: ask(emulator, APIPASS.build_submit(REQUEST, with_key("sandbox-broke"))),
         "disabled": lambda: ask(emulator, APIPASS.build_submit(REQUEST, with_key("sandbox-locked"))),
         "not_visible": lambda: ask(emulator, APIPASS.build_poll("none", CTX)),
+        "broken": lambda: as_reply(emulator.refusal("broken")),
+        "throttled": lambda: as_reply(emulator.refusal("throttled")),
         "waiting": lambda: ask(emulator, APIPASS.build_poll(job, CTX), START_US + S // 2),
     }
     return calls[row]()
 
 
-@pytest.mark.parametrize("row", ["created", "unauthorized", "no_credit", "disabled", "not_visible", "waiting"])
+@pytest.mark.parametrize(
+    "row",
+    ["created", "unauthorized", "no_credit", "disabled", "not_visible", "waiting", "broken", "throttled"],
+)
 def test_the_emulator_answers_as_the_rows_do(row: str) -> None:
     reply = answer(ApiPassEmulator(sandbox(latency_s=1.0)), row)
     known = ROWS[row]
