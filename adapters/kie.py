@@ -26,9 +26,6 @@ What matters here:
 - Requests without a browser-like User-Agent are turned away by the network in front of Kie (*reported*).
 """
 
-import base64
-import hmac
-import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -46,7 +43,6 @@ from adapters.base import (
     Standing,
     SubmitOutcome,
     Uploaded,
-    UploadRefused,
     UploadSteps,
 )
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
@@ -62,7 +58,8 @@ from adapters.jobapi import (
     read_task,
 )
 from adapters.multipart import form
-from adapters.reading import decode_or_none, words
+from adapters.reading import decode_or_none, from_base64, is_web_address, upload_refused
+from adapters.signing import is_recent, is_signed
 
 _START = "https://docs.kie.ai"
 _CREATE = "https://docs.kie.ai/market/google/nano-banana-2"
@@ -172,7 +169,6 @@ _REFUSALS: dict[int, RefusedReason] = {
     455: "unavailable",
     505: "unavailable",
 }
-_STAMP = re.compile(r"[0-9]{1,12}")
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -187,7 +183,7 @@ class _Stored(msgspec.Struct, frozen=True):
     @property
     def url(self) -> str:
         for url in (self.data.downloadUrl, self.data.fileUrl) if self.data is not None else ():
-            if isinstance(url, str) and url.startswith(("https://", "http://")):
+            if isinstance(url, str) and is_web_address(url, plain=True):
                 return url
         return ""
 
@@ -246,9 +242,9 @@ class Kie:
         code, envelope = opened(reply)
         stored = decode_or_none(reply.body, _Stored)
         if not 200 <= reply.status < 300 or code != 200 or (stored is not None and not stored.success):
-            text = envelope.text if envelope is not None else ""
-            passing = any(number in (408, 429, 455) or number >= 500 for number in (code, reply.status))
-            raise UploadRefused(words(f"Kie took no file: code {code} {text}"), retryable=passing)
+            # HTTP 200 with a bad code, or a gateway's failure behind a good one; 455 is Kie's own word for 503.
+            worse = 503 if code == 455 else max(code, reply.status)
+            raise upload_refused("Kie", worse, envelope.text if envelope is not None else "")
         if stored is None or not stored.url:
             raise MalformedReply("upload: no address")
         return Uploaded(stored.url, _UPLOAD_LIFE_S)
@@ -257,18 +253,14 @@ class Kie:
         self, headers: Mapping[str, str], body: bytes, *, secrets: Sequence[Secret], now_s: float
     ) -> bool:
         stamp = headers.get("x-webhook-timestamp", "")
-        if _STAMP.fullmatch(stamp) is None or abs(now_s - int(stamp)) > _HOOK_TOLERANCE_S:
+        if not is_recent(stamp, now_s, tolerance_s=_HOOK_TOLERANCE_S):
             return False
         try:
             signed = f"{called_back(body)}.{stamp}".encode()
         except MalformedReply:
             return False
-        given = headers.get("x-webhook-signature", "").encode(errors="replace")
-        genuine = False
-        for secret in secrets:
-            mac = hmac.digest(secret.reveal().encode(), signed, "sha256")
-            genuine |= hmac.compare_digest(given, base64.b64encode(mac))
-        return genuine
+        given = from_base64(headers.get("x-webhook-signature", ""))
+        return is_signed(signed, [given], (secret.reveal().encode() for secret in secrets))
 
     def read_callback(self, body: bytes) -> str:
         return called_back(body)

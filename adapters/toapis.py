@@ -25,7 +25,6 @@ What matters here:
   assumed, and what does not answer is polled task by task.
 """
 
-import hmac
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -56,13 +55,13 @@ from adapters.base import (
     Unclear,
     Unreadable,
     Uploaded,
-    UploadRefused,
     UploadSteps,
 )
 from adapters.capabilities import Capabilities, Known, Lookup, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.multipart import form
-from adapters.reading import decode, decode_or_none, is_job_id, seconds, words
+from adapters.reading import decode, decode_or_none, is_job_id, is_web_address, seconds, upload_refused, words
+from adapters.signing import is_recent, is_signed
 
 _FLASH = "https://docs.toapis.com/docs/en/api-reference/images/gemini-3.1-flash/generation"
 _TASK = "https://docs.toapis.com/docs/cn/api-reference/tasks/image-status"
@@ -163,8 +162,7 @@ _REFUSALS: dict[int, RefusedReason] = {
     403: "forbidden",
     422: "policy",
 }
-_EVENT_ID = re.compile(r"[!-~]{1,200}")
-_STAMP = re.compile(r"[0-9]{1,12}")
+_MAC = re.compile(r"\bv1=([0-9a-f]{64})\b")
 _POLICY = re.compile(
     r"polic|safety|prohibited|sensitive|nsfw|moderation|violat|flagged|inappropriate|违规|敏感|审核", re.IGNORECASE
 )
@@ -375,16 +373,14 @@ class Toapis:
         headers = _headers(ctx) | {"content-type": content_type}
         reply = yield HttpCall("POST", _base(ctx) + "/v1/uploads/images", headers, body, timeout_s=120.0)
         if not 200 <= reply.status < 300:
-            text = (decode_or_none(reply.body, _Problem) or _Problem()).text
-            gone_wrong = reply.status in (408, 429) or reply.status >= 500
-            raise UploadRefused(words(f"Toapis took no file: HTTP {reply.status} {text}"), retryable=gone_wrong)
+            raise upload_refused("Toapis", reply.status, (decode_or_none(reply.body, _Problem) or _Problem()).text)
         stored = decode_or_none(reply.body, _Stored)
         if stored is None or not stored.success:
             refusal = decode(reply.body, _Problem, "upload")
             if not refusal.text:
                 raise MalformedReply("upload: neither an address nor a reason")
-            raise UploadRefused(f"Toapis took no file: {refusal.text}", retryable=False)
-        if not stored.data.url.startswith(("https://", "http://")):
+            raise upload_refused("Toapis", reply.status, refusal.text)
+        if not is_web_address(stored.data.url, plain=True):
             raise MalformedReply("upload: no address")
         return Uploaded(stored.data.url, _UPLOAD_LIFE_S)
 
@@ -396,22 +392,11 @@ class Toapis:
         """Signed are event id, time and body.  For 24 hours after a rotation the header holds two signatures."""
         event = headers.get("x-toapis-webhook-id", "")
         stamp = headers.get("x-toapis-webhook-timestamp", "")
-        if _EVENT_ID.fullmatch(event) is None or _STAMP.fullmatch(stamp) is None:
+        if not event or not is_recent(stamp, now_s, tolerance_s=_HOOK_TOLERANCE_S):
             return False
-        if abs(now_s - int(stamp)) > _HOOK_TOLERANCE_S:
-            return False
-        signed = f"{event}.{stamp}.".encode() + body
-        given = [
-            part.strip().removeprefix("v1=").encode(errors="replace")
-            for part in headers.get("x-toapis-webhook-signature", "").split(",")
-            if part.strip().startswith("v1=")
-        ]
-        genuine = False
-        for secret in secrets:
-            expected = hmac.digest(secret.reveal().encode(), signed, "sha256").hex().encode()
-            for signature in given:
-                genuine |= hmac.compare_digest(signature, expected)
-        return genuine
+        given = [bytes.fromhex(mac) for mac in _MAC.findall(headers.get("x-toapis-webhook-signature", ""))]
+        keys = (secret.reveal().encode() for secret in secrets)
+        return is_signed(f"{event}.{stamp}.".encode(errors="replace") + body, given, keys)
 
     def read_callback(self, body: bytes) -> str:
         job = decode(body, _Event, "callback").data.task_id
@@ -496,7 +481,7 @@ def _result_url(task: _Task) -> str:
     result = decode_or_none(task.result, _Images)
     images = (result.data if result is not None else ()) or decode_or_none(task.data, tuple[_Image, ...]) or ()
     for url in (decode_or_none(task.url, str), *(image.url for image in images)):
-        if url and url.startswith(("https://", "http://")):
+        if url and is_web_address(url, plain=True):
             return url
     raise MalformedReply("task: completed without a result URL")
 

@@ -261,9 +261,10 @@ def test_a_base_url_takes_the_files_along() -> None:
     ],
 )
 def test_a_file_that_is_not_taken_says_whether_to_try_again(reply: HttpReply, retryable: bool) -> None:
-    with pytest.raises(UploadRefused, match="Kie took no file: code") as refused:
+    with pytest.raises(UploadRefused, match="Kie took no file: status") as refused:
         uploaded(reply)
     assert refused.value.retryable == retryable
+    assert refused.value.account == (b'"code": 401' in reply.body or reply.status == 403)
 
 
 @pytest.mark.parametrize(

@@ -382,6 +382,7 @@ def test_a_file_that_is_not_taken_says_whether_to_try_again(status: int, body: o
     with pytest.raises(UploadRefused) as refused:
         uploaded(reply(status, body))
     assert refused.value.retryable == retryable
+    assert refused.value.account == (status == 401)
     assert str(refused.value).startswith("Toapis took no file: ")
 
 
