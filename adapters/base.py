@@ -217,12 +217,15 @@ class JobPage(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True):
     """What the cheap authenticated call tells of an account.
 
-    ``state``: ``ok``, ``rejected`` (key), ``no_credit``, or ``unreadable`` (conclude nothing).
+    ``state``: ``ok``, ``rejected`` (key), ``no_credit``, or ``unreadable`` (conclude nothing).  ``models`` are those of
+    the record, by bydawn's names, that the answer lists for this key; None = it lists none, and only a purchase tells.
     """
 
     state: Literal["ok", "rejected", "no_credit", "unreadable"]
     detail: str = ""
-    balance_microusd: int | None = None
+    balance: float | None = None  # in the unit that the record's ``balance`` names, where that is not dollars
+    balance_microusd: int | None = None  # the same in dollars
+    models: tuple[str, ...] | None = None
     identity: str = ""  # who the provider says we are (REC-9), where it says so
 
 

@@ -229,8 +229,8 @@ class Kie:
         if balance is None:
             return Standing("unreadable", f"HTTP {reply.status}, code {code}")
         if balance <= 0:
-            return Standing("no_credit", "no credits left", balance_microusd=0)
-        return Standing("ok", f"{balance:,.12g} credits", balance_microusd=round(balance * CREDIT_MICROUSD))
+            return Standing("no_credit", "no credits left", balance=0.0, balance_microusd=0)
+        return Standing("ok", balance=balance, balance_microusd=round(balance * CREDIT_MICROUSD))
 
     def upload(self, file: FileBytes, ctx: Context) -> UploadSteps:
         """Store a file.  Its name is its digest: a name that is there already is written over, by the same bytes."""

@@ -255,8 +255,8 @@ class NewportAi:
         if balance is None:
             return Standing("unreadable", f"HTTP {reply.status}, code {code}")
         if balance <= 0:
-            return Standing("no_credit", "no credits left", balance_microusd=0)
-        return Standing("ok", f"{balance:,.12g} credits", balance_microusd=round(balance * CREDIT_MICROUSD))
+            return Standing("no_credit", "no credits left", balance=0.0, balance_microusd=0)
+        return Standing("ok", balance=balance, balance_microusd=round(balance * CREDIT_MICROUSD))
 
     def upload(self, file: FileBytes, ctx: Context) -> UploadSteps:
         """Three steps: get a permit, send the file to the storage it names, ask for its address."""

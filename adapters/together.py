@@ -223,8 +223,8 @@ class TogetherCodec:
     def read_check(self, reply: HttpReply) -> Standing:
         if 200 <= reply.status < 300:
             listed = {model.id for model in decode(reply.body, list[_Listed], "models")}
-            missing = [model.name for model in CAPABILITIES.models.value if model.provider_id not in listed]
-            return Standing("ok", "not listed for this key: " + ", ".join(missing) if missing else "")
+            known = CAPABILITIES.models.value
+            return Standing("ok", models=tuple(model.name for model in known if model.provider_id in listed))
         text = problem_of(reply.body).text
         match reply.status:
             case 401 | 403:

@@ -4,6 +4,7 @@ A key is read from the environment or from a file that the environment or the se
 :class:`~adapters.base.Secret` at once, and is never shown: errors name the variable.
 """
 
+import contextlib
 import functools
 import ipaddress
 import logging
@@ -55,6 +56,16 @@ def chosen_accounts(config: Config, names: Sequence[str], *, need_keys: bool = T
     if missing or not keys:
         raise _missing(missing or [(name, _variable(tables[name][0])) for name in tables])
     return [_account(name, *tables[name], key, config.env) for name, key in keys.items() if isinstance(key, Secret)]
+
+
+def providers_with_keys(config: Config) -> frozenset[str]:
+    """Name the providers of which an account has a key that can be read."""
+    found = set()
+    for name, (table, path) in _all_tables(config).items():
+        with contextlib.suppress(UserError):
+            if table.provider in registry.entries() and isinstance(_key(name, table, path, config.env), Secret):
+                found.add(table.provider)
+    return frozenset(found)
 
 
 @functools.cache

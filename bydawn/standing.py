@@ -1,36 +1,48 @@
-"""Asks every account, at the same time, whether its key works.  Costs nothing and records nothing."""
+"""Asks every account, at the same time, whether its key works.  Costs nothing and records nothing.
+
+A cheap call can tell a wrong key, mostly an empty account, and at providers that list what a key may use a model that
+is not enabled.  Where nothing is listed only a purchase tells; it is refused then, without a charge.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import trio
 
-from adapters.base import MalformedReply
+from adapters.base import MalformedReply, Standing
 from runtime.accounts import Account
 from runtime.ports import Wire, WireError
 
-State = Literal["ok", "rejected", "no_credit", "unreadable", "unreachable"]
+State = Literal["ok", "rejected", "no_credit", "disabled", "unreadable", "unreachable"]
 
 
 class Answer(NamedTuple):
-    """What one account said.  ``unreadable`` and ``unreachable`` say nothing about the key."""
+    """What one account said.  ``unreadable`` and ``unreachable`` say nothing about the key.
+
+    ``models`` are those that the provider lists for this key, None where it lists none; ``not_listed`` are those of the
+    account that are missing there.  ``balance`` is in ``unit``, ``balance_microusd`` the same in dollars.
+    """
 
     account: str
     provider: str
     state: State
     detail: str
+    balance: float | None
+    unit: str
     balance_microusd: int | None
+    models: tuple[str, ...] | None
+    not_listed: tuple[str, ...]
     identity: str
     seconds: float
 
 
-async def standings(accounts: Sequence[Account], make_wire: Callable[[], Wire]) -> list[Answer]:
-    """Return the answers in the order of the accounts."""
+async def standings(accounts: Sequence[Account], make_wire: Callable[[], Wire], *, model: str = "") -> list[Answer]:
+    """Return the answers in the order of the accounts.  ``model``: ask about this one instead of all of an account."""
     wire = make_wire()
     found: dict[str, Answer] = {}
 
     async def ask(account: Account) -> None:
-        found[account.name] = await _ask(account, wire)
+        found[account.name] = await _ask(account, wire, model)
 
     try:
         async with trio.open_nursery() as nursery:
@@ -41,17 +53,45 @@ async def standings(accounts: Sequence[Account], make_wire: Callable[[], Wire]) 
     return [found[account.name] for account in accounts]
 
 
-async def _ask(account: Account, wire: Wire) -> Answer:
+async def _ask(account: Account, wire: Wire, model: str) -> Answer:
     started = trio.current_time()
     state: State
     try:
         reply = await wire.send(account.codec.build_check(account.context()))
         standing = account.codec.read_check(reply)
-        state, detail = standing.state, standing.detail
-        balance, identity = standing.balance_microusd, standing.identity
+        state = standing.state
     except WireError as error:
-        state, detail, balance, identity = "unreachable", str(error), None, ""
+        standing, state = Standing("unreadable", str(error)), "unreachable"
     except MalformedReply as error:
-        state, detail, balance, identity = "unreadable", str(error), None, ""
-    took = trio.current_time() - started
-    return Answer(account.name, account.provider, state, detail, balance, identity, took)
+        standing, state = Standing("unreadable", str(error)), "unreadable"
+    wanted = _wanted(account, model)
+    missing = () if standing.models is None else tuple(name for name in wanted if name not in standing.models)
+    if state == "ok" and wanted and missing == wanted:
+        state = "disabled"
+    return Answer(
+        account=account.name,
+        provider=account.provider,
+        state=state,
+        detail=standing.detail,
+        balance=standing.balance,
+        unit=_unit(account, standing),
+        balance_microusd=standing.balance_microusd,
+        models=standing.models,
+        not_listed=missing,
+        identity=standing.identity,
+        seconds=trio.current_time() - started,
+    )
+
+
+def _wanted(account: Account, model: str) -> tuple[str, ...]:
+    """Name the models that the account is there for, as the record does; what it does not know cannot be listed."""
+    record = account.codec.capabilities
+    names = (model,) if model else account.models or tuple(known.name for known in record.models.value)
+    return tuple(known.name for name in names if (known := record.model(name)) is not None)
+
+
+def _unit(account: Account, standing: Standing) -> str:
+    told = account.codec.capabilities.balance
+    if standing.balance is not None and told is not None:
+        return told.value
+    return "usd" if standing.balance_microusd is not None else ""

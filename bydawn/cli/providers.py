@@ -1,6 +1,9 @@
 """``bydawn providers``: what each provider can do, and whether your keys work."""
 
 import os
+import shutil
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,21 +12,22 @@ import msgspec
 
 from bydawn.cli.formats import clip, count, dollars, duration
 from bydawn.cli.options import json_option
-from bydawn.cli.output import bad, faint, good, json_line, line, pairs, strong, table, talk
+from bydawn.cli.output import bad, doubtful, faint, good, json_line, line, pairs, strong, table, talk
 from bydawn.errors import UserError
 
 if TYPE_CHECKING:
-    from adapters.capabilities import Capabilities, Rate
+    from adapters.capabilities import Capabilities, Known, T
+    from adapters.prices import PriceBook
+    from bydawn.standing import Answer
 
 REJECTED = 4
-RESOLUTIONS = ("1K", "2K", "4K")
-# What a kill costs at a provider, by what can tell afterwards whether a job was taken.
+# What a kill in the middle of a purchase costs at a provider, by what can tell afterwards whether a job was taken.
 AFTER_A_KILL = {
-    "lookup": "finds its jobs",
-    "listing": "finds its jobs",
-    "absence": "holds what it finds",
-    "callback": "holds what was open",
-    "none": "holds what was open",
+    "lookup": "its jobs are found by our own reference",
+    "listing": "its jobs are found in a listing that shows what they were asked for",
+    "absence": "a listing can show that no job was made; a job in it is held until you say whose it is",
+    "callback": "a call from the provider finds its jobs; without one they are held until you decide",
+    "none": "nothing can tell: what was open is held until you decide",
 }
 
 
@@ -41,27 +45,34 @@ def providers() -> None:
     """What each provider can do; whether your keys work."""
 
 
+# --- list -------------------------------------------------------------------------------------------------
+
+
 @providers.command("list")
 @click.argument("provider", default="")
 @click.option("--model", default="nano-banana-2", show_default=True, help="The model whose prices are shown.")
 @json_option
 def list_(provider: str, model: str, as_json: bool) -> None:
     """Show all providers side by side, or everything that is known of one, with sources."""
+    from bydawn.config import load_config
+    from bydawn.keys import providers_with_keys, warn_of_left_out
+
+    warn_of_left_out()
+    config = load_config(Path.cwd(), os.environ)
+    book, keys = config.price_book(), providers_with_keys(config)
     found = [capabilities(name) for name in ([provider] if provider else known())]
     if as_json:
         for caps in found:
-            json_line("provider", key_set=key_is_set(caps), prices_usd=prices(caps, model), **msgspec.to_builtins(caps))
+            show_as_data(caps, book, model, key_set=caps.provider in keys)
     elif provider:
-        show_one(found[0], model)
+        show_one(found[0], book, model, key_set=found[0].provider in keys)
     else:
-        show_all(found, model)
+        show_all(found, book, model, keys)
 
 
 def known() -> list[str]:
     from adapters.registry import entries
-    from bydawn.keys import warn_of_left_out
 
-    warn_of_left_out()
     return list(entries())
 
 
@@ -73,109 +84,123 @@ def capabilities(name: str) -> "Capabilities":
     return codec(name).capabilities
 
 
-def key_is_set(caps: "Capabilities") -> bool:
-    return bool(os.environ.get(caps.key_env) or os.environ.get(f"{caps.key_env}_FILE"))
+def show_as_data(caps: "Capabilities", book: "PriceBook", model: str, *, key_set: bool) -> None:
+    """Everything, each fact and each price with its source and date."""
+    from bydawn.comparison import assumed, own_prices, prices_by_size
+
+    unsure, facts = assumed(caps)
+    prices = [
+        {"model": each.model, "resolution": each.resolution, "references": each.references}
+        | msgspec.structs.asdict(each.price)
+        for each in own_prices(caps, book)
+    ]
+    json_line(
+        "provider",
+        key_set=key_set,
+        prices_usd={size: cost / 1_000_000 for size, cost in prices_by_size(caps, book, model).items()},
+        prices=prices,
+        recovery=caps.recovery,
+        assumed=unsure,
+        facts=facts,
+        **msgspec.to_builtins(caps),
+    )
 
 
-def prices(caps: "Capabilities", model: str) -> dict[str, float]:
-    """Dollars per image without references, by resolution; prices of the settings come before the book's."""
-    from bydawn.config import load_config
+def show_all(found: Sequence["Capabilities"], book: "PriceBook", model: str, keys: frozenset[str]) -> None:
+    """Lay them side by side, in as many tables as the terminal asks for."""
+    from bydawn.comparison import compare, fitted
 
-    book = load_config(Path.cwd(), os.environ).price_book()
-    quotes = {name: book.quote(caps.provider, model, name, references=False) for name in RESOLUTIONS}
-    return {name: quote.microusd / 1_000_000 for name, quote in quotes.items() if quote is not None}
-
-
-def show_all(found: list["Capabilities"], model: str) -> None:
-    rows = []
-    for caps in found:
-        price = prices(caps, model)
-        offered = caps.model(model)
-        rows.append(
-            (
-                caps.provider,
-                "set" if key_is_set(caps) else "not set",
-                *(f"{price[name]:g}" if name in price else "-" for name in RESOLUTIONS),
-                offered.max_references if offered else "-",
-                per(caps.submit_rate.value),
-                f"{caps.concurrency.value}..{caps.max_concurrency.value}",
-                duration(caps.typical_latency_s.value),
-                lifetime(caps.result_life_s.value),
-                caps.charged_on.value,
-                AFTER_A_KILL[caps.recovery],
-            )
+    room = terminal_width()
+    for columns in fitted(compare(found, book, model, keys), room):
+        table(
+            [column.head for column in columns],
+            zip(*(column.cells for column in columns), strict=True),
+            right=[column.head for column in columns if column.right],
+            paint={"set": good, "not set": faint},
         )
-    head = ("provider", "key", *(f"$ {name}" for name in RESOLUTIONS), "refs", "creates", "at once")
-    head += ("typical", "kept", "charged on", "after a kill")
-    table(head, rows, right=("$ 1K", "$ 2K", "$ 4K", "refs", "typical", "kept"), paint={"set": good, "not set": faint})
-    line()
+        line()
     for caps in found:
-        line(f"  {caps.provider}: {caps.best_for}")
+        line(clip(f"  {caps.provider}: {caps.best_for}", room))
+    notes = [
+        f"$: an image of {model} without references; ?: offered, and no price in the book; -: not offered",
+        "assumed: facts that nobody confirmed; `bydawn providers list NAME` tells each with its source",
+    ]
+    if without := [caps.provider for caps in found if caps.model(model) is None]:
+        notes.append(f"without {model}: {', '.join(without)}; `list NAME` tells their models")
+    notes.append("recovery, after a kill in the middle of a purchase:")
     line()
-    line(f"  prices of {model}, without references; `bydawn providers list NAME` tells every fact and its source")
+    for note in notes:
+        say_wrapped(note, "  ", room)
+    for recovery, words in AFTER_A_KILL.items():
+        if any(caps.recovery == recovery for caps in found):
+            say_wrapped(f"{recovery:<8}  {words}", "    ", room)
 
 
-def per(rate: "Rate") -> str:
-    """``18 per 10 s``; a rate per second or minute in its usual words."""
-    units = {1.0: "s", 60.0: "min", 3600.0: "h"}
-    return f"{count(rate.count)} per {units.get(rate.per_s) or duration(rate.per_s).replace('.0', '')}"
+def say_wrapped(text: str, margin: str, room: int) -> None:
+    """Write a note in as many lines as it needs."""
+    for part in textwrap.wrap(text, room, initial_indent=margin, subsequent_indent=f"{margin}  "):
+        line(part)
 
 
-def lifetime(seconds: float) -> str:
-    """How long a result can be fetched, in the largest whole unit."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} s" if seconds else "?"
-
-
-def show_one(caps: "Capabilities", model: str) -> None:
+def show_one(caps: "Capabilities", book: "PriceBook", model: str, *, key_set: bool) -> None:
     """Every fact with its value, how sure it is, and where it was read."""
+    from bydawn.comparison import assumed, facts, model_row, prices_by_size
+
+    room = terminal_width()
+    price = ", ".join(f"{size} {dollars(cost)}" for size, cost in prices_by_size(caps, book, model).items())
     line(f"{strong(caps.title)}  {caps.base_url}")
-    price = ", ".join(f"{name} {dollars(round(usd * 1_000_000))}" for name, usd in prices(caps, model).items())
     pairs(
         [
             ("good for", caps.best_for),
-            ("key", f"{caps.key_env} ({'set' if key_is_set(caps) else 'not set'})"),
+            ("key", f"{caps.key_env} ({'set' if key_set else 'not set'})"),
             (model, price or "no price in the book"),
+            ("lanes", caps.lanes),
             ("after a kill", AFTER_A_KILL[caps.recovery]),
+            ("assumed", "{} of {} facts".format(*assumed(caps))),
         ]
     )
     line()
-    rows = []
-    for name in caps.__struct_fields__:
-        fact = getattr(caps, name)
-        if hasattr(fact, "mark") and name not in ("models", "no_job_answers"):
-            rows.append((name.replace("_", " "), said(fact.value), fact.mark, fact.date, fact.source))
-    table(("fact", "value", "how sure", "read", "source"), rows)
-    line()
-    models = [
-        (m.name, m.provider_id, ", ".join(m.resolutions), len(m.aspects), m.max_references, m.max_prompt_chars or "?")
-        for m in caps.models.value
-    ]
     table(
-        ("model", "their name", "resolutions", "aspects", "refs", "prompt"), models, right=("aspects", "refs", "prompt")
+        ("model", "prices", "aspects", "refs", "prompt", "formats", "takes", "their name"),
+        [model_row(each, prices_by_size(caps, book, each.name)) for each in caps.models.value],
+        right=("aspects", "refs", "prompt"),
     )
+    line(f"  {origin(caps.models)}")
+    line()
+    told = facts(caps)
+    space = max(map(len, told))
+    for name, (value, fact) in told.items():
+        first, *more = textwrap.wrap(value, max(20, room - space - 4)) or ["-"]
+        line(f"  {strong(f'{name:<{space}}')}  {first}")
+        for rest in more:
+            line(f"  {'':<{space}}  {rest}")
+        line(f"  {'':<{space}}  {origin(fact)}")
     line()
     line(strong("answers that prove no job and no charge") + " (all others are doubt, and doubt is never bought again)")
     for answer in caps.no_job_answers.value:
         line(f"  {answer}")
+    line(f"  {origin(caps.no_job_answers)}")
 
 
-def said(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    if isinstance(value, msgspec.Struct):
-        return ", ".join(f"{name.replace('_', ' ')} {said(getattr(value, name))}" for name in value.__struct_fields__)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def origin(fact: "Known[T]") -> str:
+    """How sure a fact is, when and where it was read."""
+    mark = doubtful(fact.mark) if fact.mark == "assumed" else fact.mark
+    return f"{mark} {faint(f'{fact.date}, {fact.source}')}"
+
+
+def terminal_width() -> int:
+    """Columns there are; 120 where nobody can say."""
+    return shutil.get_terminal_size((120, 24)).columns
+
+
+# --- check ------------------------------------------------------------------------------------------------
 
 
 @providers.command("check")
 @click.argument("names", nargs=-1, metavar="[PROVIDER|ACCOUNT]...")
+@click.option("--model", default="", help="Ask whether this model may be used; else those of each account.")
 @json_option
-def check(names: tuple[str, ...], as_json: bool) -> int:
+def check(names: tuple[str, ...], model: str, as_json: bool) -> int:
     """Make the cheap authenticated call to each account: does its key work?  Costs nothing."""
     import trio
 
@@ -185,29 +210,66 @@ def check(names: tuple[str, ...], as_json: bool) -> int:
     from runtime.egress import Egress
     from runtime.wire import HttpWire
 
-    accounts = chosen_accounts(load_config(Path.cwd(), os.environ), names)
-    found = trio.run(standings, accounts, lambda: HttpWire(Egress.from_environment(os.environ)))
+    config = load_config(Path.cwd(), os.environ)
+    accounts = chosen_accounts(config, names)
+    found = trio.run(lambda: standings(accounts, lambda: HttpWire(Egress.from_environment(os.environ)), model=model))
     if as_json:
         for answer in found:
             json_line("account", **answer._asdict())
     else:
-        table(
-            ("account", "provider", "answer", "balance", "took", "says"),
-            [
-                (
-                    answer.account,
-                    answer.provider,
-                    answer.state.replace("_", " "),
-                    "-" if answer.balance_microusd is None else dollars(answer.balance_microusd),
-                    duration(answer.seconds),
-                    clip(answer.detail or answer.identity or "-", 80),
-                )
-                for answer in found
-            ],
-            right=("balance", "took"),
-            paint={"ok": good, "rejected": bad, "no credit": bad},
-        )
-    rejected = [answer.account for answer in found if answer.state == "rejected"]
-    if rejected:
-        talk(f"BD-105: the key of {', '.join(rejected)} was rejected: bydawn explain BD-105")
-    return REJECTED if rejected else 0
+        show_answers(found)
+    return say_what_is_wrong(found)
+
+
+def show_answers(found: Sequence["Answer"]) -> None:
+    rest = max(20, terminal_width() - 90)
+    table(
+        ("account", "provider", "answer", "balance", "models", "took", "says"),
+        [
+            (
+                answer.account,
+                answer.provider,
+                answer.state.replace("_", " "),
+                balance_cell(answer),
+                clip(models_cell(answer), 30),
+                duration(answer.seconds),
+                clip(answer.detail or answer.identity or "-", rest),
+            )
+            for answer in found
+        ],
+        right=("balance", "took"),
+        paint={"ok": good, "rejected": bad, "no credit": bad, "disabled": bad},
+    )
+
+
+def balance_cell(answer: "Answer") -> str:
+    """In the provider's own unit, with dollars beside it where they are known."""
+    worth = "" if answer.balance_microusd is None else dollars(answer.balance_microusd)
+    if answer.balance is None:
+        return worth or "-"
+    own = f"{answer.balance:,.12g} {answer.unit}"
+    return f"{own} ({worth})" if worth else own
+
+
+def models_cell(answer: "Answer") -> str:
+    if answer.models is None:
+        return "only a purchase tells" if answer.state in ("ok", "no_credit") else "-"
+    if answer.not_listed:
+        return f"not listed: {', '.join(answer.not_listed)}"
+    return f"{count(len(answer.models))} listed"
+
+
+def say_what_is_wrong(found: Sequence["Answer"]) -> int:
+    """Say on stderr what to do about it; a rejected key is exit 4, as in a run."""
+
+    def those(state: str) -> str:
+        return ", ".join(answer.account for answer in found if answer.state == state)
+
+    if empty := those("no_credit"):
+        talk(f"no credit left: {empty}; a run would stop there at its first purchase, unharmed")
+    if disabled := those("disabled"):
+        talk(f"none of the models is enabled for the key of {disabled}: enable them in the provider's console")
+    if rejected := those("rejected"):
+        talk(f"BD-105: the key of {rejected} was rejected: bydawn explain BD-105")
+        return REJECTED
+    return 0

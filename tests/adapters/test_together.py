@@ -169,11 +169,13 @@ def test_a_wait_that_is_not_told_is_none() -> None:
     assert TOGETHER.read_submit(reply(429, b"slow down")) == Throttled(None)
 
 
-def test_the_check_says_which_models_the_key_misses() -> None:
-    ids = [model.provider_id for model in TOGETHER.capabilities.models.value]
-    assert TOGETHER.read_check(reply(200, [{"id": name, "object": "model"} for name in ids])) == Standing("ok")
+def test_the_check_says_which_models_the_key_may_use() -> None:
+    models = TOGETHER.capabilities.models.value
+    ids, names = [model.provider_id for model in models], tuple(model.name for model in models)
+    everything = TOGETHER.read_check(reply(200, [{"id": name, "object": "model"} for name in ids]))
+    assert everything == Standing("ok", models=names)
     missing = TOGETHER.read_check(reply(200, [{"id": name} for name in ids if "pro" not in name]))
-    assert missing == Standing("ok", "not listed for this key: nano-banana-pro")
+    assert missing == Standing("ok", models=names[:3])
     with pytest.raises(MalformedReply):
         TOGETHER.read_check(reply(200, {"models": []}))
 
