@@ -49,6 +49,18 @@ class Lookup(msgspec.Struct, frozen=True):
     lag_s: float
 
 
+class BatchFile(msgspec.Struct, frozen=True):
+    """What one file of requests may hold, and how many batches may be open at one time.
+
+    ``expires_s``: a batch that has not ended by then is given up by the provider, with all its lines.
+    """
+
+    lines: int
+    file_bytes: int
+    batches: int
+    expires_s: float
+
+
 class References(msgspec.Struct, frozen=True):
     """In which forms reference images are taken.
 
@@ -107,6 +119,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     version_pin: Known[bool] | None = None  # True: a model version can be asked for
     balance: Known[Literal["usd", "credits", "tokens"]] | None = None  # in which unit the account's balance is told
     quote: Known[bool] | None = None  # True: a price can be asked for before the purchase
+    batch_file: Known[BatchFile] | None = None  # of providers that take requests by the file
     ingress_hold_s: float = 120.0  # how long a request may still arrive after we gave it up (assumed)
     lanes: str = "one"  # what the account's work is divided by, in words
     best_for: str = ""

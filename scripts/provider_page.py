@@ -45,6 +45,7 @@ SAYS: Mapping[str, str] = {
     "version_pin": "version pin",
     "balance": "balance told in",
     "quote": "price quote",
+    "batch_file": "files of requests",
 }
 
 

@@ -1,7 +1,7 @@
 """The Batch API of Google's emulator: a batch is as many jobs as it has lines, all accepted at once.
 
-A batch is kept nowhere else: its id spells when its first line was accepted and how many there are, and the lines
-remember the rest.  So a batch that was created exists whole, whenever the sandbox is killed.
+The keys of its lines are kept before they are accepted, and what has no accepted lines is no batch: so one that was
+created exists whole, whenever the sandbox is killed.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ _MAX_INLINE_BYTES = 20_000_000
 _MAX_RUNNING = 100
 _ALL = 1_000_000_000
 _AHEAD_US = 1_000_000  # creation times are distinct, so the lines of a batch are a little ahead of the clock
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TYPE = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch"
 _OUTPUT = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatchOutput"
 
@@ -91,7 +90,7 @@ class Batches:
                 return json_reply(200, {})
             case "DELETE", [batch], "":
                 self._lines(batch, account)
-                self._settings.jobs.keep(self._provider, f"deleted/{batch}", b"1")
+                self._settings.jobs.keep(self._provider, f"batch/{batch}", b"")
                 return json_reply(200, {})
             case _:
                 raise Refused(404, "NOT_FOUND", "Method not found.")
@@ -115,7 +114,7 @@ class Batches:
         wanted = [self._judged(line, model, account, now_us) for line in asked]
         self._admit(name, model, wanted, account, now_us)
         admission = admit(self._settings, self._provider, now_us)
-        batch_id = _spelt(admission.created_us) + "0" + _spelt(len(asked))
+        batch_id = admission.entropy.hex()[:20]
         done_us = admission.done_us + self._stalled_us
         lines: list[Job] = []
         for index, (line, (judged, problem)) in enumerate(zip(asked, wanted, strict=True)):
@@ -139,6 +138,8 @@ class Batches:
                     fate="fail" if problem else job_fate(self._settings.chaos, _entropy(admission.entropy, index)),
                 )
             )
+        keys = msgspec.json.encode([line.key for line in asked])
+        self._settings.jobs.keep(self._provider, f"batch/{batch_id}", keys)
         self._settings.jobs.add_all(lines)
         return self._operation(lines, now_us)
 
@@ -188,18 +189,10 @@ class Batches:
 
     def _lines(self, batch: str, account: str) -> list[Job]:
         """Find the lines of a batch, in their order."""
-        first, _, count = batch.rpartition("0")
-        created_us, number = _number(first), _number(count)
         jobs = self._settings.jobs
-        found = jobs.list(
-            self._provider,
-            account,
-            since_us=created_us,
-            until_us=created_us + number - 1,
-            limit=max(1, number),
-        )
-        lines = [job for job in reversed(found) if job.id.startswith(f"{batch}.")]
-        if not lines or jobs.kept(self._provider, f"deleted/{batch}"):
+        keys: list[str] = msgspec.json.decode(jobs.kept(self._provider, f"batch/{batch}") or b"[]")
+        lines = [line for key in keys if (line := jobs.get(self._provider, f"{batch}.{key}")) is not None]
+        if not lines or lines[0].account != account:
             raise Refused(404, "NOT_FOUND", "Requested entity was not found.")
         return lines
 
@@ -208,19 +201,14 @@ class Batches:
         if not (size.isascii() and size.isdigit() and token.isascii() and token.isdigit()):
             raise invalid("Invalid page size or token.")
         jobs = self._settings.jobs.list(self._provider, account, since_us=0, until_us=now_us + _AHEAD_US, limit=_ALL)
-        batches: dict[str, list[Job]] = {}
-        for job in reversed(jobs):
-            if is_line(job):
-                batches.setdefault(job.id.partition(".")[0], []).append(job)
-        kept = self._settings.jobs.kept
+        names = dict.fromkeys(job.id.partition(".")[0] for job in jobs if is_line(job))
         known = [
-            lines
-            for batch, lines in reversed(batches.items())
-            if lines[0].created_us <= now_us - self._lag_us and not kept(self._provider, f"deleted/{batch}")
+            self._lines(name, account) for name in names if self._settings.jobs.kept(self._provider, f"batch/{name}")
         ]
+        shown = [lines for lines in known if lines[0].created_us <= now_us - self._lag_us]
         first, count = int(token), min(100, int(size) or 50)
-        page: dict[str, object] = {"operations": [self._shown(lines, now_us) for lines in known[first : first + count]]}
-        if first + count < len(known):
+        page: dict[str, object] = {"operations": [self._shown(lines, now_us) for lines in shown[first : first + count]]}
+        if first + count < len(shown):
             page["nextPageToken"] = str(first + count)
         return json_reply(200, page)
 
@@ -339,19 +327,3 @@ def _is_key(key: str) -> bool:
 
 def _entropy(batch: bytes, index: int) -> bytes:
     return hashlib.sha256(batch + str(index).encode()).digest()
-
-
-def _spelt(number: int) -> str:
-    """Spell a number without the digit that stands between two of them in an id."""
-    digits = ""
-    while number:
-        number, digit = divmod(number, len(_DIGITS) - 1)
-        digits = _DIGITS[digit + 1] + digits
-    return digits
-
-
-def _number(text: str) -> int:
-    number = 0
-    for digit in text[:20]:
-        number = number * (len(_DIGITS) - 1) + max(0, _DIGITS.find(digit) - 1)
-    return number
