@@ -29,7 +29,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from adapters.base import Codec, Secret
-from adapters.registry import PROVIDERS, codec
+from adapters.registry import codec, entries
 from bydawn.errors import UserError
 from bydawn.webhooks import Place
 from ledger.errors import LedgerError
@@ -119,7 +119,7 @@ class Receiver:
             except LedgerError as exc:
                 _log.error("the ledger cannot be read: %s", exc)
                 return None
-            self._codecs |= {name: codec(provider) for name, provider in known.items() if provider in PROVIDERS}
+            self._codecs |= {name: codec(provider) for name, provider in known.items() if provider in entries()}
         return self._codecs.get(account)
 
 

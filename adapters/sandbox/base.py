@@ -141,13 +141,17 @@ class Limits(Protocol):
 
 
 class Webhook(msgspec.Struct, frozen=True):
-    """One callback to deliver by POST; the driver in the server sends it and retries."""
+    """One callback to deliver by POST; the driver in the server sends it and retries.
+
+    ``extra``: one more beside it (a repetition, a forgery), whose delivery counts for nothing.
+    """
 
     provider: str
     job: str
     url: str
     headers: dict[str, str]
     body: bytes
+    extra: bool = False
 
 
 class Emulator(Protocol):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from adapters.sandbox.base import Call, Embeds, Emulator, Job, JobState, JobTable, Reply, Webhook
 
@@ -30,10 +31,12 @@ _JOB_FATES = {
     "wrong_bytes": "wrong_bytes",
     "blank": "blank",
 }
+HookFate = Literal["hook_lost", "hook_late", "hook_twice", "hook_forged"]
+_HOOK_FATES: tuple[HookFate, ...] = ("hook_lost", "hook_late", "hook_twice", "hook_forged")
 
 
 class ChaosProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Shares between 0 and 1, of requests (first group) and of accepted jobs (second group)."""
+    """Shares between 0 and 1, of requests (first group), of accepted jobs (second), of their callbacks (third)."""
 
     throttle: Share = 0.0  # 429 in the provider's words, nothing accepted
     error_before: Share = 0.0  # 5xx, nothing accepted
@@ -48,7 +51,13 @@ class ChaosProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wrong_bytes: Share = 0.0  # the result file is not an image
     blank: Share = 0.0  # the result is one flat colour
 
+    hook_lost: Share = 0.0  # nobody is called
+    hook_late: Share = 0.0  # late_s after the end, and so after those of later jobs
+    hook_twice: Share = 0.0
+    hook_forged: Share = 0.0  # somebody else calls too: with a wrong address, and with another job and no signature
+
     slow_s: float = 5.0
+    late_s: float = 4.0
 
 
 PROFILES = {
@@ -65,6 +74,9 @@ PROFILES = {
         truncated=0.002,
         wrong_bytes=0.001,
         blank=0.001,
+        hook_lost=0.01,
+        hook_late=0.02,
+        hook_twice=0.05,
     ),
     "storm": ChaosProfile(
         throttle=0.15,
@@ -78,6 +90,10 @@ PROFILES = {
         truncated=0.02,
         wrong_bytes=0.02,
         blank=0.01,
+        hook_lost=0.15,
+        hook_late=0.15,
+        hook_twice=0.2,
+        hook_forged=0.1,
     ),
 }
 
@@ -111,6 +127,28 @@ def job_fate(chaos: ChaosProfile, entropy: bytes) -> str:
     return "ok"
 
 
+def hook_fate(chaos: ChaosProfile, job: Job) -> HookFate | None:
+    """Draw what becomes of the callback of a job; None = it is delivered as it should be."""
+    point = unit(b"hook", job.id.encode())
+    for fate in _HOOK_FATES:
+        share: float = getattr(chaos, fate)
+        if point < share:
+            return fate
+        point -= share
+    return None
+
+
+def forgeries(hook: Webhook) -> tuple[Webhook, ...]:
+    """What a stranger might send, who has seen a callback pass: to an address that nobody has, and about another job to
+    the right one.  He has no secret."""
+    other = hook.job[:-1] + ("0" if hook.job[-1:] != "0" else "1")
+    body = hook.body.replace(hook.job.encode(), other.encode())
+    return (
+        replace(hook, url=hook.url[:-1] + ("0" if hook.url[-1:] != "0" else "1"), extra=True),
+        replace(hook, body=body, extra=True),
+    )
+
+
 def unit(*parts: bytes) -> float:
     """Turn a digest of ``parts`` into a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(b"/".join(parts)).digest()[:7], "big") / (1 << 56)
@@ -138,11 +176,11 @@ class Dice:
         """Make the way of an answer as bad as the fault says; other faults change nothing here."""
         match fault:
             case "reset_after":
-                return msgspec.structs.replace(reply, transport="reset")
+                return replace(reply, transport="reset")
             case "cut_reply":
-                return msgspec.structs.replace(reply, transport="cut")
+                return replace(reply, transport="cut")
             case "slow_reply":
-                return msgspec.structs.replace(reply, delay_s=reply.delay_s + self._profile.slow_s)
+                return replace(reply, delay_s=reply.delay_s + self._profile.slow_s)
             case _:
                 return reply
 

@@ -10,7 +10,7 @@ import msgspec
 
 from adapters.registry import PROVIDERS, Entry, entries, load
 from adapters.sandbox.base import Call, Embeds, Emulator, Job, JobState, Reply, Webhook
-from adapters.sandbox.faults import Chaos, Dice, RequestFault
+from adapters.sandbox.faults import Chaos, Dice, RequestFault, forgeries, hook_fate
 from adapters.sandbox.picture import draw, request_digest
 from adapters.sandbox.wirefmt import EmulatorSettings, json_reply
 
@@ -121,15 +121,34 @@ class House:
                     yield _bill_line(number, job, emulator, now_us)
 
     def due_webhooks(self, now_us: int, limit: int = 100) -> list[Webhook]:
-        """Callbacks to be sent now; each stays due until :meth:`webhook_sent`."""
+        """Callbacks to be sent now, in any order; each that is no extra one stays due until :meth:`webhook_sent`."""
         return [
-            emulator.webhook(job, now_us)
+            hook
             for name, emulator in self._emulators.items()
             for job in self._settings.jobs.due_callbacks(name, now_us, limit)
+            for hook in self._hooks(emulator, job, now_us)
         ]
 
+    def _hooks(self, emulator: Emulator, job: Job, now_us: int) -> Sequence[Webhook]:
+        """What is sent about a job: as the chaos profile says."""
+        jobs, chaos = self._settings.jobs, self._settings.chaos
+        hook = emulator.webhook(job, now_us)
+        match hook_fate(chaos, job):
+            case "hook_lost":
+                jobs.called_back(job.provider, job.id, retry_at_us=None)
+                return ()
+            case "hook_late" if now_us < (later_us := job.done_us + round(chaos.late_s * 1_000_000)):
+                jobs.called_back(job.provider, job.id, retry_at_us=later_us)
+                return ()
+            case "hook_twice":
+                return (hook, msgspec.structs.replace(hook, extra=True))
+            case "hook_forged":
+                return (*forgeries(hook), hook)
+            case _:
+                return (hook,)
+
     def webhook_sent(self, hook: Webhook, now_us: int, *, taken: bool) -> None:
-        """Note a delivery; a refused one is tried again after a pause, three times in all."""
+        """Note a delivery (of no extra one); a refused one is tried again after a pause, three times in all."""
         jobs = self._settings.jobs
         retry_at_us = None if taken else now_us + _WEBHOOK_PAUSE_US
         if jobs.called_back(hook.provider, hook.job, retry_at_us=retry_at_us) >= _WEBHOOK_TRIES:

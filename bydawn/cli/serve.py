@@ -37,7 +37,7 @@ def serve(port: int | None, listen: str | None, ledger: Path | None, sandbox: bo
     """
     import logging
 
-    from adapters.registry import PROVIDERS
+    from adapters.registry import entries
     from bydawn.config import load_config
     from bydawn.opening import keyed_by
     from bydawn.receiver import Receiver
@@ -49,7 +49,7 @@ def serve(port: int | None, listen: str | None, ledger: Path | None, sandbox: bo
     config = load_config(Path.cwd(), os.environ)
     url = public_url(config.setting("webhook_url").value, where="BYDAWN_WEBHOOK_URL")
     usual = listening_place(config.setting("webhook_listen").value, url, where="BYDAWN_WEBHOOK_LISTEN")
-    receiver = Receiver(path, keyed=keyed_by(path), secrets=webhook_secrets(PROVIDERS, config.env))
+    receiver = Receiver(path, keyed=keyed_by(path), secrets=webhook_secrets(entries(), config.env))
     talk(f"ledger {path}; Ctrl-C stops")
     _until_stopped(receiver, Place(listen or usual.host, port or usual.port))
 

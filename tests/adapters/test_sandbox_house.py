@@ -12,7 +12,7 @@ from adapters.base import Accepted, Context, Finished, HttpCall, HttpReply, Imag
 from adapters.kie import KIE
 from adapters.registry import PROVIDERS
 from adapters.sandbox.base import Call, Job, Reply
-from adapters.sandbox.faults import PROFILES, ChaosProfile
+from adapters.sandbox.faults import PROFILES, ChaosProfile, hook_fate
 from adapters.sandbox.house import House
 from adapters.sandbox.jobs import MemoryJobs
 from adapters.sandbox.limits import TokenBuckets
@@ -196,6 +196,55 @@ def test_a_refused_callback_is_tried_three_times() -> None:
         assert world.house.due_webhooks(world.now_us) == []
         world.now_us += 60 * S
     assert tries == 3
+
+
+def owed(fate: str) -> World:
+    """A world in which somebody is to be called about an ended job, and that goes wrong so."""
+    world = World(ChaosProfile(**{fate: 1.0}))
+    world.submit(ImageRequest("a mug"), "http://hooks.test/callback/kie/1-1-1/abc0")
+    world.now_us += 10 * S
+    return world
+
+
+def test_a_lost_callback_is_never_sent() -> None:
+    world = owed("hook_lost")
+    assert world.house.due_webhooks(world.now_us) == []
+    assert world.house.due_webhooks(world.now_us + 3_600 * S) == []
+
+
+def test_a_late_callback_comes_later_and_once() -> None:
+    world = World(ChaosProfile(hook_late=1.0, late_s=30.0))
+    world.submit(ImageRequest("a mug"), "http://hooks.test/")
+    world.now_us += 10 * S
+    assert world.house.due_webhooks(world.now_us) == []
+    assert world.house.due_webhooks(world.now_us + S) == []
+    (hook,) = world.house.due_webhooks(world.now_us + 60 * S)
+    world.house.webhook_sent(hook, world.now_us + 60 * S, taken=True)
+    assert world.house.due_webhooks(world.now_us + 3_600 * S) == []
+
+
+def test_a_callback_may_come_twice() -> None:
+    hook, again = owed("hook_twice").house.due_webhooks(2_000 * S)
+    assert (hook.extra, again.extra) == (False, True)
+    assert (hook.url, hook.body, hook.headers) == (again.url, again.body, again.headers)
+
+
+def test_a_forger_has_neither_the_token_nor_the_job() -> None:
+    world = owed("hook_forged")
+    no_token, other_job, hook = world.house.due_webhooks(world.now_us)
+    assert [each.extra for each in (no_token, other_job, hook)] == [True, True, False]
+    assert no_token.url != hook.url == other_job.url
+    job = json.loads(other_job.body)["data"]["taskId"]
+    assert job != hook.job
+    assert world.jobs.get("kie", job) is None
+
+
+def test_the_shares_of_callbacks_are_shares_of_jobs() -> None:
+    chaos = ChaosProfile(hook_lost=0.2, hook_late=0.2, hook_twice=0.2, hook_forged=0.2)
+    stray = Job("j", "elsewhere", "a", "m", "{}", "p", (), "1:1", "1K", "jpg", 1, 1, 2, 5)
+    fates = [hook_fate(chaos, msgspec.structs.replace(stray, id=f"j{n}")) for n in range(2_000)]
+    for fate in ("hook_lost", "hook_late", "hook_twice", "hook_forged", None):
+        assert 300 < fates.count(fate) < 500
 
 
 # --- chaos and money --------------------------------------------------------------------------------------
