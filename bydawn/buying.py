@@ -5,9 +5,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 
 import msgspec
 import trio
@@ -100,7 +101,8 @@ async def _check_all(accounts: Sequence[Account], egress: Egress) -> dict[str, S
 
 
 class Buying(msgspec.Struct, frozen=True):
-    """What one run is to do.  ``follow`` are all accounts with keys, ``buy_from`` the chosen ones."""
+    """What one run is to do.  ``follow`` are all accounts with keys, ``buy_from`` the chosen ones; ``places`` says
+    where local reference files were found just now, by digest."""
 
     batch: int
     terms: Terms
@@ -114,6 +116,7 @@ class Buying(msgspec.Struct, frozen=True):
     quiet: bool
     as_json: bool
     calling: Calling | None = None
+    places: Mapping[str, str] = MappingProxyType({})
 
 
 def buy(opened: Opened, buying: Buying, talk: Callable[[str], None]) -> Ended:
@@ -190,6 +193,7 @@ def _night(opened: Opened, buying: Buying, reader: Reader, disk: RealDisk, folde
             max_attempts=buying.max_attempts,
             deadline_s=buying.deadline_s,
             webhook_url=buying.calling.url if buying.calling else "",
+            places=buying.places,
         ),
         ledger=opened.ledger,
         reader=reader,

@@ -20,6 +20,7 @@ from bydawn.consent import ask_leave, exceeds, plan_lines, refuse_uncovered
 from bydawn.errors import UserError
 from bydawn.inputs import Checked, InputFile, InputOptions, open_input
 from bydawn.keys import chosen_accounts
+from bydawn.localrefs import file_lines, files_are_missing
 from bydawn.naming import check_template
 from bydawn.opening import Opened, held_error, opened_for_writing, operator
 from bydawn.practice import find_or_start, practice_accounts
@@ -66,6 +67,8 @@ def start(request: Request) -> int:
         renamed = bool(template) and template != before.settings.name_template
         known = _sealed(before, digest) and not renamed and not request.dry_run
         checked = None if known else _check(file, accounts, folder)
+        if known and _files_are_missing(ledger_file, named.name):
+            file.find_files()
         if checked is not None and template:
             check_template(template, file.tasks, where=named.input)
         if request.dry_run:
@@ -73,8 +76,8 @@ def start(request: Request) -> int:
             plan = _plan(settings, checked.groups, accounts, None)
             if request.save is not None:
                 save(request.save, approval(plan, digest))
-            notes = _callback_lines(settings, before, accounts)
-            return _show_plan(request, plan, folder, rows=checked.rows, refusals=checked.refusals, notes=notes)
+            notes = (*file_lines(checked, accounts), *_callback_lines(settings, before, accounts))
+            return _show_plan(request, plan, folder, checked, notes=notes)
         check_accounts(accounts, egress)
         refuse_stray_ledger(
             ledger_file,
@@ -91,7 +94,7 @@ def start(request: Request) -> int:
                 if checked is not None:
                     _import(opened.ledger, batch, file, checked, digest, settings, request, options, named.input, talk)
                 groups = checked.groups if checked is not None else None
-                return _buy(opened, batch, request, settings, accounts, egress, groups, talk)
+                return _buy(opened, batch, request, settings, accounts, egress, groups, talk, places=file.places)
         except LedgerHeld as exc:
             raise held_error(ledger_file, exc) from exc
 
@@ -195,6 +198,12 @@ def _sealed(before: BatchState, digest: str) -> bool:
     return newest is not None and newest.phase == "sealed" and newest.input_digest == digest
 
 
+def _files_are_missing(ledger_file: Path, name: str) -> bool:
+    with _KnownBatches(ledger_file) as reader:
+        batch = reader.batch_by_name(name) if reader else None
+        return reader is not None and batch is not None and files_are_missing(reader, batch)
+
+
 class _KnownBatches:
     """A reader of the ledger, None while there is none."""
 
@@ -216,20 +225,21 @@ def _show_plan(
     request: Request,
     plan: Plan,
     folder: Path,
+    checked: Checked | None = None,
     *,
-    rows: int = 0,
-    refusals: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     notes: Sequence[str] = (),
 ) -> int:
     """Print the plan; raises UserError when some tasks could be bought nowhere."""
     free = RealDisk().free_bytes(next(path for path in (folder, *folder.parents) if path.exists()))
     if request.as_json:
-        fields = {**msgspec.to_builtins(plan), "rows": rows, "free_bytes": free}
+        fields = {**msgspec.to_builtins(plan), "rows": checked.rows if checked else 0, "free_bytes": free}
+        if checked is not None:
+            fields |= {"local_files": checked.local_files, "local_bytes": checked.local_bytes}
         sys.stdout.write(json.dumps({"type": "plan", **fields}) + "\n")
     else:
         for line in plan_lines(plan, free_bytes=free):
             sys.stdout.write(line + "\n")
-        for provider, reasons in refusals.items():
+        for provider, reasons in checked.refusals.items() if checked else ():
             for reason, times in reasons.items():
                 sys.stdout.write(f"{provider} cannot take {counted(times, 'task')}: {reason}\n")
         for line in notes:
@@ -328,6 +338,8 @@ def _import(
     if checked.bad_rows:
         talk(f"{counted(checked.bad_rows, 'bad row')} were left out: {checked.rejected}")
     talk(f"{counted(added, 'task')} added from {source}" if added else f"{source} adds nothing new")
+    if added and checked.local_files:
+        talk(f"{counted(checked.local_files, 'local reference file')}, {count(checked.local_bytes)} bytes")
 
 
 def _buy(
@@ -339,7 +351,10 @@ def _buy(
     egress: Egress,
     groups: Sequence[Group] | None,
     talk: Callable[[str], None],
+    *,
+    places: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
+    """Consent, then the night.  ``places``: where local reference files were found now, by digest."""
     ledger = opened.ledger
     state = ledger.batch(batch)
     before = state.settings
@@ -418,6 +433,7 @@ def _buy(
         quiet=request.quiet,
         as_json=request.as_json,
         calling=calling,
+        places=places,
     )
     ended = buy(opened, buying, talk)
     with ledger.reader() as reader:

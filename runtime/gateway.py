@@ -193,7 +193,7 @@ class Gateway:
         if resolution is None or self._stopping:
             return Superseded()
         if isinstance(resolution, Unresolved) and (reason := _ENDS.get(resolution.reason)) is not None:
-            _log.error("%r: %s", work, resolution.detail)
+            _log.warning("%r: %s", work, resolution.detail)
             ref, payload = self._log.text(resolution.detail)
             try:
                 await self._log.record(work, Fail(reason=reason, detail=ref), payloads=[payload])

@@ -99,6 +99,18 @@ class InputFile:
         self._bad = check.bad
         return check.result(digest=self._source.digest, columns=columns, files=self._files)
 
+    @property
+    def places(self) -> Mapping[str, str]:
+        """Where the local references that were read so far lie, by digest."""
+        return self._files.places
+
+    def find_files(self) -> None:
+        """Look for the local references of all rows, of an input that was checked and imported earlier: they may have
+        been moved with it.  What is not usable any more is passed over."""
+        for row in self._reader.rows():
+            if not row.problem:
+                self._builder.build(row.number, row.cells)
+
     def require_usable(self, checked: Checked) -> None:
         """Raise unless all rows are usable, or the user chose to leave the others out and some remain."""
         if checked.bad_rows and not (self._options.skip_invalid and checked.tasks):
