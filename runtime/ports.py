@@ -82,6 +82,15 @@ class Wire(Protocol):
         """
         ...
 
+    async def stream(self, call: HttpCall, sink: Callable[[bytes], Awaitable[None]]) -> HttpReply:
+        """Exchange one free call whose answer may be too large for memory, with no retry and no redirect.
+
+        The body of a 200 goes into ``sink`` as it comes, at most ``call.max_reply_bytes`` of it, and the reply is
+        returned without it; every other reply is returned whole.  ``call.timeout_s`` bounds the wait for each piece.
+        Raises :class:`WireError`, also for a body that is cut off: its beginning has reached the sink then.
+        """
+        ...
+
     async def fetch(self, url: str, sink: Callable[[bytes], Awaitable[None]], rules: FetchRules) -> Fetched:
         """Stream a download into ``sink``, without credentials, checking the rules on the connected socket
         before any byte is sent and again at each redirect.  A status other than 200 sinks nothing.

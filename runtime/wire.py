@@ -74,18 +74,7 @@ class HttpWire:
 
     async def send(self, call: HttpCall, on_sent: Callable[[], None] | None = None) -> HttpReply:
         trace = _Trace(on_sent)
-        url = _parse(call)
-        where = f"{call.method} {url.host}"
-        extensions: dict[str, Any] = {"trace": trace, "timeout": {"connect": min(_CONNECT_S, call.timeout_s)}}
-        if call.method in ("POST", "PUT"):
-            extensions["max_idle_s"] = _FRESH_S
-        request = httpx.Request(
-            call.method,
-            url,
-            headers={"accept-encoding": "identity", "user-agent": _USER_AGENT, **call.headers},
-            content=call.body,
-            extensions=extensions,
-        )
+        request, where = _request(call, trace)
         with trio.move_on_after(call.timeout_s), _translated(where, trace):
             response = await self._calls.handle_async_request(request)
             try:
@@ -94,6 +83,32 @@ class HttpWire:
                 await _stream(response).aclose()
             return HttpReply(status=response.status_code, headers=_headers(response), body=body)
         raise WireError(f"{where}: no answer within {call.timeout_s:g} s", sent=trace.sent)
+
+    async def stream(self, call: HttpCall, sink: Callable[[bytes], Awaitable[None]]) -> HttpReply:
+        trace = _Trace(None)
+        request, where = _request(call, trace)
+        with _bound(where, call.timeout_s, trace):
+            response = await self._calls.handle_async_request(request)
+        stream = _stream(response)
+        try:
+            if response.status_code != 200:
+                with _bound(where, call.timeout_s, trace):
+                    body = await self._bounded(response, where, min(self._max_reply_bytes, call.max_reply_bytes))
+                return HttpReply(status=response.status_code, headers=_headers(response), body=body)
+            if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+                raise WireError(f"{where}: the answer came compressed although identity was asked for", sent=True)
+            size = 0
+            while True:
+                with _bound(where, call.timeout_s, trace):
+                    chunk = await anext(stream, None)
+                if chunk is None:
+                    return HttpReply(status=200, headers=_headers(response), body=b"")
+                size += len(chunk)
+                if size > call.max_reply_bytes:
+                    raise WireError(f"{where}: the reply is larger than {call.max_reply_bytes} bytes", sent=True)
+                await sink(chunk)
+        finally:
+            await stream.aclose()
 
     async def fetch(self, url: str, sink: Callable[[bytes], Awaitable[None]], rules: FetchRules) -> Fetched:
         trace = _Trace(None)
@@ -204,6 +219,26 @@ def _translated(where: str, trace: _Trace) -> Iterator[None]:
         raise WireError(f"{where}: the request is not valid HTTP", sent=trace.sent) from None  # it quotes headers
     except (httpx.HTTPError, zlib.error, UnicodeError) as exc:
         raise WireError(f"{where}: {_reason(exc)}", sent=trace.sent) from exc
+
+
+@contextlib.contextmanager
+def _bound(where: str, seconds: float, trace: _Trace) -> Iterator[None]:
+    """Wait so long and no longer, and translate what goes wrong."""
+    with trio.move_on_after(seconds) as scope, _translated(where, trace):
+        yield
+    if scope.cancelled_caught:
+        raise WireError(f"{where}: nothing came for {seconds:g} s", sent=trace.sent)
+
+
+def _request(call: HttpCall, trace: _Trace) -> tuple[httpx.Request, str]:
+    """Build the request of a call, and how errors name it."""
+    url = _parse(call)
+    extensions: dict[str, Any] = {"trace": trace, "timeout": {"connect": min(_CONNECT_S, call.timeout_s)}}
+    if call.method in ("POST", "PUT"):
+        extensions["max_idle_s"] = _FRESH_S
+    headers = {"accept-encoding": "identity", "user-agent": _USER_AGENT, **call.headers}
+    request = httpx.Request(call.method, url, headers=headers, content=call.body, extensions=extensions)
+    return request, f"{call.method} {url.host}"
 
 
 def _reason(exc: BaseException) -> str:

@@ -182,6 +182,9 @@ class OneReply:
     async def fetch(self, *_: object) -> object:
         raise AssertionError("a check downloads nothing")
 
+    async def stream(self, *_: object) -> object:
+        raise AssertionError("a check reads no files")
+
     async def aclose(self) -> None:
         pass
 

@@ -98,6 +98,20 @@ class FakeProvider:
         self._told.append(answer)
         return HttpReply(200, {}, str(len(self._told) - 1).encode())
 
+    async def stream(self, call: HttpCall, sink: Callable[[bytes], Awaitable[None]]) -> HttpReply:
+        """Like a download: bytes go to the sink, a number is the status of another answer."""
+        self.calls.append(call.url)
+        waiting = self.answers["results"]
+        answer = waiting.popleft() if len(waiting) > 1 else waiting[0]
+        await trio.sleep(self.latency_s)
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, int):
+            return HttpReply(answer, {}, b"")
+        assert isinstance(answer, bytes)
+        await sink(answer)
+        return HttpReply(200, {}, b"")
+
     async def fetch(self, url: str, sink: Callable[[bytes], Awaitable[None]], rules: FetchRules) -> Fetched:
         self.calls.append(f"fetch/{url}")
         waiting = self.answers["fetch"]

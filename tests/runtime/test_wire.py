@@ -23,7 +23,7 @@ from trio.testing import MockClock, trio_test
 
 from adapters.base import HttpCall, HttpReply
 from runtime.egress import Egress
-from runtime.ports import FetchRefused, FetchRules, Wire, WireError
+from runtime.ports import DiskFull, FetchRefused, FetchRules, Wire, WireError
 from runtime.wire import HttpWire
 from tests.runtime.servers import Seen, Server, http, serve
 from tests.simulation.wire_world import SimWorld
@@ -242,6 +242,77 @@ async def test_many_calls_at_once_get_their_own_replies(make_world: MakeWorld) -
             for n in range(200):
                 nursery.start_soon(call, n)
     assert answers == {n: f"/echo?n={n}" for n in range(200)}
+
+
+# --- the contract: stream ---------------------------------------------------------------------------------
+
+
+@trio_test
+async def test_a_stream_has_credentials_and_reaches_the_sink(make_world: MakeWorld) -> None:
+    sink = Sink()
+    async with make_world() as world:
+        call = HttpCall("GET", world.url("/echo?a=1"), {"authorization": "Bearer sandbox"})
+        reply = await world.wire.stream(call, sink)
+    assert (reply.status, reply.body, reply.headers["x-request-id"]) == (200, b"", "r1")
+    seen = msgspec.json.decode(sink.data, type=Seen)
+    assert (seen.target, seen.headers["authorization"]) == ("/echo?a=1", "Bearer sandbox")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/status/404", 404), ("/status/503", 503), ("/redirect", 302)])
+@trio_test
+async def test_a_stream_without_success_is_just_a_reply(make_world: MakeWorld, path: str, status: int) -> None:
+    async with make_world() as world:
+        reply = await world.wire.stream(HttpCall("GET", world.url(path), {}), nothing)
+        assert world.seen() == 1
+    assert reply.status == status
+    assert reply.body
+
+
+@pytest.mark.parametrize("path", ["/reset", "/cut", "/nobody"])
+@trio_test
+async def test_a_stream_that_breaks_says_so(make_world: MakeWorld, path: str) -> None:
+    async with make_world() as world:
+        with pytest.raises(WireError) as error:
+            await world.wire.stream(HttpCall("GET", world.url(path), {}), Sink())
+        assert error.value.sent == (path != "/nobody")
+
+
+@trio_test
+async def test_a_stream_may_be_larger_than_a_reply_but_not_than_its_own_bound(make_world: MakeWorld) -> None:
+    sink = Sink()
+    async with make_world() as world:
+        reply = await world.wire.stream(HttpCall("GET", world.url("/big"), {}, max_reply_bytes=LIMIT + 1), sink)
+        assert (reply.status, len(sink.data)) == (200, LIMIT + 1)
+        with pytest.raises(WireError):
+            await world.wire.stream(HttpCall("GET", world.url("/big"), {}, max_reply_bytes=LIMIT), Sink())
+
+
+@trio_test
+async def test_what_the_sink_of_a_stream_raises_passes(make_world: MakeWorld) -> None:
+    async def full(chunk: bytes) -> None:
+        raise DiskFull("no space")
+
+    async with make_world() as world:
+        with pytest.raises(DiskFull):
+            await world.wire.stream(HttpCall("GET", world.url("/echo"), {}), full)
+
+
+@trio_test
+async def test_a_silent_stream_ends_at_the_time_limit(make_world: MakeWorld, clock: MockClock) -> None:
+    async with make_world() as world, trio.open_nursery() as nursery:
+        errors: list[WireError] = []
+
+        async def call() -> None:
+            try:
+                await world.wire.stream(HttpCall("GET", world.url("/silent"), {}, timeout_s=60.0), nothing)
+            except WireError as exc:
+                errors.append(exc)
+
+        nursery.start_soon(call)
+        await world.wait_seen(1)
+        clock.jump(60.1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [error.sent for error in errors] == [True]
 
 
 # --- the contract: fetch ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from adapters.sandbox.base import Reply
 from runtime.ports import Fetched, FetchRefused, FetchRules, WireError
 
 ORIGIN = "http://sandbox.test"
+_PIECE = 4096  # of a long answer
 
 
 class Crash(BaseException):
@@ -97,6 +98,31 @@ class SimWire:
         if broken or net.random.random() < weather.lost_reply:
             raise WireError("connection reset", sent=True)
         return HttpReply(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
+
+    async def stream(self, call: HttpCall, sink: Callable[[bytes], Awaitable[None]]) -> HttpReply:
+        net, weather = self._net, self._net.weather
+        net.alive()
+        await trio.sleep(net.random.uniform(0.001, 0.1))
+        net.alive()
+        if not call.url.startswith(ORIGIN) or net.random.random() < weather.refused:
+            raise WireError("connection refused", sent=False)
+        reply = net.serve(call)
+        with trio.move_on_after(call.timeout_s) as limit:
+            await trio.sleep(reply.delay_s)
+        net.alive()
+        headers = {name.lower(): value for name, value in reply.headers.items()}
+        if reply.status != 200 and not reply.transport:
+            return HttpReply(reply.status, headers, reply.body)
+        if limit.cancelled_caught or reply.transport == "reset":
+            raise WireError("connection reset", sent=True)
+        cut = reply.transport == "cut" or net.random.random() < weather.lost_reply
+        body = reply.body[: len(reply.body) // 2] if cut else reply.body[: call.max_reply_bytes + 1]
+        for start in range(0, len(body), _PIECE):
+            await sink(body[start : start + _PIECE])
+            net.alive()
+        if cut or len(body) > call.max_reply_bytes:
+            raise WireError("connection reset", sent=True)
+        return HttpReply(200, headers, b"")
 
     async def fetch(self, url: str, sink: Callable[[bytes], Awaitable[None]], rules: FetchRules) -> Fetched:
         net = self._net
