@@ -134,7 +134,7 @@ _REFUSALS: dict[int, RefusedReason] = {
     402: "no_credit",
     422: "invalid",
     455: "unavailable",
-    505: "unavailable",
+    505: "forbidden",  # the feature, or the model, is not enabled: asking again would be told the same
 }
 
 

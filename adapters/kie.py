@@ -167,7 +167,7 @@ _REFUSALS: dict[int, RefusedReason] = {
     422: "invalid",
     433: "no_credit",
     455: "unavailable",
-    505: "unavailable",
+    505: "forbidden",  # the feature, or the model, is not enabled: asking again would be told the same
 }
 
 

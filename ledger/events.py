@@ -46,6 +46,7 @@ AbsentEvidence = Literal["same_key", "not_found", "listing"]
 AdoptEvidence = Literal["listing", "lookup", "callback", "operator"]
 TaskFailReason = Literal[
     "attempts_exhausted",
+    "failed_for_good",  # the job failed, and the provider says that another one would fail as well
     "rejected",  # by the provider, for good
     "policy",
     "given_up",  # an operator decided so

@@ -237,7 +237,9 @@ def _follow_ups(state: TaskState, command: Record, fact: TaskEvent) -> tuple[Tas
         case AttemptRejected(reason="policy", detail=detail) | AttemptFailed(reason="policy", detail=detail):
             return (TaskFailed(reason="policy", detail=detail),)
         case AttemptFailed(detail=detail):
-            if not command.retryable or after.failures >= command.max_attempts:
+            if not command.retryable:
+                return (TaskFailed(reason="failed_for_good", detail=detail),)
+            if after.failures >= command.max_attempts:
                 return (TaskFailed(reason="attempts_exhausted", detail=detail),)
     return ()
 

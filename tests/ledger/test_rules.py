@@ -80,7 +80,7 @@ def test_a_late_adopted_job_is_spared_when_the_slot_is_filled() -> None:
         (AttemptRejected(attempt=1, reason="invalid"), True, "rejected"),
         (AttemptRejected(attempt=1, reason="policy"), True, "policy"),
         (AttemptFailed(attempt=1, reason="policy"), True, "policy"),
-        (AttemptFailed(attempt=1, reason="provider"), False, "attempts_exhausted"),
+        (AttemptFailed(attempt=1, reason="provider"), False, "failed_for_good"),
     ],
 )
 def test_failures_that_end_a_task(fact: TaskEvent, retryable: bool, reason: str) -> None:
