@@ -9,7 +9,7 @@ off between the send and its record.  One intent is at most one request on the w
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 import msgspec
 import trio
@@ -29,7 +29,7 @@ from adapters.base import (
     Unclear,
 )
 from ledger.commands import Fail, Intend, Record
-from ledger.decisions import Exceeded, Guard
+from ledger.decisions import Exceeded, Guard, NewPayload
 from ledger.events import (
     AmbiguousReason,
     AttemptAccepted,
@@ -37,6 +37,7 @@ from ledger.events import (
     AttemptNotSent,
     AttemptRejected,
     PayloadRef,
+    TaskEvent,
     TaskFailReason,
 )
 from runtime import faults
@@ -132,6 +133,18 @@ class Gateway:
         self.open += 1
         self._nursery.start_soon(self._submit, submission)
 
+    def host(self, purchase: Callable[[], Awaitable[None]]) -> None:
+        """Begin a purchase of another form (a whole file): it records its intents, calls :meth:`exchange` once, and
+        records what came of it, protected like every other one."""
+        assert self._nursery is not None, "the gateway is not running"
+        self.open += 1
+        self._nursery.start_soon(self._hosted, purchase)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing may be sent any more."""
+        return self._stopping
+
     def stop(self) -> None:
         """Send nothing more; what was sent still gets its record (LIVE-5)."""
         self._stopping = True
@@ -153,6 +166,13 @@ class Gateway:
             self.open -= 1
         submission.done(submission, result)
 
+    async def _hosted(self, purchase: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                await purchase()
+        finally:
+            self.open -= 1
+
     async def _buy(self, submission: Submission) -> SubmitResult:
         work, account = submission.work, submission.account
         if self._stopping:
@@ -169,7 +189,7 @@ class Gateway:
             callback_url=callback_url,
         )
         async with AsyncExitStack() as held:
-            resolution = await self._resolve(submission, held)
+            resolution = await self.resolve(submission, held)
             if not isinstance(resolution, Resolved):
                 return resolution
             call = codec.build_submit(resolution.request, ctx)
@@ -179,7 +199,7 @@ class Gateway:
             await held.enter_async_context(self._memory.hold(large))
             return await self._intend_and_send(submission, call, number, callback_url, resolution.uploads)
 
-    async def _resolve(self, submission: Submission, held: AsyncExitStack) -> Resolution | Superseded:
+    async def resolve(self, submission: Submission, held: AsyncExitStack) -> Resolution | Superseded:
         """Get local references ready.  Nothing is intended yet, so a stop cuts it short; what ends the task is
         recorded."""
         work = submission.work
@@ -235,7 +255,7 @@ class Gateway:
             result: SubmitOutcome | NotSent = NotSent("stopped before the send")
             reply_text = ""
         else:
-            result, reply_text = await self._exchange(account, call, callback_url)
+            result, reply_text = await self.exchange(call, codec.read_submit, callback_url=callback_url)
         faults.point("reply_read")
         await self._record(work, account, number, result, reply_text)
         faults.point("acceptance_recorded")
@@ -255,9 +275,10 @@ class Gateway:
             _log.error("%r: its image is only in memory: %s", work, exc)
         await record_ready(self._log, self._clock, work, number, result, life_s=0.0)
 
-    async def _exchange(
-        self, account: Account, call: HttpCall, callback_url: str
+    async def exchange(
+        self, call: HttpCall, read: Callable[[HttpReply], SubmitOutcome], *, callback_url: str = ""
     ) -> tuple[SubmitOutcome | NotSent, str]:
+        """Send the one paid request of a durable intent; give its outcome and what is kept of the reply for dispute."""
         sent = False
 
         def on_sent() -> None:
@@ -282,7 +303,7 @@ class Gateway:
             reply = msgspec.structs.replace(reply, body=without_token(reply.body, callback_url))
         text = reply.body[:_KEPT_REPLY].decode("utf-8", "replace")
         try:
-            return account.codec.read_submit(reply), text if len(reply.body) <= _SMALL_REPLY else ""
+            return read(reply), text if len(reply.body) <= _SMALL_REPLY else ""
         except MalformedReply as exc:
             success = 200 <= reply.status < 300
             return Unclear(detail=f"malformed reply: {exc}", likely_paid=success), text
@@ -291,31 +312,36 @@ class Gateway:
         self, work: Work, account: Account, number: int, result: SubmitOutcome | NotSent, reply_text: str
     ) -> None:
         match result:
-            case Accepted(job=job):
-                await self._log.record(work, Record(AttemptAccepted(attempt=number, job=job)))
             case Finished():
                 await self._keep(work, account, number, result)
             case Failed():
                 await record_failed(self._log, work, number, result)
-            case NotSent(reason=reason):
-                await self._log.record(work, Record(AttemptNotSent(attempt=number, reason=reason)))
-            case Throttled():
-                await self._log.record(work, Record(AttemptRejected(attempt=number, reason="throttled")))
-            case Refused(reason=reason):
-                ref, payload = self._log.text(reply_text)
-                await self._log.record(
-                    work,
-                    Record(AttemptRejected(attempt=number, reason=reason, detail=ref)),
-                    payloads=[payload],
-                )
-            case Unclear(likely_paid=likely_paid):
-                ref, payload = self._log.text(reply_text or result.detail)
-                doubt: AmbiguousReason = "unclear_reply" if reply_text else "no_reply"
-                if likely_paid:
-                    doubt = "no_job_id"
-                _log.warning("%r at %s: %s", work, work.attempt.account, result.detail)
-                await self._log.record(
-                    work,
-                    Record(AttemptAmbiguous(attempt=number, reason=doubt, detail=ref)),
-                    payloads=[payload],
-                )
+            case _:
+                if isinstance(result, Unclear):
+                    _log.warning("%r at %s: %s", work, work.attempt.account, result.detail)
+                fact, payloads = fact_of(self._log, number, result, reply_text)
+                await self._log.record(work, Record(fact), payloads=payloads)
+
+
+def fact_of(
+    log: TaskLog, number: int, result: Accepted | Refused | Throttled | Unclear | NotSent, reply_text: str
+) -> tuple[TaskEvent, Sequence[NewPayload]]:
+    """Say what an answer to a paid call means for attempt ``number``, with the texts that the fact refers to."""
+    match result:
+        case Accepted(job=job):
+            return AttemptAccepted(attempt=number, job=job), ()
+        case NotSent(reason=reason):
+            return AttemptNotSent(attempt=number, reason=reason), ()
+        case Throttled():
+            return AttemptRejected(attempt=number, reason="throttled"), ()
+        case Refused(reason=reason):
+            ref, payload = log.text(reply_text)
+            return AttemptRejected(attempt=number, reason=reason, detail=ref), (payload,)
+        case Unclear(likely_paid=likely_paid):
+            ref, payload = log.text(reply_text or result.detail)
+            doubt: AmbiguousReason = "unclear_reply" if reply_text else "no_reply"
+            return AttemptAmbiguous(attempt=number, reason="no_job_id" if likely_paid else doubt, detail=ref), (
+                payload,
+            )
+        case _:
+            assert_never(result)

@@ -13,11 +13,11 @@ import msgspec
 from adapters.base import ImageRequest
 from ledger.commands import Record, TaskCommand
 from ledger.decisions import Append, Conflict, Decision, Exceeded, Guard, NewPayload
-from ledger.events import PayloadRef
+from ledger.events import PayloadRef, TaskEvent
 from ledger.folds import LIVE, AttemptState, TaskState, evolve_task
 from ledger.reader import Reader
 from ledger.rules import decide_task
-from ledger.streams import task_stream
+from ledger.streams import stream_label, task_stream
 from runtime.ports import Clock
 from runtime.requests import TaskRequest, decode_request
 from runtime.writer import Journal
@@ -25,6 +25,14 @@ from runtime.writer import Journal
 
 class StreamConflict(AssertionError):
     """Two owners wrote to one task: a bug, never restarted into."""
+
+
+class Overtaken(StreamConflict):
+    """Of several tasks that were to be recorded together, this one was changed by somebody else."""
+
+    def __init__(self, work: "Work", message: str) -> None:
+        super().__init__(message)
+        self.work = work
 
 
 class WorkKey(msgspec.Struct, frozen=True, order=True):
@@ -165,20 +173,43 @@ class TaskLog:
             CommandRejected: the command is illegal in this state.
             LedgerError: the ledger is unusable.
         """
-        if isinstance(command, Record):
-            command = msgspec.structs.replace(command, max_attempts=self._max_attempts)
-        events = decide_task(work.state, command)
-        if not events:
+        return await self.record_all([(work, command)], guards=guards, payloads=payloads, beside=beside)
+
+    async def record_all(
+        self,
+        commands: Sequence[tuple[Work, TaskCommand]],
+        *,
+        guards: Callable[[int], Sequence[Guard]] = lambda at_us: (),
+        payloads: Sequence[NewPayload] = (),
+        beside: Sequence[Append] = (),
+    ) -> Exceeded | None:
+        """Like :meth:`record`, for several tasks: what is added becomes durable in one commit, or nothing does.
+
+        Raises:
+            Overtaken: the stream of one of them was written to by somebody else.
+        """
+        decided: list[tuple[Work, tuple[TaskEvent, ...]]] = []
+        for work, command in commands:
+            if isinstance(command, Record):
+                command = msgspec.structs.replace(command, max_attempts=self._max_attempts)
+            if events := decide_task(work.state, command):
+                decided.append((work, events))
+        if not decided:
             return None
         at_us = self._clock.now_us()
-        own = Append(task_stream(work.batch, work.n), work.state.version, events)
+        own = [Append(task_stream(work.batch, work.n), work.state.version, events) for work, events in decided]
         outcome = await self._journal.append(
-            Decision(appends=(own, *beside), at_us=at_us, guards=tuple(guards(at_us)), payloads=tuple(payloads))
+            Decision(appends=(*own, *beside), at_us=at_us, guards=tuple(guards(at_us)), payloads=tuple(payloads))
         )
         if isinstance(outcome, Exceeded):
             return outcome
         if isinstance(outcome, Conflict):
-            raise StreamConflict(f"{work!r}: expected version {outcome.expected}, found {outcome.actual}")
-        for event in events:
-            work.state = evolve_task(work.state, event, epoch=self._journal.epoch, at_us=at_us)
+            clash = f"expected version {outcome.expected}, found {outcome.actual}"
+            for (work, _), append in zip(decided, own, strict=True):
+                if append.stream == outcome.stream:
+                    raise Overtaken(work, f"{work!r}: {clash}")
+            raise StreamConflict(f"{stream_label(outcome.stream)}: {clash}")
+        for work, events in decided:
+            for event in events:
+                work.state = evolve_task(work.state, event, epoch=self._journal.epoch, at_us=at_us)
         return None

@@ -9,7 +9,7 @@ from ledger.commands import Cancel, Fail, Intend, Record
 from ledger.decisions import Exceeded, Guard, Reserve
 from ledger.errors import CommandRejected, CommitFailed
 from ledger.events import AttemptAccepted, AttemptFailed, PayloadRef
-from runtime.work import StreamConflict, TaskLog, Work
+from runtime.work import Overtaken, StreamConflict, TaskLog, Work
 from tests.runtime.fakes import Bench, run
 
 INTEND = Intend("fake", "fake", "1:1", "only", 40_000, "d", 0)
@@ -126,3 +126,37 @@ def test_body_digests_are_salted() -> None:
     other.salt = b"another"
     assert one.body_digest(b"body") != other.body_digest(b"body")
     assert one.body_digest(b"body") == Bench().work().body_digest(b"body")
+
+
+def test_several_tasks_are_recorded_together_or_not_at_all() -> None:
+    """MON-1: one commit holds the intents of all lines of a batch file."""
+    bench = Bench()
+
+    async def go() -> None:
+        first, second, third = (bench.work(n) for n in (1, 2, 3))
+        theirs = bench.work(2)
+        await bench.log.record(theirs, INTEND)
+        with pytest.raises(Overtaken, match="task-1-2") as caught:
+            await bench.log.record_all([(first, INTEND), (second, INTEND), (third, INTEND)])
+        assert caught.value.work is second
+        assert [first.state.phase, second.state.phase, third.state.phase] == ["queued"] * 3
+        assert await bench.log.record_all([(first, INTEND), (third, INTEND)]) is None
+        assert [first.state.phase, third.state.phase] == ["intended"] * 2
+
+    run(go)
+    assert bench.journal.types() == ["AttemptIntended"] * 3
+
+
+def test_a_guard_refuses_all_of_them() -> None:
+    bench = Bench()
+    bench.journal.refuses = lambda guard: True
+
+    async def go() -> None:
+        works = [bench.work(n) for n in (1, 2)]
+        guard = Reserve("batch/1", 1)
+        refused = await bench.log.record_all([(work, INTEND) for work in works], guards=lambda at_us: (guard,))
+        assert refused == Exceeded(guard, 0)
+        assert [work.state.phase for work in works] == ["queued"] * 2
+
+    run(go)
+    assert bench.journal.events == []
