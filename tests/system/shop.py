@@ -77,10 +77,12 @@ def sandbox(
     price_factor: float = 1.0,
     chaos: str = "none",
     port: int = 0,
+    webhook_key: str = "",
 ) -> Iterator[str]:
     """Serve all providers from a process of its own, which is killed in the end; gives its address."""
     command = [sys.executable, "-m", "adapters.sandbox", "--dir", str(directory), "--chaos", chaos, "--port", str(port)]
     command += ["--latency", str(latency), "--rate-factor", str(rate_factor), "--price-factor", str(price_factor)]
+    command += ["--webhook-key", webhook_key]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

@@ -1,0 +1,225 @@
+"""Callbacks over real sockets: used, missed, forged, and taken while no run is going."""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bydawn.opening import keyed_by
+from ledger.folds import LIVE
+from ledger.reader import Reader
+from runtime.callbacks import Addresses
+from runtime.inbox import hints, inbox_of
+from tests.system.shop import PATIENCE_S, Shop, kill, prompts, sandbox, wait
+from tests.system.test_storm import check_books
+
+TASKS = 40
+KEY = "webhook-practice"
+CALLERS = "kie,replicate"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    """A shop whose providers sign their callbacks, and which knows the secrets."""
+    with sandbox(tmp_path / "sandbox", latency=1.0, webhook_key=KEY) as url, Shop(tmp_path, url) as shop:
+        know_secrets(shop)
+        yield shop
+
+
+def know_secrets(shop: Shop) -> None:
+    """Copy the secrets as the user would from the settings pages, one of them after a rotation."""
+    asked = urllib.request.Request(
+        f"{shop.url}/replicate/v1/webhooks/default/secret", headers={"authorization": "Bearer sandbox-practice"}
+    )
+    shop.env["BYDAWN_WEBHOOK_SECRET_KIE"] = KEY
+    for _ in range(50):  # in a storm it is not told at once
+        with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(asked, timeout=30) as reply:
+            shop.env["BYDAWN_WEBHOOK_SECRET_REPLICATE"] = f"whsec_b2xk {json.load(reply)['key']}"
+            return
+    raise AssertionError("the sandbox tells no secret")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def callbacks_of(shop: Shop) -> list[str]:
+    """The attempts of the hints that wait."""
+    return [path.name.partition(".")[0] for path, _ in hints(inbox_of(shop.ledger))]
+
+
+def adopted(shop: Shop) -> list[str]:
+    """By which evidence attempts were adopted."""
+    return [attempt.adopted_by for state in shop.tasks("pots") for attempt in state.attempts if attempt.adopted_by]
+
+
+def until_healthy(port: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as reply:
+                assert reply.read() == b"ok\n"
+                return
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_batch_is_called_back(shop: Shop) -> None:
+    """And nothing of it stays behind: no hint, no token on record, none in what is printed."""
+    port = free_port()
+    table = shop.table("pots.jsonl", prompts("called", TASKS))
+    url = f"http://127.0.0.1:{port}/a/prefix"
+    done = shop.run("run", table, "--sandbox", "--provider", CALLERS, "--webhook-url", url, "-vv")
+    assert done.code == 0, done.err
+    assert "callbacks: kie (signature checked), replicate (signature checked) to" in done.err
+    assert len(re.findall(r"a callback for \w+/1-\d+-1 was taken", done.err)) >= TASKS // 2
+    assert " was refused" not in done.err
+    assert shop.run("run", "pots", "--sandbox").code == 0
+    assert callbacks_of(shop) == [], "what came when all was over is no news"
+    verdict = shop.verdict("pots")
+    assert verdict.agrees, verdict
+    assert all(attempt.callback for state in shop.tasks("pots") for attempt in state.attempts)
+    assert re.search(r"[0-9a-f]{32}", done.out + done.err) is None
+    with Reader(shop.ledger) as reader:
+        assert not [text for row in range(1, 500) if "/callback/" in (text := reader.payload(row) or "")]
+    planned = shop.run("plan", "pots", "--sandbox")
+    assert "callbacks: kie" in planned.out  # the batch remembers
+
+
+def test_what_is_called_while_nobody_runs_is_used_by_the_next_run(shop: Shop) -> None:
+    """W4, W5 at class C: killed with submits in the air, and no task is held whose job had arrived."""
+    port = free_port()
+    table = shop.table("pots.jsonl", prompts("while away", TASKS))
+    url = f"http://127.0.0.1:{port}"
+    command = ("run", table, "--sandbox", "--provider", CALLERS, "--webhook-url", url, "--max-at-risk", "50")
+    assert shop.run(*command, "--limit", "1").code == 0
+    receiver = shop.start("serve", "--sandbox", "--port", str(port))
+    until_healthy(port)
+
+    first = shop.run(*command, fault="reply_read:12")
+    assert first.code == -9
+    assert "another process of this ledger takes the callbacks" in first.err
+    with Reader(shop.ledger) as reader:
+        doubtful = {f"{live.batch}-{live.n}-{live.attempt}" for live in reader.live() if live.phase == "intended"}
+        open_then = sum(live.phase in LIVE for live in reader.live())
+    assert open_then >= 5
+    assert shop.doubtful("kie") >= 1
+    arrived = {job["job"] for job in shop.bill()}
+    deadline = time.monotonic() + PATIENCE_S
+    while len(callbacks_of(shop)) < len(arrived) - 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert doubtful & set(callbacks_of(shop))
+
+    done = shop.run(*command)
+    verdict = shop.verdict("pots")
+    held = {row.id for row in shop.manifest("pots") if row.status == "held"}
+    assert verdict.agrees, verdict
+    assert held == set(verdict.never), "only what never arrived may be held"
+    assert done.code == (3 if held else 0), done.err
+    assert "callback" in adopted(shop)
+    assert callbacks_of(shop) == []
+    assert shop.strangers("pots") == []
+    assert shop.run("verify", "--sandbox").code == 0
+    assert receiver.poll() is None
+    receiver.terminate()
+    told = wait(receiver)
+    assert told.code == 0
+    assert re.search(r"\d+ callbacks taken, 0 refused", told.err), told.err
+
+
+@pytest.mark.slow
+def test_a_held_task_goes_on_when_its_provider_calls_after_all(tmp_path: Path) -> None:
+    """Nobody listened in time, and the tasks were held; then the calls come all the same."""
+    with sandbox(tmp_path / "sandbox", latency=0.2, webhook_key=KEY) as url, Shop(tmp_path, url) as shop:
+        know_secrets(shop)
+        nobody, port = free_port(), free_port()
+        table = shop.table("pots.jsonl", prompts("after all", 10))
+        hooks = ("--webhook-url", f"http://127.0.0.1:{nobody}", "--webhook-listen", f"127.0.0.1:{port}")
+        command = ("run", table, "--sandbox", "--provider", "kie", "--max-at-risk", "50", *hooks)
+        assert shop.run(*command, fault="reply_read:4").code == -9
+        assert shop.run(*command).code == 3
+        held = held_rows(shop)
+        jobs = {int(job["prompt"].rpartition(" ")[2]): job["job"] for job in shop.bill()}
+        assert held & jobs.keys()
+
+        shop.start("serve", "--sandbox", "--port", str(port))
+        until_healthy(port)
+        addresses = Addresses(f"http://127.0.0.1:{port}", keyed_by(shop.ledger))
+        for n in held & jobs.keys():
+            call(addresses.url("kie", 1, n, 1), jobs[n])
+        done = shop.run(*command)
+        assert {int(row.row.removeprefix("t")) for row in shop.manifest("pots") if row.status == "held"} == held - set(
+            jobs
+        )
+        assert done.code == (3 if held - set(jobs) else 0), done.err
+        assert adopted(shop) == ["callback"] * len(held & jobs.keys())
+        verdict = shop.verdict("pots")
+        assert verdict.agrees, verdict
+        assert shop.strangers("pots") == []
+        assert shop.run("verify", "--sandbox").code == 0
+
+
+def held_rows(shop: Shop) -> set[int]:
+    return {int(row.row.removeprefix("t")) for row in shop.manifest("pots") if row.status == "held"}
+
+
+def call(address: str, job: str) -> None:
+    """Call back as Kie does."""
+    stamp = str(int(time.time()))
+    mac = hmac.digest(KEY.encode(), f"{job}.{stamp}".encode(), hashlib.sha256)
+    headers = {"x-webhook-timestamp": stamp, "x-webhook-signature": base64.b64encode(mac).decode()}
+    body = json.dumps({"code": 200, "data": {"taskId": job}}).encode()
+    with urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=30) as reply:
+        assert reply.status == 200
+
+
+def test_strangers_learn_nothing(shop: Shop) -> None:
+    port = free_port()
+    shop.run("run", shop.table("pots.jsonl", prompts("strangers", 1)), "--sandbox", "--provider", "kie")
+    shop.start("serve", "--sandbox", "--port", str(port))
+    until_healthy(port)
+    answers = set()
+    for path in ("/", "/callback/kie/1-1-1/" + "0" * 32, "/callback/nobody/1-1-1/" + "0" * 32, "/admin"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data=b"{}", timeout=30)
+        with refused.value as answer:
+            answers.add((answer.code, answer.read()))
+    assert answers == {(404, b"")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
+def test_callbacks_in_a_storm(tmp_path: Path, killed: bool) -> None:
+    """REC-7: lost, late, repeated and forged calls, and all the other faults: the books agree."""
+    with sandbox(tmp_path / "sandbox", chaos="storm", webhook_key=KEY) as url, Shop(tmp_path, url) as shop:
+        know_secrets(shop)
+        port = free_port()
+        table = shop.table("pots.jsonl", prompts("storm", TASKS))
+        url = f"http://127.0.0.1:{port}"
+        command = ("run", table, "--sandbox", "--provider", CALLERS, "--webhook-url", url, "--max-at-risk", "50")
+        if killed:
+            process = shop.start(*command)
+            shop.wait_phases(process, "pots", "succeeded", least=TASKS // 3)
+            kill(process)
+        done = shop.run(*command, timeout=300)
+        assert done.code in (0, 3), done.err
+        rows = shop.manifest("pots")
+        assert {row.status for row in rows} <= {"succeeded", "failed", "held"}
+        assert all(row.error for row in rows if row.status != "succeeded")
+        assert shop.strangers("pots") == []
+        check_books(shop)
+        assert shop.run("verify", "--sandbox").code == 0
