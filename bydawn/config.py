@@ -32,7 +32,7 @@ OPTIONS = frozenset(
         *("to", "ledger", "provider", "model", "reference", "aspect", "resolution", "variants", "encoding"),
         *("limit", "sample", "budget", "max_at_risk", "max_duplicate_usd", "deadline", "strategy", "keep_together"),
         *("attempts", "on_unknown", "trust", "on_refused", "on_change", "on_missing", "dedupe", "name_template"),
-        *("webhook_url", "webhook_listen", "skip_invalid", "operator"),
+        *("webhook_url", "webhook_listen", "skip_invalid", "fit_references", "operator"),
     )
 )
 

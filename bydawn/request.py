@@ -44,6 +44,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     dedupe: str | None = None
     on_change: str | None = None
     skip_invalid: bool = False
+    fit_references: bool = False
     new_ledger: bool = False
     as_json: bool = False
     quiet: bool = False

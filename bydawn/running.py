@@ -18,7 +18,7 @@ from bydawn.cli.formats import count, counted
 from bydawn.config import load_config, refuse_stray_ledger
 from bydawn.consent import ask_leave, exceeds, plan_lines, refuse_uncovered
 from bydawn.errors import UserError
-from bydawn.inputs import Checked, InputFile, InputOptions, open_input
+from bydawn.inputs import Checked, InputFile, InputOptions, fit_for, open_input
 from bydawn.keys import chosen_accounts
 from bydawn.localrefs import file_lines, files_are_missing
 from bydawn.naming import check_template
@@ -60,8 +60,11 @@ def start(request: Request) -> int:
     if named.input is None:
         return _continue(request, settings, named.name, ledger_file, before, accounts, egress, talk)
     options = _with_defaults_of(accounts, settings.input_options())
-    with open_input(named.input, options) as file:
-        folder = _folder(request, settings, named.name, ledger_file)
+    folder = _folder(request, settings, named.name, ledger_file)
+    fit = None
+    if values.yes(settings.text("fit_references"), where="fit_references"):
+        fit = fit_for((account.codec for account in accounts), folder / "references")
+    with open_input(named.input, options, fit=fit) as file:
         digest = importing.input_digest(file.digest, options)
         template = settings.text("name_template")
         renamed = bool(template) and template != before.settings.name_template

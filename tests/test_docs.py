@@ -183,6 +183,23 @@ def test_a_provider_page_tells_each_fact_as_the_record_does(provider: str) -> No
         assert f"- {answer}" in page
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_the_page_on_references_tells_each_record(provider: str) -> None:
+    page = (DOCS / "how-to" / "use-reference-images.md").read_text("utf-8")
+    record = codec(provider).capabilities
+    taken = record.references.value
+    model = record.model("nano-banana-2") or record.models.value[0]
+    cells = (
+        "yes" if taken.urls else "no",
+        {"": "no", "upload": "uploaded", "inline": "in the request"}[taken.files],
+        f"{taken.max_file_bytes / 1e6:.3g} MB" if taken.files else "-",
+        f"{taken.upload_life_s / 3600:g} h" if taken.upload_life_s else "-",
+        str(model.max_references),
+        "yes" if "auto" in model.aspects else "no",
+    )
+    assert f"| `{provider}` | {' | '.join(cells)} |\n" in page
+
+
 def test_the_design_tour_points_at_symbols() -> None:
     assert len(SYMBOL.findall((DOCS / "design.md").read_text("utf-8"))) >= 10
 

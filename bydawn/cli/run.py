@@ -23,7 +23,9 @@ def input_options(command: F) -> F:
         click.option("--provider", "providers", multiple=True, metavar="NAME[,..]", help="Accounts or providers."),
         click.option("--model", "models", multiple=True, metavar="NAME[,..]", help="nano-banana-2 by default."),
         click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Or FIELD='text with {Column}'."),
-        click.option("--reference", "references", multiple=True, metavar="URL", help="Before every row's own."),
+        click.option(
+            "--reference", "references", multiple=True, metavar="FILE", help="Or a URL; before every row's own."
+        ),
         click.option("--aspect", "aspects", multiple=True, metavar="A[,B]", help="1:1,9:16 buys each row in both."),
         click.option("--resolution", "resolutions", multiple=True, metavar="R[,..]", help="1K by default."),
         click.option("--variants", metavar="N", help="N different images of each request."),
@@ -39,6 +41,7 @@ def input_options(command: F) -> F:
         click.option("--encoding", metavar="NAME", help="Of the input, when it is not UTF-8."),
         click.option("--dedupe", metavar="share|off", help="Buy identical requests once, or each."),
         click.option("--on-change", metavar="error|keep", help="When known tasks would want another image."),
+        click.option("--fit-references", is_flag=True, help="Use smaller copies where a file is not taken as it is."),
         click.option("--skip-invalid", is_flag=True, help="Leave bad rows out (they go to rejected.csv)."),
         click.option("--new-ledger", is_flag=True, help="Off a terminal: begin a new ledger here."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object per line; the last is the summary."),

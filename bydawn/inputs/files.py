@@ -16,6 +16,7 @@ from adapters.base import Codec, ImageRequest
 from bydawn.errors import UserError
 from bydawn.inputs.building import Builder
 from bydawn.inputs.checking import Check, Checked, RowSet, bad_rows_error
+from bydawn.inputs.copies import Fit
 from bydawn.inputs.formats import find_format
 from bydawn.inputs.jsons import JsonReader
 from bydawn.inputs.localfiles import LocalFiles
@@ -45,7 +46,14 @@ class InputFile:
     """Use as a context manager: standard input lies in a temporary file until the end."""
 
     def __init__(
-        self, source: Source, reader: Reader, columns: Columns, options: InputOptions, *, folder: Path
+        self,
+        source: Source,
+        reader: Reader,
+        columns: Columns,
+        options: InputOptions,
+        *,
+        folder: Path,
+        fit: Fit | None = None,
     ) -> None:
         """``folder`` is where the relative paths of the rows begin."""
         self.where = source.where
@@ -53,7 +61,7 @@ class InputFile:
         self._reader = reader
         self._columns = columns
         self._options = options
-        self._files = LocalFiles()
+        self._files = LocalFiles(fit)
         self._builder = Builder(columns, options, self._files, folder)
         self._bad: RowSet | None = None
 
@@ -160,8 +168,11 @@ class InputFile:
         )
 
 
-def open_input(path: str, options: InputOptions, *, stdin: BinaryIO | None = None) -> InputFile:
+def open_input(path: str, options: InputOptions, *, stdin: BinaryIO | None = None, fit: Fit | None = None) -> InputFile:
     """Open a table of wanted images; ``-`` is standard input.
+
+    Args:
+        fit: make copies of local references that are not taken as they are.
 
     Raises:
         UserError: when it cannot be read, or the options do not fit it.
@@ -182,7 +193,7 @@ def open_input(path: str, options: InputOptions, *, stdin: BinaryIO | None = Non
         else:
             reader = JsonReader(source, array=form.name == "json")
         columns = compile_mapping(options.maps, reader.columns or None, where=where)
-        return InputFile(source, reader, columns, options, folder=folder)
+        return InputFile(source, reader, columns, options, folder=folder, fit=fit)
     except BaseException:
         source.close()
         raise

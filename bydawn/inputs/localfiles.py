@@ -17,9 +17,10 @@ from glob import glob
 from pathlib import Path
 
 from adapters.references import LocalFile
+from bydawn.inputs.copies import Fit
 from runtime.images import BadImage, inspect
 
-MAX_FILE_BYTES = 64 << 20  # more than any provider takes
+MAX_FILE_BYTES = 64 << 20  # bounds memory; a picture that a model looks at is far smaller
 MAX_MATCHES = 100
 _MAGIC = re.compile(r"[*?[]")
 _SHOWN_CHARS = 80
@@ -32,7 +33,9 @@ class BadReference(ValueError):
 class LocalFiles:
     """The files that an input refers to, each read when it is first named."""
 
-    def __init__(self) -> None:
+    def __init__(self, fit: Fit | None = None) -> None:
+        """``fit``: copies are used in place of files that some chosen provider would not take."""
+        self._fit = fit
         self._known: dict[str, LocalFile | str] = {}  # by absolute path; a text says why it is not usable
         self._names: dict[str, list[str]] = {}
         self._sizes: dict[str, int] = {}  # of the usable ones, by digest
@@ -97,7 +100,7 @@ class LocalFiles:
     def _read_once(self, path: str, text: str) -> LocalFile:
         known = self._known.get(path)
         if known is None:
-            known = self._known[path] = _read(path)
+            known = self._known[path] = _read(path, self._fit)
             if isinstance(known, LocalFile):
                 self._sizes[known.sha256] = known.size
                 self.places[known.sha256] = known.path
@@ -111,8 +114,8 @@ def shown(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 
-def _read(path: str) -> LocalFile | str:
-    """Read and judge a file; a text says why it is not usable."""
+def _read(path: str, fit: Fit | None = None) -> LocalFile | str:
+    """Read and judge a file, or its copy that fits; a text says why it is not usable."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -123,8 +126,8 @@ def _read(path: str) -> LocalFile | str:
             return "is not a file"
         if found.st_size > MAX_FILE_BYTES:
             return f"has {found.st_size:,} bytes, at most {MAX_FILE_BYTES:,} are taken"
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        with open(path, "rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         return "is not there"
     except OSError as exc:
@@ -134,4 +137,8 @@ def _read(path: str) -> LocalFile | str:
     verdict = inspect(data)
     if isinstance(verdict, BadImage):
         return f"is not an image that can be used: {verdict.reason}"
-    return LocalFile(hashlib.sha256(data).hexdigest(), len(data), verdict.media_type, path)
+    file = LocalFile(hashlib.sha256(data).hexdigest(), len(data), verdict.media_type, path)
+    if fit is None or fit.takes(file.media_type, file.size):
+        return file
+    copy = fit.copy(data, file.sha256)
+    return file if copy is None else _read(str(copy))

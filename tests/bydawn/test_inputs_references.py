@@ -2,24 +2,26 @@
 
 import hashlib
 import os
+import random
 from pathlib import Path
 
 import msgspec
 import pytest
+from PIL import Image
 
 from adapters.base import ImageRequest
 from adapters.capabilities import Capabilities, References
 from adapters.fitting import misfit
 from adapters.references import LocalFile, identity, local_file
 from bydawn.errors import UserError
-from bydawn.inputs import Checked, InputOptions, localfiles, open_input
+from bydawn.inputs import Checked, InputOptions, fit_for, localfiles, open_input
 from bydawn.inputs.localfiles import BadReference, LocalFiles
 from bydawn.inputs.references import parse_references
 from ledger.imports import NewTask
 from runtime.requests import decode_request, request_key
 from tests.bydawn.tables import put
 from tests.runtime.fakes import CAPS, FakeProvider, known
-from tests.runtime.pictures import picture, png_claiming
+from tests.runtime.pictures import encode, picture, png_claiming
 
 URL = "https://a.example/1.png"
 
@@ -258,3 +260,76 @@ def test_a_file_that_nobody_takes_is_a_bad_row(tmp_path: Path) -> None:
     assert [(p.row, p.column, p.reason) for p in checked.problems] == [
         (1, "images", "reference 1: Kie takes no local files, only URLs")
     ]
+
+
+# --- copies that fit --------------------------------------------------------------------------------------
+
+
+def fitted(table: str, folder: Path, **providers: Capabilities) -> tuple[Checked, list[NewTask]]:
+    codecs = {name: Taker(caps=caps) for name, caps in providers.items()}
+    fit = fit_for(codecs.values(), folder / "copies")
+    with open_input(table, InputOptions(skip_invalid=True), fit=fit) as opened:
+        checked = opened.check(codecs)
+        return checked, list(opened.tasks())
+
+
+def noise(side: int) -> bytes:
+    """A picture that no encoder makes small."""
+    return encode(Image.frombytes("RGB", (side, side), random.Random(1).randbytes(3 * side * side)))
+
+
+def test_what_all_take_is_sent_as_it_is(tmp_path: Path) -> None:
+    put_pictures(tmp_path, "a.png")
+    table = put(tmp_path, "t.csv", "prompt,images\nx,a.png\n")
+    _, (task,) = fitted(table, tmp_path, one=takes(max_file_bytes=10**6), urls=takes(files=""))
+    assert named(task) == ["a.png"]
+    assert not (tmp_path / "copies").exists()
+
+
+def test_a_copy_is_made_that_every_provider_takes(tmp_path: Path) -> None:
+    data = noise(400)
+    (tmp_path / "a.png").write_bytes(data)
+    table = put(tmp_path, "t.csv", "prompt,images\nx,a.png\n")
+    limits = {"one": takes(max_file_bytes=60_000), "two": takes(media_types=("image/jpeg", "image/webp"))}
+    checked, (task,) = fitted(table, tmp_path, **limits)
+    file = local_file(references(task)[0])
+    assert file is not None
+    assert file.path == str(tmp_path / "copies" / f"{hashlib.sha256(data).hexdigest()}.jpg")
+    assert (file.media_type, file.is_made_of(Path(file.path).read_bytes())) == ("image/jpeg", True)
+    assert file.size <= 60_000
+    assert Path(file.path).stat().st_mode & 0o777 == 0o600
+    assert checked.refusals == {}
+    assert (tmp_path / "a.png").read_bytes() == data
+
+    made = Path(file.path).stat().st_mtime_ns
+    assert references(fitted(table, tmp_path, **limits)[1][0]) == references(task)
+    assert Path(file.path).stat().st_mtime_ns == made  # found again, not made again
+
+
+@pytest.mark.parametrize(("media_type", "seen"), [("image/png", (255, 0, 0, 0)), ("image/jpeg", (255, 255, 255, 255))])
+def test_a_copy_shows_what_the_file_shows(tmp_path: Path, media_type: str, seen: tuple[int, ...]) -> None:
+    """Turned as its note says; transparent, or where that is not possible on white."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by a quarter
+    Image.new("RGB", (100, 50), "red").save(tmp_path / "turned.webp", exif=exif)
+    Image.new("RGBA", (100, 100), (255, 0, 0, 0)).save(tmp_path / "clear.webp", lossless=True, exact=True)
+    table = put(tmp_path, "t.csv", "prompt,images\nx,turned.webp|clear.webp\n")
+    _, (task,) = fitted(table, tmp_path, only=takes(media_types=(media_type,)))
+    turned, clear = (file for each in references(task) if (file := local_file(each)) is not None)
+    assert turned.media_type == clear.media_type == media_type
+    with Image.open(turned.path) as one, Image.open(clear.path) as two:
+        assert one.size == (50, 100)
+        assert two.convert("RGBA").getpixel((50, 50)) == seen
+
+
+@pytest.mark.parametrize("limits", [{"max_file_bytes": 100}, {"media_types": ("image/avif",)}])
+def test_what_cannot_be_made_to_fit_stays_refused(tmp_path: Path, limits: dict[str, object]) -> None:
+    (tmp_path / "a.png").write_bytes(noise(80))
+    table = put(tmp_path, "t.csv", "prompt,images\nx,a.png\n")
+    checked, tasks = fitted(table, tmp_path, one=takes(**limits))
+    assert tasks == []
+    assert checked.problems[0].column == "images"
+
+
+def test_without_a_provider_that_takes_files_nothing_is_made_to_fit() -> None:
+    assert fit_for([Taker(caps=takes(files=""))], Path("/nowhere")) is None
