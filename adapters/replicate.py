@@ -57,7 +57,6 @@ from adapters.base import (
     Unclear,
     Unreadable,
     Uploaded,
-    UploadRefused,
     UploadSteps,
 )
 from adapters.capabilities import Capabilities, Model
@@ -73,6 +72,7 @@ from adapters.reading import (
     result_of,
     seconds,
     to_us,
+    upload_refused,
     words,
 )
 from adapters.replicate_record import CAPABILITIES, PAGE_SIZE, RESULT_LIFE_S, UPLOAD_LIFE_S
@@ -312,8 +312,7 @@ class ReplicateCodec:
         )
         if not 200 <= reply.status < 300:
             problem = decode_or_none(reply.body, _Problem) or _Problem()
-            retryable = reply.status == 429 or reply.status >= 500
-            raise UploadRefused(words(f"status {reply.status} {problem.text}"), retryable=retryable)
+            raise upload_refused("Replicate", reply.status, problem.text)
         stored = decode(reply.body, _File, "file")
         if not stored.urls.get.startswith(("https://", "http://")):
             raise MalformedReply("file: no usable address")

@@ -560,6 +560,7 @@ def test_an_upload_may_be_refused(status: int, retryable: bool) -> None:
     with pytest.raises(UploadRefused, match="too large") as refused:
         steps.send(reply(status, {"detail": "too large"}))
     assert refused.value.retryable is retryable
+    assert refused.value.account is (status == 401)
 
 
 @given(status=st.integers(200, 299), body=st.binary() | st.sampled_from([b'{"urls":{"get":"file:///etc"}}', b"{}"]))
