@@ -20,14 +20,11 @@ import trio
 
 from adapters.base import (
     FileBytes,
-    HttpCall,
-    HttpReply,
     ImageRequest,
     MalformedReply,
     Uploaded,
     UploadRefused,
     Uploads,
-    UploadSteps,
 )
 from adapters.references import LocalFile, local_file
 from ledger.events import PayloadRef, ReferenceUploaded
@@ -37,6 +34,7 @@ from runtime.bytebudget import ByteBudget
 from runtime.evidence import Query
 from runtime.ports import Clock, Disk, DiskFailed, Threads, WireError
 from runtime.reconcile import SKEW_S
+from runtime.uploads import run_upload
 from runtime.work import Work
 
 _log = logging.getLogger(__name__)
@@ -270,11 +268,7 @@ class References:
     async def _drive(self, file: FileBytes) -> Uploaded:
         codec = self._account.codec
         assert isinstance(codec, Uploads), f"{self._account.name}: uploads in the record and none in the codec"
-        steps = codec.upload(file, self._account.context())
-        call: HttpCall | Uploaded = _step(steps, None)
-        while isinstance(call, HttpCall):
-            call = _step(steps, await self._query(call))
-        return call
+        return await run_upload(codec.upload(file, self._account.context()), self._query)
 
     # --- what is remembered -------------------------------------------------------------------------------
 
@@ -312,14 +306,6 @@ class References:
         known.outcome = outcome
         known.until = float("inf") if lasting else self._clock.monotonic() + _REMEMBERED_S
         return outcome
-
-
-def _step(steps: UploadSteps, reply: HttpReply | None) -> HttpCall | Uploaded:
-    try:
-        return next(steps) if reply is None else steps.send(reply)
-    except StopIteration as done:
-        uploaded: Uploaded = done.value
-        return uploaded
 
 
 def _local(request: ImageRequest) -> list[LocalFile]:
