@@ -79,7 +79,8 @@ class SegmindEmulator:
         return call.method == "POST" and re.fullmatch(r"/v[12]/[\w.-]+", call.path) is not None
 
     def refusal(self, kind: Literal["throttled", "broken"]) -> Reply:
-        return _error(429, "Rate limit exceeded") if kind == "throttled" else _error(500, "Internal server error")
+        # The time of the reset is always told.  There is no clock here, so it is one that has passed: ask again now.
+        return _throttled(0) if kind == "throttled" else _error(500, "Internal server error")
 
     def handle(self, call: Call, now_us: int) -> Reply:
         key = call.headers.get("x-api-key", "")
@@ -93,10 +94,7 @@ class SegmindEmulator:
         if call.path.startswith(("/v1/", "/v2/")):  # the gateway; history and uploads have hosts of their own
             wait_s = self._settings.limits.take(f"segmind/{account}", count=50, per_s=60.0, now_us=now_us)
             if wait_s:
-                reset = {"x-rate-limit-reset-at-utc": _iso(now_us + round(wait_s * 1_000_000))}
-                return msgspec.structs.replace(
-                    self.refusal("throttled"), headers={"content-type": "application/json", **reset}
-                )
+                return _throttled(now_us + round(wait_s * 1_000_000))
         try:
             return self._route(call, account, now_us, has_credit=standing == "good")
         except Refused as exc:
@@ -309,6 +307,10 @@ def _error(status: int, text: str) -> Reply:
     if status == 405:
         return Reply(405, {"content-type": "text/html; charset=utf-8"}, _HTML_405)
     return json_reply(status, {"error": text})
+
+
+def _throttled(reset_us: int) -> Reply:
+    return json_reply(429, {"error": "Rate limit exceeded"}, {"x-rate-limit-reset-at-utc": _iso(reset_us)})
 
 
 def _queued(job: Job, origin: str) -> Reply:

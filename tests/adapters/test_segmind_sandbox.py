@@ -144,6 +144,12 @@ def test_a_reference_that_is_not_there_fails_for_good_and_is_free(
     assert emulator.charged(_job(world, job), START_US + 60 * S) == 0
 
 
+def test_a_429_out_of_turn_names_its_reset_too(emulator: SegmindEmulator) -> None:
+    reply = emulator.refusal("throttled")
+    dated = HttpReply(reply.status, {**reply.headers, "date": "Sun, 22 Nov 2026 01:00:00 GMT"}, reply.body)
+    assert SEGMIND.read_submit(dated) == SEGMIND.read_poll(dated) == Throttled(0.0)
+
+
 def test_only_what_completed_is_on_the_bill(world: EmulatorSettings, emulator: SegmindEmulator) -> None:
     job = _job(world, buy(emulator, ImageRequest("x", resolution="4K")))
     assert [emulator.charged(job, START_US + at) for at in (0, 60 * S)] == [0, 168_000]
