@@ -77,7 +77,8 @@ def upload_refused(title: str, status: int, text: str) -> UploadRefused:
 
 def seconds(text: str) -> float | None:
     """Read a plain number of seconds (``Retry-After: 30``); anything else says nothing."""
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text.strip()) is None:
+    text = text.strip()  # of more than float() does: it leaves some separators
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) is None:
         return None
     return min(float(text), _MAX_WAIT_S)
 
