@@ -19,14 +19,26 @@ from tests.simulation.checker import problems
 from tests.simulation.world import FAIR, Life, Weather, World
 
 ROUGH = Weather(
-    chaos=ChaosProfile(throttle=0.05, error_before=0.03, error_after=0.03, reset_after=0.03, fail_job=0.05),
+    chaos=ChaosProfile(
+        throttle=0.05,
+        error_before=0.03,
+        error_after=0.03,
+        reset_after=0.03,
+        fail_job=0.05,
+        hook_lost=0.2,
+        hook_twice=0.2,
+    ),
     refused=0.03,
     lost_request=0.01,
     lost_reply=0.03,
 )
-SLOW = Weather(chaos=ChaosProfile(slow_reply=0.3, slow_s=40.0, cut_reply=0.05), late=0.05, listing_lag_s=4.0)
+SLOW = Weather(
+    chaos=ChaosProfile(slow_reply=0.3, slow_s=40.0, cut_reply=0.05, hook_late=0.5), late=0.05, listing_lag_s=4.0
+)
 DARK = Weather(
-    chaos=ChaosProfile(fail_job=0.2, truncated=0.1, wrong_bytes=0.1, blank=0.1, policy_job=0.05),
+    chaos=ChaosProfile(
+        fail_job=0.2, truncated=0.1, wrong_bytes=0.1, blank=0.1, policy_job=0.05, hook_forged=0.5, hook_late=0.2
+    ),
     lost_reply=0.15,
     late=0.1,
     listings_fail_s=45.0,
@@ -47,6 +59,7 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks: int = 5
     providers: tuple[str, ...] = ("kie", "replicate", "segmind")
     same_prompts: bool = False
+    webhooks: bool = False
     batches: int = 1
     followers: int = 0
     budget_microusd: int | None = None
@@ -63,6 +76,7 @@ def play(schedule: Schedule, root: Path) -> tuple[World, list[str]]:
         providers=schedule.providers,
         weather=WEATHERS[schedule.weather],
         same_prompts=schedule.same_prompts,
+        webhooks=schedule.webhooks,
         batches=schedule.batches,
         followers=schedule.followers,
         budget_microusd=schedule.budget_microusd,

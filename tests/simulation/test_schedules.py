@@ -40,6 +40,7 @@ SCHEDULES = st.builds(
     lives=st.lists(_LIVES, max_size=4).map(tuple),
     tasks=st.integers(1, 8),
     same_prompts=st.booleans(),
+    webhooks=st.booleans(),
     followers=st.sampled_from([0, 0, 0, 2]),
     batches=st.sampled_from([1, 1, 1, 2]),
     providers=st.sampled_from(PROVIDERS),
@@ -71,7 +72,15 @@ def _drawn(seed: int) -> Schedule:
     ]
     weather = draws.choice(["fair", "rough", "slow", "dark", "jumpy"])
     providers = draws.choice([*PROVIDERS[:2], ("kie", "together")])
-    return Schedule(seed=seed, weather=weather, lives=tuple(lives), tasks=draws.randint(3, 6), providers=providers)
+    webhooks = draws.random() < 0.5
+    return Schedule(
+        seed=seed,
+        weather=weather,
+        lives=tuple(lives),
+        tasks=draws.randint(3, 6),
+        providers=providers,
+        webhooks=webhooks,
+    )
 
 
 @pytest.mark.slow

@@ -40,13 +40,14 @@ from runtime.accounts import Account
 from runtime.blobs import BlobStore
 from runtime.control import Controller
 from runtime.fetcher import Placement
-from runtime.inbox import Control, ResolveTasks, RetryTasks
+from runtime.inbox import Control, ResolveTasks, RetryTasks, inbox_of
 from runtime.night import Night, NightPlan, Seams, quote_by
 from runtime.requests import encode_request
 from runtime.router import StopReason, Terms
 from runtime.simulated import EPOCH_US, Fault, SimClock, SimDisk, SimThreads
 from runtime.work import TaskLog, Work
 from runtime.writer import LedgerWriter
+from tests.simulation.postman import PUBLIC_URL, Postman, keyed
 from tests.simulation.wire import ORIGIN, Crash, SimWire
 
 PRICED = ("kie", "segmind")  # what these charge, they say
@@ -151,8 +152,10 @@ class World:
         files: bool = False,
         budget_microusd: int | None = None,
         max_at_risk_microusd: int = 100_000_000,
+        webhooks: bool = False,
     ) -> None:
-        """``followers`` of the tasks of each batch, its last ones, share the purchase of the first one.
+        """``webhooks``: providers that can are told where to call back, and somebody listens all the time.
+        ``followers`` of the tasks of each batch, its last ones, share the purchase of the first one.
         ``files``: each task has two local references, one that all share and one of its own."""
         self.path = root / "night.db"
         self.random = random.Random(seed)
@@ -195,6 +198,10 @@ class World:
             ),
             self.providers,
         )
+        self.postman: Postman | None = None
+        if webhooks:
+            self.inbox = inbox_of(self.path)
+            self.postman = Postman(self.house, self.inbox)
         self._bytes = random.Random(seed + 1)
         self._files = files
         self._import(tasks, same_prompts, followers)
@@ -347,6 +354,7 @@ class World:
                 accounts=tuple(self._account(name) for name in self.providers),
                 buy_from=frozenset(self.providers),
                 deadline_s=life.deadline_s,
+                webhook_url=PUBLIC_URL if self.postman else "",
             ),
             ledger=ledger,  # type: ignore[arg-type]  # the same methods, with fault points
             reader=reader,
@@ -362,7 +370,7 @@ class World:
             quote=quote_by(DEFAULT_BOOK),
             inbox_dir=self.inbox,
             folder=folder(life.batch),
-            keyed=lambda text: self.fingerprint,
+            keyed=lambda text: keyed(text) if text.startswith("callback/") else self.fingerprint,
         )
         faults.install(self.point)
         return self._run(lambda: self._one_life(night, life))
@@ -372,6 +380,9 @@ class World:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._signals, night, life)
                 nursery.start_soon(self._set_clock)
+                if self.postman is not None:
+                    self.postman.deliver(self.true_us())  # what was called while nobody ran
+                    nursery.start_soon(self._call_back, self.postman)
                 stopped = await night.run()
                 nursery.cancel_scope.cancel()
             return stopped
@@ -383,6 +394,11 @@ class World:
             if at_s is not None:
                 await trio.sleep_until(at_s)
                 night.drain()
+
+    async def _call_back(self, postman: Postman) -> None:
+        while True:
+            await trio.sleep(0.4)
+            postman.deliver(self.true_us())
 
     async def _set_clock(self) -> None:
         """Now and then, somebody sets the machine's wall clock."""

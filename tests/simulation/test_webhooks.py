@@ -1,0 +1,105 @@
+"""Nights with callbacks: what they save, and that they may be lost, late, repeated or forged (REC-5, REC-7)."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from adapters.sandbox.faults import ChaosProfile
+from ledger.reader import Reader
+from ledger.streams import task_stream
+from runtime.inbox import hints
+from tests.simulation.checker import problems
+from tests.simulation.schedules import Schedule, judged
+from tests.simulation.world import FAIR, Life, Weather, World
+
+
+def works(world: World) -> list[tuple[str, str, str]]:
+    """(phase, job, by which evidence it was adopted) of every attempt."""
+    with Reader(world.path) as reader:
+        return [
+            (attempt.phase, attempt.job, attempt.adopted_by)
+            for row in reader.tasks(1, limit=1000)
+            for attempt in reader.state(task_stream(1, row.n)).attempts
+        ]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_task_is_held_whose_job_arrived(tmp_path: Path, seed: int) -> None:
+    """Class C with its callbacks: every kill between request and record is cleared up, at no price."""
+    draws = random.Random(seed)
+    world = World(tmp_path, seed, providers=("kie",), tasks=6, webhooks=True)
+    for _ in range(draws.randint(1, 3)):
+        world.live(Life(crash_at=draws.randrange(60)))
+    assert world.live() == ""
+    assert problems(world) == []
+    found = works(world)
+    bound = {job for _, job, _ in found if job}
+    assert bound == {line.job for line in world.bill()}
+
+
+def test_without_callbacks_they_are_held(tmp_path: Path) -> None:
+    """The same kills, so that the test above cannot pass for nothing."""
+    unbound = adopted = 0
+    for seed in range(8):
+        for webhooks in (False, True):
+            draws = random.Random(seed)
+            root = tmp_path / f"{seed}{webhooks}"
+            root.mkdir()
+            world = World(root, seed, providers=("kie",), tasks=6, webhooks=webhooks)
+            for _ in range(draws.randint(1, 3)):
+                world.live(Life(crash_at=draws.randrange(60)))
+            world.live()
+            found = works(world)
+            if webhooks:
+                adopted += sum(by == "callback" for _, _, by in found)
+            else:
+                unbound += len({line.job for line in world.bill()} - {job for _, job, _ in found})
+    assert unbound >= 5
+    assert adopted >= 5
+
+
+@pytest.mark.parametrize("fate", ["hook_lost", "hook_late", "hook_twice", "hook_forged"])
+@pytest.mark.parametrize("providers", [("kie",), ("replicate",), ("kie", "replicate", "toapis")])
+def test_callbacks_that_go_wrong_lead_to_the_same_end(tmp_path: Path, fate: str, providers: tuple[str, ...]) -> None:
+    """REC-7: as none, plus polling."""
+    weather = Weather(chaos=ChaosProfile(**{fate: 1.0}))
+    world = World(tmp_path, 7, providers=providers, tasks=8, weather=weather, webhooks=True)
+    assert world.live() == ""
+    assert problems(world) == []
+    assert {phase for phase, _, _ in works(world)} == {"done"}
+    assert world.postman is not None
+    if fate == "hook_forged":
+        assert world.postman.turned_away > 0
+    assert world.live() == ""  # and what came when all was over is cleared away by the next run
+    assert list(hints(world.path.with_name("night.db.inbox"))) == []
+
+
+def test_a_night_with_callbacks_is_the_same_twice(tmp_path: Path) -> None:
+    heads = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        world = World(tmp_path / name, 11, weather=FAIR, webhooks=True, tasks=6)
+        world.live(Life(crash_at=30))
+        world.live()
+        with Reader(world.path) as reader:
+            heads.append(reader.head())
+    assert heads[0] == heads[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weather", ["fair", "rough", "slow", "dark", "jumpy"])
+def test_many_nights_with_callbacks(weather: str) -> None:
+    for seed in range(300):
+        draws = random.Random(seed)
+        lives = tuple(Life(crash_at=draws.randrange(90)) for _ in range(draws.randint(1, 4)))
+        judged(
+            Schedule(
+                seed=seed,
+                weather=weather,
+                lives=lives,
+                webhooks=True,
+                providers=draws.choice([("kie",), ("kie", "replicate"), ("replicate",), ("toapis", "kie")]),
+                orders=draws.choice([(), ("buy_again",), ("give_up",)]),
+            )
+        )
