@@ -181,7 +181,8 @@ class ListingEvidence:
     async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
         prints: dict[WorkKey, str] = {}
         for key, work in works.items():
-            shown = None if self._beyond_listing(work) else await self._fingerprint(work)
+            beyond = beyond_listing(self._account, self._clock, work)
+            shown = None if beyond else await self._fingerprint(work)
             if shown is not None:
                 prints[key] = shown
         verdicts: list[Judgement] = [CannotTell(key, "no_evidence") for key in works if key not in prints]
@@ -189,7 +190,7 @@ class ListingEvidence:
         busy = set(self._busy())
         if not works:
             return Looked(verdicts)
-        intended_us = {key: self._intended_us(work) for key, work in works.items()}
+        intended_us = {key: intended_at(self._clock, work) for key, work in works.items()}
         since_us = min(intended_us.values()) - int(SKEW_S * 1e6)
         try:
             jobs = await self._listing(since_us)
@@ -211,25 +212,6 @@ class ListingEvidence:
             return bound
         return self._bound(since_us - _CLOCKS_APART_US)
 
-    def _intended_us(self, work: Work) -> int:
-        """When the attempt was intended, in the wall time of now, or earlier where the two disagree.
-
-        A clock that was set back since would put the intent behind the provider's creation time of its job, the
-        listing would be asked too late, and *absent* would be believed of a job that runs (REC-8).
-        """
-        recorded_us = work.attempt.intended_at_us
-        if work.intended_at is None:
-            return recorded_us
-        age_s = self._clock.monotonic() - work.intended_at
-        return min(recorded_us, self._clock.now_us() - int(age_s * 1e6))
-
-    def _beyond_listing(self, work: Work) -> bool:
-        """Whether the attempt is older than the provider's listing reaches, or made by a clock that was ahead of now's:
-        then nothing can be proven."""
-        listing = self._account.codec.capabilities.listing
-        age_s = (self._clock.now_us() - self._intended_us(work)) / 1e6
-        return age_s < -SKEW_S or (listing is not None and age_s + 2 * SKEW_S > listing.value.keeps_s)
-
     async def _listing(self, since_us: int) -> list[ListedJob]:
         codec = self._codec
         until_us = self._clock.now_us() + int(SKEW_S * 1e6)
@@ -244,22 +226,12 @@ class ListingEvidence:
                 page = codec.read_list(reply)
             except (WireError, MalformedReply) as exc:
                 raise CannotLook(str(exc)) from exc
-            self._compare_clocks(reply)
+            compare_clocks(self._clock, reply)
             jobs.extend(page.jobs)
             cursor = page.next_cursor
             if cursor is None:
                 return jobs
         raise CannotLook(f"more than {_PAGES_AT_MOST} pages")
-
-    def _compare_clocks(self, reply: HttpReply) -> None:
-        """A window of a listing is only the one that we mean while both clocks agree."""
-        try:
-            theirs_s = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
-        except ValueError:
-            return  # not stated
-        apart_s = abs(theirs_s - self._clock.now_us() / 1e6)
-        if apart_s > SKEW_S / 2:
-            raise CannotLook(f"this machine's clock and the provider's are {apart_s:.0f} s apart")
 
     async def _fingerprint(self, work: Work) -> str | None:
         """What a listing would show of the attempt; None when what was sent cannot be known any more."""
@@ -270,3 +242,39 @@ class ListingEvidence:
             return None
         marker = work.marker(self._ledger_id, work.attempt.number)
         return self._codec.fingerprint(request, self._account.context(marker=marker))
+
+
+def intended_at(clock: Clock, work: Work) -> int:
+    """When the attempt was intended, in the wall time of now (UTC microseconds), or earlier where the two disagree.
+
+    A clock that was set back since would put the intent behind the provider's creation time of its job, the
+    listing would be asked too late, and *absent* would be believed of a job that runs (REC-8).
+    """
+    recorded_us = work.attempt.intended_at_us
+    if work.intended_at is None:
+        return recorded_us
+    age_s = clock.monotonic() - work.intended_at
+    return min(recorded_us, clock.now_us() - int(age_s * 1e6))
+
+
+def beyond_listing(account: Account, clock: Clock, work: Work) -> bool:
+    """Whether the attempt is older than the provider's listing reaches, or made by a clock that was ahead of now's:
+    then nothing can be proven."""
+    listing = account.codec.capabilities.listing
+    age_s = (clock.now_us() - intended_at(clock, work)) / 1e6
+    return age_s < -SKEW_S or (listing is not None and age_s + 2 * SKEW_S > listing.value.keeps_s)
+
+
+def compare_clocks(clock: Clock, reply: HttpReply) -> None:
+    """A time of a listing is only the one that we mean while both clocks agree.
+
+    Raises:
+        CannotLook: they do not.
+    """
+    try:
+        theirs_s = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
+    except ValueError:
+        return  # not stated
+    apart_s = abs(theirs_s - clock.now_us() / 1e6)
+    if apart_s > SKEW_S / 2:
+        raise CannotLook(f"this machine's clock and the provider's are {apart_s:.0f} s apart")
