@@ -21,7 +21,6 @@ from ledger.events import (
     EpochStarted,
     LimiterSaved,
     Overcharged,
-    PayloadRef,
     ReferenceUploaded,
     RuntimeEvent,
 )
@@ -38,14 +37,6 @@ class LaneState(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class UploadState(msgspec.Struct, frozen=True):
-    """Where the account's provider holds a local reference file, and until when (0 = not known)."""
-
-    sha256: str
-    url: PayloadRef
-    expires_at_us: int
-
-
 class AccountState(msgspec.Struct, frozen=True):
     """``parked`` is the reason, empty while the account may buy."""
 
@@ -57,7 +48,6 @@ class AccountState(msgspec.Struct, frozen=True):
     lanes: tuple[LaneState, ...] = ()
     overcharges: int = 0
     overcharged_microusd: int = 0
-    uploads: tuple[UploadState, ...] = ()
 
     def lane(self, name: str) -> LaneState:
         """Return the lane, as new when it was never recorded."""
@@ -92,8 +82,9 @@ def evolve_account(state: AccountState, event: AccountEvent) -> AccountState:
                 + max(0, event.charged_microusd - event.ceiling_microusd),
             )
         case ReferenceUploaded():
-            others = tuple(upload for upload in state.uploads if upload.sha256 != event.sha256)
-            return replace(state, uploads=(*others, UploadState(event.sha256, event.url, event.expires_at_us)))
+            # A night may upload a file per task: a state that grew with each would make the fold quadratic.  Who
+            # needs them reads the stream (runtime.accountbook).
+            return state
         case _:
             assert_never(event)
 

@@ -30,7 +30,6 @@ from ledger.account_fold import EMPTY_RUNTIME as EMPTY_RUNTIME
 from ledger.account_fold import AccountState as AccountState
 from ledger.account_fold import LaneState as LaneState
 from ledger.account_fold import RuntimeState as RuntimeState
-from ledger.account_fold import UploadState as UploadState
 from ledger.account_fold import evolve_account as evolve_account
 from ledger.account_fold import evolve_runtime as evolve_runtime
 from ledger.batch_fold import EMPTY_BATCH as EMPTY_BATCH
