@@ -18,7 +18,7 @@ from bydawn.cli.formats import count, counted
 from bydawn.config import load_config, refuse_stray_ledger
 from bydawn.consent import ask_leave, exceeds, plan_lines, refuse_uncovered
 from bydawn.errors import UserError
-from bydawn.inputs import Checked, InputFile, InputOptions, fit_for, open_input
+from bydawn.inputs import Checked, InputFile, InputOptions, fit_for, open_input, with_defaults_of
 from bydawn.keys import chosen_accounts
 from bydawn.localrefs import file_lines, files_are_missing
 from bydawn.naming import check_template
@@ -59,7 +59,8 @@ def start(request: Request) -> int:
     accounts = _accounts(request, settings, ledger_file, before)
     if named.input is None:
         return _continue(request, settings, named.name, ledger_file, before, accounts, egress, talk)
-    options = _with_defaults_of(accounts, settings.input_options())
+    records = [account.codec.capabilities for account in accounts]
+    options = with_defaults_of(records, settings.input_options())
     folder = _folder(request, settings, named.name, ledger_file)
     fit = None
     if values.yes(settings.text("fit_references"), where="fit_references"):
@@ -158,20 +159,6 @@ def _accounts(request: Request, settings: Settings, ledger_file: Path, before: B
     if not request.sandbox:
         return chosen_accounts(settings.config, names, need_keys=not request.dry_run)
     return practice_accounts(find_or_start(ledger_file), names)
-
-
-def _with_defaults_of(accounts: Sequence[Account], options: InputOptions) -> InputOptions:
-    """Where no chosen provider has the usual model, the first model of the first one is the default."""
-    records = [account.codec.capabilities for account in accounts]
-    if not records or any(record.model(options.default_model) for record in records):
-        return options
-    model = records[0].models.value[0]
-    usual = options.default_resolution
-    return msgspec.structs.replace(
-        options,
-        default_model=model.name,
-        default_resolution=usual if usual in model.resolutions else model.resolutions[0],
-    )
 
 
 def _folder(request: Request, settings: Settings, name: str, ledger_file: Path) -> Path:

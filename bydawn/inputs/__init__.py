@@ -12,3 +12,4 @@ from bydawn.inputs.files import InputFile as InputFile
 from bydawn.inputs.files import open_input as open_input
 from bydawn.inputs.mapping import parse_maps as parse_maps
 from bydawn.inputs.options import InputOptions as InputOptions
+from bydawn.inputs.options import with_defaults_of as with_defaults_of

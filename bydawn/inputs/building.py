@@ -22,7 +22,6 @@ from bydawn.inputs.localfiles import BadReference, LocalFiles
 from bydawn.inputs.mapping import Cells, Columns
 from bydawn.inputs.options import (
     DEFAULT_ASPECT,
-    DEFAULT_ASPECT_WITH_REFERENCES,
     MAX_VARIANTS,
     InputOptions,
 )
@@ -193,7 +192,7 @@ class Builder:
 
     def _combinations(self, extras: dict[str, str], references: bool) -> Iterable[_Combination]:
         options = self._options
-        default_aspect = DEFAULT_ASPECT_WITH_REFERENCES if references else DEFAULT_ASPECT
+        default_aspect = options.default_aspect_with_references if references else DEFAULT_ASPECT
         count = int(extras["n"]) if "n" in extras else options.variants
         for aspect in _own_or(extras.get("aspect_ratio"), options.aspects, default_aspect):
             for resolution in _own_or(_resolution(extras), options.resolutions, options.default_resolution):
