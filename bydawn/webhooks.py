@@ -69,6 +69,11 @@ def listening_place(text: str, url: str, *, where: str) -> Place:
     return Place("127.0.0.1", _PORT)
 
 
+def secret_variable(provider: str) -> str:
+    """The environment variable of the secrets that a provider signs with."""
+    return f"BYDAWN_WEBHOOK_SECRET_{provider.upper().replace('-', '_')}"
+
+
 def webhook_secrets(providers: Iterable[str], env: Mapping[str, str]) -> dict[str, tuple[Secret, ...]]:
     """Read ``BYDAWN_WEBHOOK_SECRET_<PROVIDER>`` (or ``..._FILE``) of each provider; several after a rotation, between
     spaces, line ends or commas.
@@ -78,7 +83,7 @@ def webhook_secrets(providers: Iterable[str], env: Mapping[str, str]) -> dict[st
     """
     found: dict[str, tuple[Secret, ...]] = {}
     for provider in dict.fromkeys(providers):
-        variable = f"BYDAWN_WEBHOOK_SECRET_{provider.upper().replace('-', '_')}"
+        variable = secret_variable(provider)
         text, where = env.get(variable, ""), variable
         file = env.get(f"{variable}_FILE", "").strip()
         if not text.strip() and file:

@@ -265,7 +265,10 @@ class ReplicateEmulator:
         return shown
 
     def webhook_secret(self, account: str) -> str:
-        """One signing secret per account, as ``webhooks.default.secret`` tells it."""
+        """One signing secret per account, as ``webhooks.default.secret`` tells it; the sandbox's own key, where that
+        has the form of one."""
+        if self._settings.webhook_key.startswith("whsec_"):
+            return self._settings.webhook_key
         raw = hashlib.sha256(f"replicate webhooks/{self._settings.webhook_key}/{account}".encode()).digest()
         return "whsec_" + base64.b64encode(raw[:24]).decode()
 

@@ -29,6 +29,9 @@ KEY = "sandbox-practice"
     "--rate-factor", type=click.FloatRange(min=0.01), default=5.0, show_default=True, help="1 = documented limits."
 )
 @click.option(
+    "--webhook-key", metavar="whsec_...", default="", help="Sign callbacks with this; its secrets are printed, too."
+)
+@click.option(
     "--dir", "directory", type=click.Path(file_okay=False, path_type=Path), help="Where its jobs and its bill are kept."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of shell lines.")
@@ -39,6 +42,7 @@ def sandbox(
     chaos: str,
     seed: int,
     rate_factor: float,
+    webhook_key: str,
     directory: Path | None,
     as_json: bool,
 ) -> None:
@@ -58,6 +62,7 @@ def sandbox(
         rate_factor=rate_factor,
         chaos=profile,
         seed=seed,
+        webhook_key=webhook_key,
     )
     serve_until_stopped(settings, as_json=as_json)
 
@@ -69,7 +74,7 @@ def serve_until_stopped(settings: "SandboxSettings", *, as_json: bool) -> None:
 
     def started(port: int) -> None:
         url = f"http://{settings.host}:{port}"
-        variables = environment(url)
+        variables = environment(url, settings.webhook_key)
         if as_json:
             json_line("sandbox", url=url, directory=str(settings.directory), environment=variables)
         else:
@@ -96,12 +101,16 @@ def serve_until_stopped(settings: "SandboxSettings", *, as_json: bool) -> None:
         ) from error
 
 
-def environment(url: str) -> dict[str, str]:
-    """The variables that make bydawn, or the provider's own client, buy here."""
+def environment(url: str, webhook_key: str = "") -> dict[str, str]:
+    """The variables that make bydawn, or the provider's own client, buy here, and let it check who calls back."""
     from adapters.registry import codec, entries
+    from bydawn.webhooks import secret_variable
 
     lines = {"BYDAWN_SANDBOX_URL": url}
     for provider in entries():
         lines[f"BYDAWN_{provider.upper().replace('-', '_')}_BASE_URL"] = f"{url}/{provider}"
-        lines[codec(provider).capabilities.key_env] = KEY
+        record = codec(provider).capabilities
+        lines[record.key_env] = KEY
+        if webhook_key and record.callback is not None and record.callback.value != "unsigned":
+            lines[secret_variable(provider)] = webhook_key
     return lines

@@ -14,7 +14,8 @@ from bydawn.cli.formats import count, counted
 from bydawn.cli.options import ledger_options
 from bydawn.cli.output import talk
 from bydawn.errors import UserError
-from bydawn.selection import readable_ledgers
+from bydawn.selection import ledger_path
+from ledger.errors import LedgerMissing
 
 if TYPE_CHECKING:
     from bydawn.receiver import Receiver
@@ -45,7 +46,15 @@ def serve(port: int | None, listen: str | None, ledger: Path | None, sandbox: bo
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("hypercorn.error").setLevel(logging.WARNING)
-    (path, *_) = readable_ledgers(ledger, sandbox=sandbox)
+    path = ledger_path(ledger, sandbox=sandbox)
+    if not path.is_file():  # practice is served when it is asked for, and never instead of the real thing
+        raise UserError(
+            LedgerMissing.code,
+            f"there is no ledger at {path}",
+            why="callbacks belong to the ledger whose attempts they are about",
+            fix="bydawn run INPUT starts one; in another folder: --ledger FILE; practice: --sandbox",
+            exit_code=10,
+        )
     config = load_config(Path.cwd(), os.environ)
     url = public_url(config.setting("webhook_url").value, where="BYDAWN_WEBHOOK_URL")
     usual = listening_place(config.setting("webhook_listen").value, url, where="BYDAWN_WEBHOOK_LISTEN")

@@ -576,3 +576,11 @@ def test_one_listing_tells_the_states_of_a_hundred(emulator: ReplicateEmulator) 
     found = REPLICATE.read_sweep(ask(emulator, call, START_US + 60 * S))
     assert set(found) == set(jobs[20:])
     assert all(found[job] == poll(emulator, job, START_US + 60 * S) for job in jobs[20:])
+
+
+def test_the_sandbox_s_own_key_is_the_secret_where_it_has_the_form_of_one(world: EmulatorSettings) -> None:
+    """So that one key may be set for all providers."""
+    given = ReplicateEmulator(msgspec.structs.replace(world, webhook_key="whsec_cHJhY3RpY2U="))
+    assert json_of(raw(given, "GET", "/v1/webhooks/default/secret", headers=AUTH))["key"] == "whsec_cHJhY3RpY2U="
+    derived = ReplicateEmulator(msgspec.structs.replace(world, webhook_key="practice"))
+    assert len({derived.webhook_secret("a"), derived.webhook_secret("b"), "practice"}) == 3

@@ -6,6 +6,7 @@ import pytest
 
 from adapters.base import Secret
 from adapters.registry import codec
+from bydawn.cli.sandbox import environment
 from bydawn.errors import UserError
 from bydawn.webhooks import Place, calling_of, listening_place, public_url, webhook_secrets
 from runtime.accounts import Account
@@ -122,3 +123,13 @@ def test_who_calls_is_told() -> None:
     assert "SECRET" not in repr(calling)
     assert "whsec_a" not in repr(calling)
     assert calling_of("off", "", accounts, env) is None
+
+
+def test_the_sandbox_tells_the_secrets_it_signs_with() -> None:
+    plain = environment("http://127.0.0.1:8700")
+    assert not [name for name in plain if "WEBHOOK" in name]
+    told = environment("http://127.0.0.1:8700", "whsec_cHJhY3RpY2U=")
+    secrets = webhook_secrets(["kie", "replicate", "apipass"], told)
+    assert {name: secret.reveal() for name, (secret,) in secrets.items()} == dict.fromkeys(
+        ("kie", "replicate"), "whsec_cHJhY3RpY2U="
+    )

@@ -192,3 +192,10 @@ def test_ends_are_those_of_the_batch_in_the_newest_events(ledger: Ledger, reader
     assert reader.ends(1, since_us=0, newest=head - ends[0].seq) == times[1:]
     assert reader.ends(1, since_us=times[1] + 1, newest=head) == []
     assert reader.ends(2, since_us=0, newest=head) == []
+
+
+def test_jobs_that_any_attempt_was_bound_to(ledger: Ledger, reader: Reader) -> None:
+    """REC-5: also one that was adopted, whatever became of it since."""
+    do(ledger, 2, Decide(operator="ann", decision="adopt", attempt=1, job="odd'\"job"))
+    assert reader.bound(["j4", "j5", "odd'\"job", "j99", ""]) == {"j4", "j5", "odd'\"job"}
+    assert reader.bound([]) == set()

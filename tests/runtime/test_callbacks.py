@@ -2,17 +2,31 @@
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import pytest
+import trio
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from adapters.base import Codec, MalformedReply, Secret
+from adapters.base import (
+    Codec,
+    Context,
+    HttpCall,
+    HttpReply,
+    ImageRequest,
+    MalformedReply,
+    Secret,
+    SubmitOutcome,
+    Unclear,
+)
+from adapters.capabilities import Capabilities
 from runtime.callbacks import Addresses, Gate, Named, without_token
+from runtime.gateway import Gateway, Submission
 from runtime.inbox import Hint
-from tests.runtime.fakes import CAPS, FakeProvider, known
+from runtime.work import Work
+from tests.runtime.fakes import CAPS, Bench, FakeProvider, known, run
 
 BASE = "https://hooks.example/bydawn"
 GOOD = {"x-signature": "by k1"}
@@ -147,3 +161,82 @@ def test_a_token_is_blanked_wherever_it_is_repeated() -> None:
     assert token.encode() not in blanked
     assert len(blanked) == len(said)
     assert without_token(said, "") == said
+
+
+# --- the gateway ------------------------------------------------------------------------------------------------
+
+
+class Echo(Caller):
+    """Takes a call, and answers with an error that repeats it whole."""
+
+    def __init__(self, caps: Capabilities) -> None:
+        super().__init__(caps=caps)
+        self.told: list[str] = []
+
+    async def send(self, call: HttpCall, on_sent: Callable[[], None] | None = None) -> HttpReply:
+        await trio.sleep(0.1)
+        return HttpReply(500, {}, call.body)
+
+    def build_submit(self, request: ImageRequest, ctx: Context) -> HttpCall:
+        self.told.append(ctx.callback_url)
+        return HttpCall("POST", "submit/x", {}, f"cannot call {ctx.callback_url}".encode())
+
+    def read_submit(self, reply: HttpReply) -> SubmitOutcome:
+        return Unclear(reply.body.decode())
+
+
+def bought(
+    caps: Capabilities, *, addresses: Addresses | None, provider: FakeProvider | None = None
+) -> tuple[Echo, Work]:
+    """Buy one image from a provider that repeats what it was told."""
+    bench = Bench()
+    echo = Echo(caps)
+    account = msgspec.structs.replace(bench.account, codec=provider or echo)
+    gateway = Gateway(bench.log, echo, bench.clock, "ledger", bench.spool, addresses=addresses)
+    work = bench.work()
+
+    async def go() -> None:
+        done = trio.Event()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(gateway.run)
+            gateway.start(Submission(work, account, "1:1", "only", 40_000, lambda at_us: (), lambda *_: done.set()))
+            await done.wait()
+            nursery.cancel_scope.cancel()
+
+    run(go)
+    return echo, work
+
+
+def test_an_attempt_is_given_its_own_address_and_the_intent_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-1: the address is told to the provider and to nobody else."""
+    addresses = Addresses(BASE, keyed)
+    echo, work = bought(CALLER.capabilities, addresses=addresses)
+    assert echo.told == [addresses.url("fake", 1, 1, 1)]
+    assert work.attempt.callback
+    assert "cannot call" in caplog.text
+    assert echo.told[0].rpartition("/")[2] not in caplog.text
+
+
+@pytest.mark.parametrize("silent", ["no webhook URL", "no codec for it", "no record of it"])
+def test_who_cannot_call_is_given_no_address(silent: str) -> None:
+    addresses = None if silent == "no webhook URL" else Addresses(BASE, keyed)
+    caps = msgspec.structs.replace(CAPS, callback=None) if silent == "no record of it" else CALLER.capabilities
+    provider = Silent(Echo(caps)) if silent == "no codec for it" else None
+    echo, work = bought(caps, addresses=addresses, provider=provider)
+    told = provider.echo.told if provider else echo.told
+    assert told == [""]
+    assert not work.attempt.callback
+
+
+class Silent(FakeProvider):
+    """The same provider, whose codec knows nothing of callbacks."""
+
+    def __init__(self, echo: Echo) -> None:
+        super().__init__(caps=echo.capabilities)
+        self.echo = echo
+
+    def build_submit(self, request: ImageRequest, ctx: Context) -> HttpCall:
+        return self.echo.build_submit(request, ctx)
+
+    def read_submit(self, reply: HttpReply) -> SubmitOutcome:
+        return self.echo.read_submit(reply)
