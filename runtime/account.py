@@ -237,7 +237,12 @@ class AccountActor:
         if not isinstance(self.account.codec, Cancels) or work.key not in self._owned or work.state.phase != "accepted":
             return False
         work.cancel_by = operator
-        self._poller.overdue(work)
+        self._follower.overdue(work)
+
+    @property
+    def key_epoch(self) -> int:
+        """Attempts of epochs before it were made with another key (REC-9)."""
+        return self._account_log.key_epoch
         return True
 
     def overcharged(self, work: Work, charged_microusd: int) -> None:

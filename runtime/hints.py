@@ -96,9 +96,7 @@ class Hints:
 
     def take(self) -> None:
         """Lead every hint that waits to whoever can look."""
-        for path, hint in inbox.hints(self._directory):
-            if path.name in self._in_hand or path.name in self._not_tonight:
-                continue
+        for path, hint in inbox.hints(self._directory, but=self._in_hand | self._not_tonight):
             if hint is None:
                 _log.error("the hint %s cannot be read and was put aside", path.name)
                 path.rename(path.with_suffix(".bad"))
@@ -157,15 +155,18 @@ class Hints:
                 await self._judged(held, verdicts[held.hint.job])
 
     async def _judged(self, held: _Held, verdict: str) -> None:
-        if verdict == "later":
+        work, hint = held.work, held.hint
+        actor, attempt = self._actors[hint.account], work.state.attempt(hint.attempt)
+        # What another key of this account's name cannot see may be there all the same (REC-9).
+        strange_key = attempt is not None and attempt.epoch < actor.key_epoch
+        if verdict == "later" or (verdict == "refused" and strange_key):
             held.ask_at = self._clock.monotonic() + _ASK_AGAIN_S
-            if held.ask_at > held.since + _ASKED_LONG_ENOUGH_S:
+            if strange_key or held.ask_at > held.since + _ASKED_LONG_ENOUGH_S:
                 self._not_tonight.add(held.path.name)
                 self._put_off(held)
             return
-        work, hint = held.work, held.hint
         adopted = False
-        if verdict == "there" and self._actors[hint.account].claims.take(hint.job):
+        if verdict == "there" and actor.claims.take(hint.job):
             fact = AttemptAdopted(attempt=hint.attempt, job=hint.job, evidence="callback")
             with suppress(StreamConflict, CommandRejected):  # an operator was faster
                 await self._log.record(work, Record(fact))

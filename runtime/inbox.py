@@ -14,7 +14,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -113,12 +113,13 @@ def leave_hint(inbox: Path, hint: Hint, *, most: int = MOST_FILES) -> Path:
     return _put(directory, name, msgspec.json.encode(hint))
 
 
-def hints(inbox: Path) -> Iterator[tuple[Path, Hint | None]]:
-    """Yield the hints that wait, in the order of their names; None stands for one that cannot be read."""
+def hints(inbox: Path, *, but: Collection[str] = ()) -> Iterator[tuple[Path, Hint | None]]:
+    """Yield the hints that wait, in the order of their names and without those named in ``but``; None stands for one
+    that cannot be read."""
     directory = hints_of(inbox)
     if not directory.is_dir():
         return
-    for path in sorted(directory.glob(f"*{_SUFFIX}"))[:MOST_FILES]:
+    for path in sorted(path for path in directory.glob(f"*{_SUFFIX}") if path.name not in but)[:MOST_FILES]:
         try:
             yield path, _hint_decoder.decode(path.read_bytes())
         except FileNotFoundError:

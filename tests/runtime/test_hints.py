@@ -29,6 +29,7 @@ class Actor:
         self.account = _Account()
         self.jobs: dict[str, PollOutcome | Sequence[PollOutcome]] = {}
         self.asked: list[str] = []
+        self.key_epoch = 0
         self.told: list[str] = []
         self.claimed: list[tuple[Work, str, Callable[[bool], None]]] = []
         self.claims = Claims(look=self.look, bound=opened.reader.bound, clock=opened.clock, visible_after_s=20.0)
@@ -297,6 +298,22 @@ def test_hints_of_other_accounts_and_garbage(tmp_path: Path) -> None:
         await night.serve(2.0)
         assert night.waiting() == 1
         assert (hints_of(night.inbox) / "0-bad.bad").exists()
+
+    live(tmp_path, body)
+
+
+def test_what_another_key_cannot_see_may_be_there_all_the_same(tmp_path: Path) -> None:
+    """REC-9: the hint waits for a night with the right key; what the key does see is adopted."""
+
+    async def body(night: Night) -> None:
+        for n in (1, 2):
+            await night.opened.hold(n)
+            night.hint(n, f"j{n}")
+        night.actor.key_epoch = 99
+        night.actor.jobs["j2"] = Pending()
+        await night.serve(60.0)
+        assert (night.told, night.waiting()) == (["left 1", "adopted 2 j2"], 1)
+        assert sorted(night.actor.asked) == ["j1", "j2"]
 
     live(tmp_path, body)
 
