@@ -1,13 +1,10 @@
 """Every provider there is, the example of a package and installed ones too, in one house: what holds for all of them.
 
-:class:`World` is the sandbox without a socket, under a clock of its own: a codec's call goes in, and its purchase runs
-to the image in whatever way the provider has.
+:class:`World` buys from a provider's emulator, without a socket, in whatever way the provider has.
 """
 
 from collections.abc import Callable, Iterator
-from urllib.parse import parse_qsl, urlsplit
 
-import msgspec
 from acme_bydawn import PROVIDER as ACME
 
 from adapters import registry
@@ -36,9 +33,9 @@ from adapters.base import (
 from adapters.batchfile import BatchFiles, ResultFile
 from adapters.capabilities import Model
 from adapters.registry import Entry, load
-from adapters.sandbox.base import Call, Embeds, Emulator, Reply
-from adapters.sandbox.picture import draw
-from tests.adapters.inprocess import ORIGIN, START_US, S, sandbox
+from adapters.sandbox.base import JobTable
+from adapters.sandbox.solo import Solo
+from tests.adapters.inprocess import START_US, S
 
 ENTRIES: dict[str, Entry] = {**registry.entries(), "acme": ACME}
 KEY = "sandbox-of-everyone"
@@ -57,46 +54,22 @@ CODECS: dict[str, Codec] = {name: codec_of(name) for name in ENTRIES}
 
 
 class World:
-    """One provider's emulator, with the time."""
+    """One provider's emulator, with a customer."""
 
     def __init__(self, name: str, key: str = KEY) -> None:
         self.codec = CODECS[name]
-        self.settings = sandbox()
-        emulator = load(ENTRIES[name].emulator)
-        assert isinstance(emulator, type)
-        self.emulator: Emulator = emulator(self.settings)
-        self.now_us = START_US
-        self.ctx = Context(
-            key=Secret(key), base_url=f"{ORIGIN}/{self.emulator.name}", marker=123_456_789, reference=REFERENCE
-        )
+        self.solo = Solo(ENTRIES[name], now_us=START_US)
+        self.ctx = Context(key=Secret(key), base_url=self.solo.base_url, marker=123_456_789, reference=REFERENCE)
         self.said: list[HttpReply] = []
 
-    def call(self, call: HttpCall) -> Call:
-        """The call as the emulator sees it."""
-        prefix = self.ctx.base_url
-        assert call.url.startswith(prefix + "/"), f"{call!r} leaves the sandbox"
-        parts = urlsplit(call.url.removeprefix(prefix))
-        headers = {header.lower(): value for header, value in call.headers.items()}
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        return Call(call.method, parts.path, query, {"user-agent": "bydawn"} | headers, call.body, prefix)
+    @property
+    def jobs(self) -> JobTable:
+        return self.solo.settings.jobs
 
     def send(self, call: HttpCall) -> HttpReply:
-        """Send a call and wait for its whole answer."""
-        reply = self._whole(self.emulator.handle(self.call(call), self.now_us))
-        self.now_us += round(reply.delay_s * S)
-        answer = HttpReply(reply.status, reply.headers, reply.body)
+        answer = self.solo.send(call)
         self.said.append(answer)
         return answer
-
-    def _whole(self, reply: Reply) -> Reply:
-        """Do what the house does with an answer that lacks a picture."""
-        if reply.late is not None:
-            return msgspec.structs.replace(reply, body=reply.late(), late=None)
-        job = self.settings.jobs.get(self.emulator.name, reply.draws) if reply.draws else None
-        if job is None:
-            return reply
-        assert isinstance(self.emulator, Embeds)
-        return self.emulator.embed(reply, draw(job, short_side=self.settings.small_px))
 
     def upload(self, steps: UploadSteps) -> Uploaded:
         return driven(steps, self.send)
@@ -105,18 +78,13 @@ class World:
         """Buy one image in the provider's own way and bring it home."""
         outcome = self._bought_by_file(request) if isinstance(self.codec, BatchFiles) else self._bought(request)
         assert isinstance(outcome, Finished), outcome
-        if outcome.data:
-            return outcome.data
-        name = urlsplit(outcome.url).path.rpartition("/")[2].partition(".")[0]
-        job = self.settings.jobs.get(self.emulator.name, name)
-        assert job is not None, f"{outcome.url} is no result of this sandbox"
-        return draw(job, short_side=self.settings.small_px)
+        return outcome.data or self.solo.image(outcome.url)
 
     def _bought(self, request: ImageRequest) -> object:
         outcome: object = self.codec.read_submit(self.send(self.codec.build_submit(request, self.ctx)))
         if isinstance(outcome, Accepted):
             assert isinstance(self.codec, Polls)
-            self.now_us += 20 * S
+            self.solo.now_us += 20 * S
             outcome = self.codec.read_poll(self.send(self.codec.build_poll(outcome.job, self.ctx)))
         return outcome
 
@@ -127,7 +95,7 @@ class World:
         file = self.upload(codec.upload_lines(lines, self.ctx)).url
         created = codec.read_create(self.send(codec.build_create(codec.lane(request), file, "batch-1", self.ctx)))
         assert isinstance(created, Accepted), created
-        self.now_us += DAY_S * S
+        self.solo.now_us += DAY_S * S
         ended = codec.read_batch(self.send(codec.build_batch(created.job, self.ctx)))
         assert isinstance(ended, ResultFile), ended
         (line,) = self.send(codec.build_results(ended.name, self.ctx)).body.splitlines()

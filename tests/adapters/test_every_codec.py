@@ -277,7 +277,7 @@ def test_only_the_purchase_is_one(name: str) -> None:
     """Of all that a codec asks, one call can cost money, and the emulator knows which."""
     world = World(name)
     made = list(calls(world.codec, a_request(world.codec.capabilities.models.value[0]), world.ctx))
-    assert sum(world.emulator.is_submit(world.call(call)) for call in made) == 1
+    assert sum(world.solo.emulator.is_submit(world.solo.seen(call)) for call in made) == 1
 
 
 # --- records, prices, emulators -----------------------------------------------------------------------------
@@ -342,9 +342,9 @@ def bought_as_asked(world: World, request: ImageRequest) -> None:
         width, height = opened.size
     wide, _, high = request.aspect.partition(":")
     assert width / height == pytest.approx(int(wide) / int(high), rel=0.05)
-    (_, job), *others = world.settings.jobs.since(0, 10)
+    (_, job), *others = world.jobs.since(0, 10)
     assert not others
-    assert world.emulator.charged(job, world.now_us) > 0
+    assert world.solo.emulator.charged(job, world.solo.now_us) > 0
 
 
 @EVERYONE
@@ -380,7 +380,7 @@ def test_a_key_that_cannot_buy_is_told_apart_and_buys_nothing(name: str, word: s
     outcome = codec.read_submit(world.send(call))
     assert isinstance(outcome, Refused), outcome
     assert outcome.reason in REFUSALS[word]
-    assert world.settings.jobs.count() == 0
+    assert world.jobs.count() == 0
 
 
 @pytest.mark.parametrize("word", STANDINGS)
@@ -391,7 +391,7 @@ def test_the_check_tells_what_a_free_call_can_tell(name: str, word: str) -> None
     assert standing.state in STANDINGS[word]
     assert standing.models in (None, ()) if word == "locked" else True
     assert standing.balance is None or world.codec.capabilities.balance is not None
-    assert world.settings.jobs.count() == 0
+    assert world.jobs.count() == 0
 
 
 def test_every_provider_of_the_registry_is_here() -> None:
