@@ -157,7 +157,7 @@ def test_a_changed_price_list_shows_in_the_charge(world: EmulatorSettings) -> No
         ("sandbox-wrong", "unauthorized", "rejected"),
         ("", "unauthorized", "rejected"),
         ("sandbox-broke", "no_credit", "ok"),  # nothing but a creation tells: there is no balance
-        ("sandbox-locked", "unavailable", "ok"),
+        ("sandbox-locked", "forbidden", "ok"),
     ],
 )
 def test_a_key_that_is_no_good_buys_nothing(

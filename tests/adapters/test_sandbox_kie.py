@@ -201,7 +201,7 @@ def test_a_model_that_is_not_enabled_is_refused_without_a_job() -> None:
     world = World(key="sandbox-locked")
     outcome = KIE.read_submit(world.send(KIE.build_submit(ImageRequest("a mug"), world.ctx)))
     assert isinstance(outcome, Refused)
-    assert outcome.reason == "unavailable"
+    assert outcome.reason == "forbidden"
     assert world.jobs.count() == 0
 
 
