@@ -223,6 +223,11 @@ class AccountActor:
         self._lane(work.attempt.lane).in_flight += 1
         self._poller.overdue(work)
 
+    @property
+    def key_epoch(self) -> int:
+        """Attempts of epochs before it were made with another key (REC-9)."""
+        return self._account_log.key_epoch
+
     def hinted(self, work: Work) -> None:
         """The provider called back about the job of an accepted attempt."""
         if work.key in self._owned and work.state.phase == "accepted":
@@ -237,12 +242,7 @@ class AccountActor:
         if not isinstance(self.account.codec, Cancels) or work.key not in self._owned or work.state.phase != "accepted":
             return False
         work.cancel_by = operator
-        self._follower.overdue(work)
-
-    @property
-    def key_epoch(self) -> int:
-        """Attempts of epochs before it were made with another key (REC-9)."""
-        return self._account_log.key_epoch
+        self._poller.overdue(work)
         return True
 
     def overcharged(self, work: Work, charged_microusd: int) -> None:
