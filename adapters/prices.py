@@ -26,12 +26,16 @@ _READ = "2026-11-22"
 
 
 class Price(msgspec.Struct, frozen=True):
-    """``microusd`` is expected per image, ``ceiling_microusd`` the most that is reserved for one."""
+    """``microusd`` is expected per image, ``ceiling_microusd`` the most that is reserved for one.
+
+    ``quoted``: the provider itself said so, to us, for this run.
+    """
 
     microusd: int
     source: str
     date: str  # the day it was read, ISO
     mark: Mark
+    quoted: bool = False
 
     @property
     def ceiling_microusd(self) -> int:

@@ -1,5 +1,6 @@
 """A plan that one person saves and another run is held to: ``plan --save FILE``, ``run --approved FILE``."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -53,8 +54,24 @@ def load(path: Path) -> Approval:
         ) from exc
 
 
-def require_same(approved: Approval, now: Approval, *, tolerance_percent: float, where: Path) -> None:
+def quoted_in(plan: Plan) -> frozenset[tuple[str, str]]:
+    """Name the prices of a plan, by account and shape, that the providers quoted themselves."""
+    return frozenset((part.account, shape) for part in plan.accounts for shape, price in part.prices if price.quoted)
+
+
+def require_same(
+    approved: Approval,
+    now: Approval,
+    *,
+    tolerance_percent: float,
+    where: Path,
+    quoted: Collection[tuple[str, str]] = (),
+) -> None:
     """Raise unless the run is the one that was approved: the same input, providers and prices, within a tolerance.
+
+    Args:
+        quoted: prices that the providers told just now, by account and shape.  They may be lower than approved: that
+            is what will be charged, and not a mistake in somebody's settings.
 
     Raises:
         UserError: what differs, each in a clause (exit 2).
@@ -70,13 +87,16 @@ def require_same(approved: Approval, now: Approval, *, tolerance_percent: float,
     for account, prices in now.prices.items():
         for shape, price in prices.items():
             agreed = approved.prices.get(account, {}).get(shape)
-            if agreed is not None and abs(price - agreed) > agreed * tolerance_percent / 100:
-                differs.append(f"{account} {shape} costs {dollars(price)}, not {dollars(agreed)}")
+            told = (account, shape) in quoted
+            off = price - agreed if agreed is not None else 0
+            if agreed is not None and (off if told else abs(off)) > agreed * tolerance_percent / 100:
+                verb = "is quoted at" if told else "costs"
+                differs.append(f"{account} {shape} {verb} {dollars(price)}, not {dollars(agreed)}")
     if differs:
         raise UserError(
             "BD-077",
             "this is not the plan that was approved",
             where=str(where),
             why="; ".join(differs),
-            fix="have the new plan approved: bydawn plan INPUT --save FILE",
+            fix=f"have the new plan approved: bydawn plan INPUT --save FILE{' --quotes' if quoted else ''}",
         )

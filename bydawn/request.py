@@ -22,6 +22,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     approved: Path | None = None
     tolerance: str | None = None
     save: Path | None = None
+    quotes: bool = False
     name: str = ""
     to: Path | None = None
     providers: tuple[str, ...] = ()

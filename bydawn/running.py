@@ -11,8 +11,9 @@ from types import MappingProxyType
 
 import msgspec
 
+from adapters.prices import PriceBook
 from bydawn import importing, values
-from bydawn.approval import approval, load, require_same, save
+from bydawn.approval import approval, load, quoted_in, require_same, save
 from bydawn.buying import Buying, buy, check_accounts, exit_code, spent_so_far
 from bydawn.cli.formats import count, counted
 from bydawn.config import load_config, refuse_stray_ledger
@@ -24,10 +25,11 @@ from bydawn.localrefs import file_lines, files_are_missing
 from bydawn.naming import check_template
 from bydawn.opening import Opened, held_error, opened_for_writing, operator
 from bydawn.practice import find_or_start, practice_accounts
+from bydawn.quoting import quotes_of_plan, tell_prices, with_quotes
 from bydawn.request import Request, Settings, now_us
 from bydawn.saying import say_summary, say_where
 from bydawn.selection import ledger_path
-from bydawn.shapes import groups_of, share_of, wanted_tasks
+from bydawn.shapes import groups_of, shapes_of, share_of, wanted_tasks
 from bydawn.summary import summarise
 from bydawn.webhooks import Calling, calling_of
 from ledger.errors import LedgerHeld, LedgerMissing
@@ -77,10 +79,12 @@ def start(request: Request) -> int:
             check_template(template, file.tasks, where=named.input)
         if request.dry_run:
             assert checked is not None
-            plan = _plan(settings, checked.groups, accounts, None)
+            quotes = quotes_of_plan(checked.groups, accounts, settings.config, egress, asking=request.quotes)
+            plan = _plan(settings, checked.groups, accounts, quotes.book, None)
             if request.save is not None:
                 save(request.save, approval(plan, digest))
-            notes = (*file_lines(checked, accounts), *_callback_lines(settings, before, accounts))
+            files, callbacks = file_lines(checked, accounts), _callback_lines(settings, before, accounts)
+            notes = (*files, *callbacks, *quotes.lines)
             return _show_plan(request, plan, folder, checked, notes=notes)
         check_accounts(accounts, egress)
         refuse_stray_ledger(
@@ -138,8 +142,9 @@ def _continue(
     if request.dry_run:
         with Reader(ledger_file) as reader:
             left = groups_of(reader, batch, accounts)
-            notes = _callback_lines(settings, before, accounts)
-            left_plan = _plan(settings, left, accounts, None)
+            quotes = quotes_of_plan(left, accounts, settings.config, egress, asking=request.quotes)
+            notes = (*_callback_lines(settings, before, accounts), *quotes.lines)
+            left_plan = _plan(settings, left, accounts, quotes.book, None)
             return _show_plan(request, left_plan, Path(reader.batch(batch).folder), notes=notes)
     check_accounts(accounts, egress)
     try:
@@ -234,16 +239,22 @@ def _show_plan(
                 sys.stdout.write(f"{provider} cannot take {counted(times, 'task')}: {reason}\n")
         for line in notes:
             sys.stdout.write(line + "\n")
-        sys.stdout.write("Nothing was sent.\n")
+        sys.stdout.write("Only prices were asked for.\n" if request.quotes else "Nothing was sent.\n")
     refuse_uncovered(plan)
     return 0
 
 
-def _plan(settings: Settings, groups: Iterable[Group], accounts: Sequence[Account], deadline_us: int | None) -> Plan:
+def _plan(
+    settings: Settings,
+    groups: Iterable[Group],
+    accounts: Sequence[Account],
+    prices: PriceBook,
+    deadline_us: int | None,
+) -> Plan:
     return make_plan(
         groups,
         accounts,
-        settings.config.price_book(),
+        prices,
         attempts=settings.whole("attempts") or 3,
         budget_microusd=settings.money("budget"),
         deadline_s=(deadline_us - now_us()) / 1e6 if deadline_us else None,
@@ -374,10 +385,16 @@ def _buy(
     with ledger.reader() as reader:
         _refuse_unreachable(reader, accounts)
         wanted = wanted_tasks(state)
+        # All shapes, also under --limit: which of them come first is not known here.
+        asked = shapes_of(reader, batch, accounts) if groups is None and tell_prices(accounts) else groups
+        quotes = with_quotes(asked or (), accounts, settings.config, egress)
+        for line in quotes.lines:
+            talk(line)
         changed = (before.providers, before.attempts) != (state.settings.providers, state.settings.attempts)
+        changed = changed or (quotes.dearer and state.agreed is not None)
         if (groups is None or changed) and (state.agreed is None or changed or wanted > state.agreed.images):
             groups = groups_of(reader, batch, accounts)
-        plan = _plan(settings, share_of(groups or (), wanted), accounts, deadline_us)
+        plan = _plan(settings, share_of(groups or (), wanted), accounts, quotes.book, deadline_us)
         refuse_uncovered(plan)
         agreed_before = state.agreed
         if agreed_before is not None and changed and exceeds(agreed_before, plan, spent_so_far(reader, batch)):
@@ -385,7 +402,13 @@ def _buy(
         if request.approved is not None:
             now = approval(plan, state.imports[-1].input_digest if state.imports else "")
             percent = float(values.whole(request.tolerance, where="--tolerance")) if request.tolerance else 2.0
-            require_same(load(request.approved), now, tolerance_percent=percent, where=request.approved)
+            require_same(
+                load(request.approved),
+                now,
+                tolerance_percent=percent,
+                where=request.approved,
+                quoted=quoted_in(plan),
+            )
         agreed = ask_leave(
             plan,
             wanted,
@@ -415,7 +438,7 @@ def _buy(
         ),
         follow=tuple(accounts),
         buy_from=frozenset(account.name for account in accounts),
-        prices=settings.config.price_book(),
+        prices=quotes.book,
         egress=egress,
         max_attempts=state.settings.attempts or 3,
         deadline_s=(deadline_us - now_us()) / 1e6 if deadline_us else None,

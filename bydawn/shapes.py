@@ -41,6 +41,15 @@ def groups_of(reader: Reader, batch: int, accounts: Sequence[Account]) -> list[G
     return [Group(model, aspect, size, refs, takers, n) for (model, aspect, size, refs, takers), n in tally.items()]
 
 
+def shapes_of(reader: Reader, batch: int, accounts: Sequence[Account]) -> list[Group]:
+    """The same at a glance: as if every account could take all references.  For questions, not for a plan."""
+    everybody = tuple(dict.fromkeys(account.provider for account in accounts))
+    return [
+        Group(shape.model, shape.aspect, shape.resolution, shape.references, everybody, shape.count)
+        for shape in reader.queued_shapes(batch)
+    ]
+
+
 def share_of(groups: Sequence[Group], wanted: int) -> list[Group]:
     """Scale the groups down to what a --limit or --sample leaves of them."""
     total = sum(group.count for group in groups)

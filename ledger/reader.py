@@ -135,6 +135,16 @@ class QueuedTask(msgspec.Struct, frozen=True):
     salt: bytes
 
 
+class QueuedShape(msgspec.Struct, frozen=True):
+    """What tasks that may be bought have in common where prices are concerned."""
+
+    model: str
+    aspect: str
+    resolution: str
+    references: bool
+    count: int
+
+
 class LiveAttempt(msgspec.Struct, frozen=True):
     """An attempt that the runtime must follow, with the state of its task."""
 
@@ -375,6 +385,18 @@ class Reader:
                 state = self.state(stream)
             found.append(QueuedTask(stream_parts(stream).n, state, text, salt or b""))
         return found
+
+    def queued_shapes(self, batch: int) -> list[QueuedShape]:
+        """Count the tasks that may be bought by their shape, without reading any request."""
+        rows = self.store.rows(
+            "SELECT json_extract(q.data, '$.model'), json_extract(q.data, '$.aspect'),"
+            " json_extract(q.data, '$.resolution'), coalesce(json_extract(q.data, '$.references'), 0) > 0, count(*)"
+            " FROM tasks t JOIN events q ON q.seq = t.queued"
+            " WHERE t.phase = 'queued' AND t.owner = 0 AND t.stream > ? AND t.stream <= ?"
+            " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
+            self._range(batch, 0),
+        )
+        return [QueuedShape(model, aspect, size, bool(refs), n) for model, aspect, size, refs, n in rows]
 
     def followers(self, batch: int, *, after: int = 0, limit: int = 1000) -> list[Follower]:
         """Queued tasks whose owner has succeeded, failed or was cancelled, with that owner."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from adapters.base import ImageRequest
-from adapters.prices import Price, PriceBook
+from adapters.prices import Price, PriceBook, PriceKey
 from runtime.accounts import Account
 
 POLLS_PER_TASK = 1.5  # the bar of performance.md; webhooks need fewer
@@ -158,7 +158,7 @@ class _Line:
                 self.refusals[group] = offer
             else:
                 self.offers[group] = offer
-                lanes.add(account.codec.lane(_sample(group)))
+                lanes.add(account.codec.lane(sample(group)))
         width = account.max_inflight or capabilities.max_concurrency.value
         self.in_flight = max(1, len(lanes)) * width
         self.latency_s = account.latency_s or capabilities.typical_latency_s.value
@@ -200,27 +200,43 @@ class _Line:
         return self.latency_s + max(submitting, waiting)
 
 
-def _offer(account: Account, group: Group, prices: PriceBook) -> Price | str:
-    """Return the price at which the account takes a group, or why it does not."""
-    if account.provider not in group.takers:
-        problem = account.codec.problem(_sample(group))
-        return f"{account.name}: {problem or _ELSEWHERE}"
+def price_key(account: Account, group: Group) -> PriceKey:
+    """Name what a group is priced under at an account: a provider's own id counts as bydawn's name."""
     record = account.codec.capabilities.model(group.model)
-    name = record.name if record else group.model
+    return account.provider, record.name if record else group.model, group.resolution, group.references
+
+
+def refusal(account: Account, group: Group) -> str | None:
+    """Say why the account takes none of a group, whatever it costs; None when it does."""
+    if account.provider not in group.takers:
+        problem = account.codec.problem(sample(group))
+        return f"{account.name}: {problem or _ELSEWHERE}"
+    _, name, *_ = price_key(account, group)
     if account.models and not {name, group.model} & set(account.models):
         return f"{account.name}: its settings allow only {', '.join(account.models)}"
-    price = prices.quote(account.provider, name, group.resolution, references=group.references)
+    return None
+
+
+def sample(group: Group) -> ImageRequest:
+    """Make a request of the group's shape, with nothing of the user's in it."""
+    references = _REFERENCE if group.references else ()
+    return ImageRequest("x", group.model, group.aspect, group.resolution, references)
+
+
+def _offer(account: Account, group: Group, prices: PriceBook) -> Price | str:
+    """Return the price at which the account takes a group, or why it does not."""
+    refused = refusal(account, group)
+    if refused is not None:
+        return refused
+    key = price_key(account, group)
+    price = prices.prices.get(key)
     if price is None:
+        name = key[1]
         return (
             f"{account.name}: no price is known for {name} at {group.resolution}; what has no price is not bought.  "
             f'Set one in bydawn.toml: [prices.{account.provider}.{name}] "{group.resolution}" = 0.10'
         )
     return price
-
-
-def _sample(group: Group) -> ImageRequest:
-    references = _REFERENCE if group.references else ()
-    return ImageRequest("x", group.model, group.aspect, group.resolution, references)
 
 
 def _share_out(groups: Sequence[Group], lines: Sequence[_Line]) -> dict[str, dict[Group, int]]:
@@ -312,6 +328,8 @@ def _why(line: _Line, part: int, can_take: int, images: int, expected: int) -> s
     costs = sorted({price.microusd for price in line.offers.values()})
     span = usd(costs[0]) if len(costs) == 1 else f"{usd(costs[0])} to {usd(costs[-1])}"
     narrow = "rate limit" if line.submits_per_s <= line.per_second else "jobs in flight"
+    if all(price.quoted for price in line.offers.values()):
+        span += " (quoted)"
     text = f"{span} an image, {line.per_second:.1f} a second ({narrow}), gets {part:,} of the {can_take:,} it can take"
     if can_take < images:
         text += f" (of {images:,})"

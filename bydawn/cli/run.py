@@ -86,10 +86,11 @@ def run(
 @click.command()
 @click.argument("target", metavar="INPUT|BATCH")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="For run --approved FILE.")
+@click.option("--quotes", is_flag=True, help="Ask providers that quote for today's prices; sends nothing else.")
 @input_options
 @ledger_options
-def plan(target: str, save: Path | None, **given: Any) -> int:
-    """Validate, dedupe, estimate cost, time and disk, per provider and for the mix.  Sends nothing.
+def plan(target: str, save: Path | None, quotes: bool, **given: Any) -> int:
+    """Validate, dedupe, estimate cost, time and disk, per provider and for the mix.  Sends nothing, unless --quotes.
 
     \b
       bydawn plan products.csv --map prompt=Title --aspect 1:1,9:16
@@ -97,4 +98,4 @@ def plan(target: str, save: Path | None, **given: Any) -> int:
     from bydawn.request import Request
     from bydawn.running import start
 
-    return start(Request(target=target, yes=False, save=save, dry_run=True, new=False, **given))
+    return start(Request(target=target, yes=False, save=save, quotes=quotes, dry_run=True, new=False, **given))

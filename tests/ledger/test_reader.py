@@ -21,7 +21,7 @@ from ledger.events import (
 )
 from ledger.journal import Ledger
 from ledger.money import account_money, batch_money, lost_money
-from ledger.reader import CountRow, Reader
+from ledger.reader import CountRow, QueuedShape, Reader
 from ledger.replay import replay_tasks
 from ledger.streams import account_stream, batch_stream, runtime_stream, task_stream
 from tests.ledger.ledgers import do, opened, queue
@@ -81,6 +81,7 @@ def test_the_queue_holds_what_may_be_bought(reader: Reader) -> None:
     assert len(queued[0].salt) == 16
     assert queued[0].state == reader.state(task_stream(1, 6))
     assert reader.queued(1, after=6) == []
+    assert reader.queued_shapes(1) == [QueuedShape("nano-banana-2", "1:1", "1K", references=False, count=1)]
 
 
 def test_followers_wait_for_settled_owners(reader: Reader) -> None:

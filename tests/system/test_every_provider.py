@@ -175,6 +175,50 @@ def test_a_price_that_rose_overnight_is_recorded_and_parks_the_account(tmp_path:
         assert "overcharge of $" in shop.run("show", f"pots/{done(shop)[0].id}", "--sandbox").out
 
 
+def test_a_price_that_is_quoted_beforehand_is_the_price_of_the_run(tmp_path: Path) -> None:
+    """MON-8: ceilings follow what WaveSpeed says it costs today, so what is charged is no surprise."""
+    with sandbox(tmp_path / "sandbox", price_factor=1.5) as url, Shop(tmp_path, url) as shop:
+        name = batch_of(shop, "wavespeed", "quoted")
+        command = (name, "--provider", "wavespeed", "--sandbox")
+        told = shop.run("plan", *command)
+        assert "a run asks for today's prices first: wavespeed" in told.out
+        assert "expected $2.80" in told.out
+        told = shop.run("plan", *command, "--quotes")
+        assert "wavespeed quotes $0.105 an image for nano-banana-2 1K: 50% above the price book's $0.07" in told.out
+        assert "expected $4.20" in told.out
+        ended = shop.run("run", *command)
+        assert ended.code == 0, ended.err
+        assert "50% above the price book's $0.07" in ended.err
+        check_books(shop)
+        assert {settled.cost_microusd for settled in done(shop)} == {105_000}
+        assert "overcharge" not in shop.run("status", "--sandbox").out
+
+
+def test_a_quote_above_what_was_agreed_needs_consent_again(tmp_path: Path) -> None:
+    """Agreed at the price book's figures, and nothing was bought; the next night the provider wants twice as much."""
+    with sandbox(tmp_path / "usual") as url, Shop(tmp_path, url) as shop:
+        name = batch_of(shop, "wavespeed", "agreed", 5)
+        shop.leave_practice(wavespeed="sandbox-locked")
+        command = ("run", name, "--ledger", "bydawn.db", "--provider", "wavespeed")
+        assert shop.run("plan", *command[1:], "--save", "plan.json").code == 0
+        assert shop.run(*command, "--yes").code == 6
+        with sandbox(tmp_path / "dear", price_factor=2.0) as shop.url:
+            shop.leave_practice(wavespeed="sandbox-good")
+            refused = shop.run(*command)
+            assert refused.code == 2, refused.err
+            assert "BD-072" in refused.err
+            assert "about $0.70" in refused.err
+            refused = shop.run(*command, "--approved", "plan.json")
+            assert refused.code == 2
+            assert "is quoted at $0.14, not $0.07" in refused.err
+            assert "--quotes" in refused.err
+        shop.url = url
+        shop.leave_practice(wavespeed="sandbox-good")
+        ended = shop.run(*command)
+        assert ended.code == 0, ended.err
+        assert len(done(shop)) == 5
+
+
 def check_books_of_what_came(shop: Shop) -> None:
     """What was charged is on record truly, above the price list."""
     assert sum(job["charged_microusd"] for job in shop.bill()) == sum(each.cost_microusd for each in done(shop))
