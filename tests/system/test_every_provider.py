@@ -1,15 +1,19 @@
 """Every provider buys whole batches in the sandbox: right pictures and books, killed, in storms, dearer than told."""
 
+import hashlib
 import json
 from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from adapters.base import Callbacks
 from adapters.registry import PROVIDERS, codec
 from ledger.folds import TaskState
 from tests.system.shop import Settled, Shop, kill, prompts, sandbox, wait
+from tests.system.test_webhooks import free_port
 
 SYNCHRONOUS = tuple(name for name in PROVIDERS if codec(name).capabilities.shape.value == "sync")
 ASPECTS = ("1:1", "9:16", "16:9")
@@ -113,6 +117,50 @@ def test_220_of_the_parti_prompts(shop: Shop, provider: str) -> None:
     verdict = shop.verdict("parti-prompts")
     assert verdict.agrees, verdict
     assert len(verdict.once) == 220
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_with_one_reference_and_with_the_most_it_takes(shop: Shop, provider: str) -> None:
+    record = codec(provider).capabilities
+    model = record.model(model_of(provider))
+    assert model is not None
+    rows = []
+    for n, count in enumerate((1, 1, model.max_references, model.max_references)):
+        images = [reference(shop, f"{n}-{k}", urls=record.references.value.urls) for k in range(count)]
+        fields = {"images": images, "aspect_ratio": "1:1"}
+        rows.append(row(provider, f"t{n}", f"with {count} references at {provider}: {n}", **fields))
+    name = table(shop, "pots.jsonl", rows)
+    ended = shop.run("run", name, "--provider", provider, *RISK, "--sandbox")
+    assert ended.code == 0, ended.err
+    assert len(done(shop)) == 4
+    check_pictures(shop)  # by prompt and references
+    check_books(shop)
+
+
+def reference(shop: Shop, name: str, *, urls: bool) -> str:
+    """A picture of its own: an address where the provider takes one, else a file."""
+    if urls:
+        return f"https://refs.example/{name}.png"
+    path = shop.folder / f"{name}.png"
+    colour = tuple(hashlib.sha256(name.encode()).digest()[:3])
+    Image.new("RGB", (32, 32), colour).save(path)
+    return path.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", [name for name in PROVIDERS if isinstance(codec(name), Callbacks)])
+def test_with_callbacks(shop: Shop, provider: str) -> None:
+    """REC-7: what the provider calls back about is read with our key; nothing is lost and nothing bought twice."""
+    name = batch_of(shop, provider, "called back")
+    url = f"http://127.0.0.1:{free_port()}"
+    ended = shop.run("run", name, "--provider", provider, "--webhook-url", url, *RISK, "--sandbox")
+    assert ended.code == 0, ended.err
+    assert f"callbacks: {provider}" in ended.err
+    assert all(attempt.callback for state in shop.tasks("pots") for attempt in state.attempts)
+    assert len(done(shop)) == TASKS
+    check_pictures(shop)
+    check_books(shop)
 
 
 @pytest.mark.slow
