@@ -78,6 +78,7 @@ class Doubts:
         self._claimed: dict[WorkKey, dict[str, Callable[[bool], None]]] = {}
         self._works: dict[WorkKey, Work] = {}
         self._ripe_at: dict[WorkKey, float] = {}
+        self._called_until: dict[WorkKey, float] = {}  # so long a callback may still tell what nothing else can
         self._unanswered = Counter[WorkKey]()  # looks in a row that could not tell about it
         self._failures = 0
         self._bell = Bell()
@@ -94,10 +95,10 @@ class Doubts:
         The quarantine is counted from now on the monotonic clock, also for attempts of older epochs, whose
         recorded time is not believed: a wall clock that jumped must not end a quarantine early (REC-8).
         """
-        nobody_tells = isinstance(self._evidence, NoEvidence) and work.attempt.callback
-        wait_s = self._account.callback_wait if nobody_tells else self._account.quarantine
+        now = self._clock.monotonic()
         self._works[work.key] = work
-        self._ripe_at[work.key] = self._clock.monotonic() + wait_s
+        self._ripe_at[work.key] = now + self._account.quarantine
+        self._called_until[work.key] = now + (self._account.callback_wait if work.attempt.callback else 0.0)
         self._bell.ring()
 
     def claim(self, work: Work, job: str, settled: Callable[[bool], None]) -> None:
@@ -166,8 +167,10 @@ class Doubts:
                 case NotThere():
                     await self._record(work, AttemptAbsent(attempt=number, evidence=self._evidence.absent_by))
                     self._drop(work, judged)
-                case CannotTell(reason=reason):
+                case CannotTell(reason=reason) if self._called_until[verdict.key] <= now:
                     await self._unknown(work, reason, judged)
+                case CannotTell():
+                    pass  # its provider may still call back about it
         for key in self._works:
             self._unanswered[key] = self._unanswered[key] + 1 if key in looked.unanswered else 0
         if not looked.trouble:
@@ -176,7 +179,7 @@ class Doubts:
         self._failures += 1
         _log.warning("%s: doubtful attempts could not be looked up: %s", self._account.name, looked.trouble)
         for key in ripe & looked.unanswered:
-            if self._unanswered[key] >= _TRIES_WHEN_RIPE:
+            if self._unanswered[key] >= _TRIES_WHEN_RIPE and self._called_until[key] <= now:
                 await self._unknown(works[key], "listing_failed", judged)
         return False
 
@@ -207,7 +210,7 @@ class Doubts:
         if self._failures:
             return now + min(60.0, 2.0 ** min(self._failures, 6)) * self._random.uniform(0.5, 1.0)
         soon = now + max(1.0, self._account.quarantine / 4)
-        ends = [end for end in self._ripe_at.values() if end > now]
+        ends = [end for ends in (self._ripe_at, self._called_until) for end in ends.values() if end > now]
         if any(self._claimed.values()):
             soon = min(soon, now + _CLAIMS_AGAIN_S)
         return min([soon, max(now, self._evidence.next_look()), *ends])
@@ -220,7 +223,7 @@ class Doubts:
         await self._log.record(work, Record(fact))
 
     def _drop(self, work: Work, judged: Callable[[Work], None]) -> None:
-        del self._works[work.key], self._ripe_at[work.key]
+        del self._works[work.key], self._ripe_at[work.key], self._called_until[work.key]
         self._unanswered.pop(work.key, None)
         for settled in self._claimed.pop(work.key, {}).values():
             settled(False)

@@ -67,14 +67,13 @@ class Evidence(Protocol):
 
 
 class NoEvidence:
-    """Nobody can be asked.  An attempt that has an address may still be called about, for as long as it is not ripe."""
+    """Nobody can be asked."""
 
     found_by: AdoptEvidence = "operator"
     absent_by: AbsentEvidence = "listing"
 
     async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
-        given_up = [key for key, work in works.items() if key in ripe or not work.attempt.callback]
-        return Looked([CannotTell(key, "no_evidence") for key in given_up])
+        return Looked([CannotTell(key, "no_evidence") for key in works])
 
     def next_look(self) -> float:
         return float("inf")

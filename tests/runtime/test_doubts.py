@@ -378,7 +378,21 @@ def test_a_named_job_that_is_never_seen_is_dropped() -> None:
     assert settled == [("j9", True)]
 
 
-def test_without_a_listing_a_doubt_waits_for_its_callback_until_it_is_ripe() -> None:
+@pytest.mark.parametrize(
+    ("listed", "reason"), [((job(prompt=None),), "several_fit"), (WireError("reset", sent=True), "listing_failed")]
+)
+def test_a_listing_that_cannot_tell_leaves_it_to_the_callback_for_a_while(listed: object, reason: str) -> None:
+    """WaveSpeed's history shows neither marker nor input: it proves absence, and a callback presence."""
+    bench = Bench()
+    bench.provider.say("list", listed)
+    assert doubt(bench, called(), seconds=29.0).judged == []
+    bench = Bench()
+    bench.provider.say("list", listed)
+    (work,) = doubt(bench, called(), seconds=300.0).judged
+    assert (work.state.phase, work.attempt.reason) == ("held", reason)
+
+
+def test_without_a_listing_a_doubt_waits_for_its_callback() -> None:
     """The quarantine of 10 s, and ten times the usual time of a job (2 s)."""
     bench = Bench(caps=NO_LISTING)
     assert doubt(bench, called(), seconds=29.0).judged == []
