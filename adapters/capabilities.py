@@ -116,6 +116,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     lookup: Known[Lookup] | None = None
     cancel: Known[bool] | None = None  # True: a cancelled job is charged
     callback: Known[Literal["signed", "id-signed", "unsigned"]] | None = None
+    dynamic_rate: Known[bool] | None = None  # True: the rate moves with our use; ``submit_rate`` is a start
     version_pin: Known[bool] | None = None  # True: a model version can be asked for
     balance: Known[Literal["usd", "credits", "tokens"]] | None = None  # in which unit the account's balance is told
     quote: Known[bool] | None = None  # True: a price can be asked for before the purchase

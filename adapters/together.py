@@ -113,6 +113,7 @@ CAPABILITIES = Capabilities(
         "assumed",
     ),
     submit_rate=Known(Rate(60, 60.0), "dynamic and not published; a start that grows", _READ, "assumed"),
+    dynamic_rate=Known(True, _RATES, _READ, "confirmed"),
     poll_rate=Known(Rate(60, 60.0), "nothing is polled", _READ, "assumed"),
     polls_share_submit_rate=Known(False, "nothing is polled", _READ, "assumed"),
     concurrency=Known(8, "bursts far above recent use are throttled: start slowly", _READ, "assumed"),

@@ -42,6 +42,7 @@ SAYS: Mapping[str, str] = {
     "lookup": "a job is found by our reference",
     "cancel": "cancel",
     "callback": "callbacks",
+    "dynamic_rate": "the rate moves with our use",
     "version_pin": "version pin",
     "balance": "balance told in",
     "quote": "price quote",

@@ -18,8 +18,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True):
     """Everything an emulator is told from outside.
 
     ``files_origin`` is where result files are served (``http://127.0.0.1:8700``); results of ``job`` are at
-    ``file_url(settings, job)``.  ``price_factor`` makes every charge so much dearer than the provider's price list, as if it
-    had changed overnight.  ``small_px`` > 0 draws that many pixels on the shorter side (simulation).
+    ``file_url(settings, job)``.  ``price_factor`` makes every charge so much dearer than the provider's price list, as
+    if it had changed overnight.  ``small_px`` > 0 draws that many pixels on the shorter side (simulation).
     """
 
     jobs: JobTable
