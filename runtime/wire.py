@@ -236,7 +236,9 @@ def _request(call: HttpCall, trace: _Trace) -> tuple[httpx.Request, str]:
     extensions: dict[str, Any] = {"trace": trace, "timeout": {"connect": min(_CONNECT_S, call.timeout_s)}}
     if call.method in ("POST", "PUT"):
         extensions["max_idle_s"] = _FRESH_S
-    headers = {"accept-encoding": "identity", "user-agent": _USER_AGENT, **call.headers}
+    # Names in one spelling: another one of "User-Agent" would be sent beside ours, not instead of it.
+    own = {name.lower(): value for name, value in call.headers.items()}
+    headers = {"accept-encoding": "identity", "user-agent": _USER_AGENT, **own}
     request = httpx.Request(call.method, url, headers=headers, content=call.body, extensions=extensions)
     return request, f"{call.method} {url.host}"
 
