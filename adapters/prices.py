@@ -93,6 +93,17 @@ DEFAULT_BOOK = PriceBook(
             ),
             *_both("google", "nano-banana-pro", {"1K": "0.134", "2K": "0.134", "4K": "0.24"}, _GOOGLE, "reported"),
             *_both("google", "nano-banana", {"1K": "0.039"}, _GOOGLE, "reported"),
+            *_both(
+                "google-batch",
+                "nano-banana-2",
+                {"0.5K": "0.0224", "1K": "0.0336", "2K": "0.0504", "4K": "0.0756"},
+                _GOOGLE,
+                "reported",
+            ),
+            *_both(
+                "google-batch", "nano-banana-pro", {"1K": "0.067", "2K": "0.067", "4K": "0.12"}, _GOOGLE, "reported"
+            ),
+            *_both("google-batch", "nano-banana", {"1K": "0.0195"}, _GOOGLE, "reported"),
             *_both("kie", "nano-banana-2", {"1K": "0.06", "2K": "0.09", "4K": "0.13"}, _ARTICLE, "reported"),
             *_both(
                 "kie",

@@ -54,6 +54,9 @@ PROVIDERS: dict[str, Entry] = {
     "apipass": Entry("adapters.apipass:APIPASS", "adapters.sandbox.apipass:ApiPassEmulator"),
     "byteplus": Entry("adapters.byteplus:BYTEPLUS", "adapters.sandbox.byteplus:BytePlusEmulator", named_only=True),
     "google": Entry("adapters.google:GOOGLE", "adapters.sandbox.google:GoogleEmulator"),
+    "google-batch": Entry(
+        "adapters.googlebatch:GOOGLE_BATCH", "adapters.sandbox.google:GoogleBatchEmulator", named_only=True
+    ),
     "kie": Entry("adapters.kie:KIE", "adapters.sandbox.kie:KieEmulator"),
     "newportai": Entry("adapters.newportai:NEWPORTAI", "adapters.sandbox.newportai:NewportAiEmulator"),
     "replicate": Entry("adapters.replicate:REPLICATE", "adapters.sandbox.replicate:ReplicateEmulator"),

@@ -95,6 +95,6 @@ CAPABILITIES = Capabilities(
     version_pin=Known(False, "no version stands in a path or body; a retired model answers 410", _READ, "assumed"),
     balance=Known("usd", _ERRORS, _READ, "confirmed"),  # "credits", which are dollars
     quote=Known(False, "neither documents nor client have a call for it", _READ, "assumed"),
-    lanes="one for each aspect ratio",
+    lanes="one per aspect ratio",
     best_for="batches segmented by format: a lane per aspect ratio",
 )

@@ -57,7 +57,7 @@ def compare(found: Sequence[Capabilities], book: PriceBook, model: str, keys: fr
         column("assumed", ["{} of {}".format(*assumed(caps)) for caps in found], right=True),
         column("lanes", [caps.lanes for caps in found]),
         column("creates", [per(caps.submit_rate.value) for caps in found]),
-        column("at once", [f"{caps.concurrency.value}..{count(caps.max_concurrency.value)}" for caps in found]),
+        column("at once", [at_once_cell(caps) for caps in found]),
         column("typical", [duration(caps.typical_latency_s.value) for caps in found], right=True),
         column("kept", [kept_cell(caps) for caps in found], right=True),
         column("charged on", [caps.charged_on.value for caps in found]),
@@ -101,6 +101,15 @@ def references_cell(caps: Capabilities, model: str) -> str:
     taken = caps.references.value
     forms = [*(["url"] if taken.urls else []), *(["file"] if taken.files else [])]
     return f"{offered.max_references} {'+'.join(forms)}"
+
+
+def at_once_cell(caps: Capabilities) -> str:
+    """To start with, and at most; ``16k..20k`` where files of requests make them many."""
+    start, most = (
+        f"{value // 1000}k" if value >= 10_000 else count(value)
+        for value in (caps.concurrency.value, caps.max_concurrency.value)
+    )
+    return f"{start}..{most}"
 
 
 def kept_cell(caps: Capabilities) -> str:

@@ -27,14 +27,18 @@ from adapters.base import (
     Throttled,
     Unclear,
 )
+from adapters.batchfile import BatchFiles
 from ledger.decisions import Exceeded
 from ledger.events import AccountEvent, AccountParked, BreakerChanged, LimiterSaved, Overcharged
 from ledger.folds import LIVE
 from runtime.accountlog import AccountLog
 from runtime.accounts import Account
+from runtime.batchfiles import FileDesk, Tell
+from runtime.batchpoller import BatchPoller
 from runtime.claims import Claims
 from runtime.doubts import Doubts
 from runtime.gateway import Gateway, NotSent, Submission, SubmitResult, Superseded
+from runtime.gathering import FILES_UNACKNOWLEDGED
 from runtime.lanes import Lane, drain_queues, next_submission
 from runtime.limits import AdaptiveLimit, Breaker, TokenBucket
 from runtime.poller import Poller, Told
@@ -95,6 +99,12 @@ class AccountActor:
         self._hands = hands
         self._bucket = TokenBucket(account.submit_rate)
         shared = self._caps.polls_share_submit_rate.value
+        told = Told(
+            ready=self._ready,
+            ended=self._ended,
+            stranded=self._stranded,
+            unauthorized=lambda why: self.park(f"unauthorized: {why}"),
+        )
         self._poller = Poller(
             account,
             queries=self._bucket if shared else TokenBucket(account.query_rate),
@@ -102,12 +112,7 @@ class AccountActor:
             wire=wire,
             clock=clock,
             random=random,
-            told=Told(
-                ready=self._ready,
-                ended=self._ended,
-                stranded=self._stranded,
-                unauthorized=lambda why: self.park(f"unauthorized: {why}"),
-            ),
+            told=told,
             key_epoch=account_log.key_epoch,
         )
         self._references = References(
@@ -120,6 +125,21 @@ class AccountActor:
             text=text,
         )
         self._warm_up = WarmUp(self._references, self._warmed)
+        self._batches: BatchPoller | None = None
+        if isinstance(account.codec, BatchFiles):
+            self._batches = BatchPoller(
+                account,
+                account.codec,
+                query=self._poller.query,
+                log=log,
+                wire=wire,
+                clock=clock,
+                random=random,
+                spool=spool,
+                told=told,
+                key_epoch=account_log.key_epoch,
+            )
+        self._follower: Poller | BatchPoller = self._batches or self._poller
         self.claims = Claims(
             look=self._poller.look, bound=taken, clock=clock, visible_after_s=self._caps.visible_after_s.value
         )
@@ -143,6 +163,25 @@ class AccountActor:
         self._diary: deque[AccountEvent] = deque()
         self._diary_bell = Bell()
         self._buy_bell = Bell()
+        self._desk: FileDesk | None = None
+        if self._batches is not None and isinstance(account.codec, BatchFiles):
+            self._desk = FileDesk(
+                account,
+                account.codec,
+                gateway=gateway,
+                poller=self._batches,
+                log=log,
+                clock=clock,
+                random=random,
+                ledger_id=ledger_id,
+                query=self._poller.query,
+                bucket=self._bucket,
+                lanes=self._lanes.values,
+                may_buy=lambda: self.buying and not self.parked,
+                prepared=lambda submission: msgspec.structs.replace(submission, resolve=self._references.resolve),
+                tell=Tell(ended=self._submitted_together, not_begun=self._not_begun),
+                bell=self._buy_bell,
+            )
         self.parked = ""
         self._dead = False
         self.buying = True
@@ -158,6 +197,8 @@ class AccountActor:
         if self.parked or not self.buying or not self.recovered.is_set():
             return 0
         now = self._clock.monotonic()
+        if self._desk is not None:
+            return self._desk.gathering.room(self._lane(lane), now)
         # What cannot start yet for want of concurrency must not keep the account's other lanes empty.
         waiting = sum(min(len(each.queue), each.startable(now)) for each in self._lanes.values())
         ahead = max(2, int(self._bucket.per_second)) - waiting
@@ -176,6 +217,8 @@ class AccountActor:
         works = [submission.work for submission in self._drain(self._lanes.values())]
         for work in works:
             self._owned.pop(work.key, None)
+        if self._desk is not None:
+            self._desk.stop()
         return works
 
     @property
@@ -188,7 +231,14 @@ class AccountActor:
 
     @property
     def most_unacknowledged(self) -> int:
-        """How many submits of one lane may be unanswered at once (MON-3)."""
+        """How many submits of one lane may be unanswered at once (MON-3); a file is one, and counts with its lines."""
+        files = self._caps.batch_file
+        if files is not None:
+            return FILES_UNACKNOWLEDGED * files.value.lines
+        return self._most_in_flight
+
+    @property
+    def _most_in_flight(self) -> int:
         return self.account.max_inflight or self._caps.max_concurrency.value
 
     @property
@@ -205,7 +255,8 @@ class AccountActor:
 
     def take_over(self, works: Sequence[Work], intent_ages_s: Sequence[float], limits: Mapping[str, int]) -> None:
         """Own what older epochs left open here, and remember the rate and limits they had (before :meth:`run`)."""
-        self._bucket.restore(list(intent_ages_s), self._clock.monotonic())
+        ages_s = list(intent_ages_s) if self._desk is None else sorted(set(intent_ages_s))  # one per file
+        self._bucket.restore(ages_s, self._clock.monotonic())
         self._saved_limits = dict(limits)
         now, now_us = self._clock.monotonic(), self._clock.now_us()
         for work in works:
@@ -221,7 +272,7 @@ class AccountActor:
         """Own a task whose doubtful attempt turned out to be a job: poll it now."""
         self._owned[work.key] = work
         self._lane(work.attempt.lane).in_flight += 1
-        self._poller.overdue(work)
+        self._follower.overdue(work)
 
     @property
     def key_epoch(self) -> int:
@@ -231,7 +282,7 @@ class AccountActor:
     def hinted(self, work: Work) -> None:
         """The provider called back about the job of an accepted attempt."""
         if work.key in self._owned and work.state.phase == "accepted":
-            self._poller.hinted(work)
+            self._follower.hinted(work)
 
     def claim(self, work: Work, job: str, settled: Callable[[bool], None]) -> None:
         """The provider called back about a doubtful attempt, see :meth:`Doubts.claim`."""
@@ -239,10 +290,11 @@ class AccountActor:
 
     def cancel(self, work: Work, operator: str) -> bool:
         """Ask the provider to stop a job; False where it cannot, or where there is no job yet."""
-        if not isinstance(self.account.codec, Cancels) or work.key not in self._owned or work.state.phase != "accepted":
+        can_stop = self._batches is not None or isinstance(self.account.codec, Cancels)
+        if not can_stop or work.key not in self._owned or work.state.phase != "accepted":
             return False
         work.cancel_by = operator
-        self._poller.overdue(work)
+        self._follower.overdue(work)
         return True
 
     def overcharged(self, work: Work, charged_microusd: int) -> None:
@@ -261,6 +313,8 @@ class AccountActor:
 
     async def ask(self, work: Work) -> PollOutcome:
         """Read the job of a ready task once more (for a fresh link), also where polls have forgotten it."""
+        if self._batches is not None:
+            return await self._batches.ask(work)
         await self._poller.wait_query()
         outcome = await self._poller.ask(work)
         if isinstance(outcome, NotVisible) and work.attempt.epoch >= self._account_log.key_epoch:
@@ -297,15 +351,15 @@ class AccountActor:
 
     async def run(self) -> None:
         """Serve until cancelled.  Safe to call again after a failure."""
-        self._poller.clear()
+        self._follower.clear()
         for work in list(self._owned.values()):
             if work.state.phase == "accepted":
-                self._poller.overdue(work, within_s=_RESTART_SPREAD_S)
+                self._follower.overdue(work, within_s=_RESTART_SPREAD_S)
             elif work.state.phase == "ready":
                 self._pass_on(work)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._doubt)
-            nursery.start_soon(self._poller.run)
+            nursery.start_soon(self._follower.run)
             nursery.start_soon(self._warm_up.run)
             nursery.start_soon(self._buy)
             nursery.start_soon(self._keep_diary)
@@ -320,6 +374,8 @@ class AccountActor:
 
     async def _buy(self) -> None:
         await self.recovered.wait()
+        if self._desk is not None:
+            await self._desk.run()
         while True:
             now = self._clock.monotonic()
             found: Submission | float = float("inf")
@@ -338,13 +394,30 @@ class AccountActor:
 
     def _submitted(self, submission: Submission, result: SubmitResult) -> None:
         """The outcome of a submit is durable: decide what comes next.  Called by the gateway."""
-        work, lane = submission.work, self._lane(submission.lane)
+        lane = self._lane(submission.lane)
         self._judge_lane(lane, result)
+        self._settle(lane, submission, result)
+
+    def _submitted_together(self, lane: Lane, submissions: Sequence[Submission], result: SubmitResult) -> None:
+        """One outcome for all lines of a file."""
+        self._judge_lane(lane, result)
+        for submission in reversed(submissions):  # what goes back to the head of a line keeps its order
+            self._settle(lane, submission, result)
+
+    def _not_begun(self, lane: Lane, submissions: Sequence[Submission]) -> None:
+        """Tasks that were taken from their lane for a file, and nothing came of it."""
+        for submission in submissions:
+            lane.in_flight -= 1
+            self._release(submission.work)
+        self._buy_bell.ring()
+
+    def _settle(self, lane: Lane, submission: Submission, result: SubmitResult) -> None:
+        work = submission.work
         if not isinstance(result, Accepted):
             lane.in_flight -= 1
         match result:
             case Accepted():
-                self._poller.accepted(work)
+                self._follower.accepted(work)
                 self._hands.moved()
             case Finished():
                 self._pass_on(work)
@@ -482,7 +555,7 @@ class AccountActor:
         lane = self._lanes.get(name)
         if lane is None:
             start = self._saved_limits.get(name) or self.account.max_inflight or self._caps.concurrency.value
-            lane = self._lanes[name] = Lane(name, AdaptiveLimit(start, self.most_unacknowledged), Breaker())
+            lane = self._lanes[name] = Lane(name, AdaptiveLimit(start, self._most_in_flight), Breaker())
         return lane
 
     def _note(self, event: AccountEvent) -> None:

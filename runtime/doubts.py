@@ -15,6 +15,7 @@ from random import Random
 import trio
 
 from adapters.base import Finished, Lists, LooksUp
+from adapters.batchfile import BatchFiles
 from ledger.commands import Record
 from ledger.events import (
     AttemptAbsent,
@@ -25,6 +26,7 @@ from ledger.events import (
     UnknownReason,
 )
 from runtime.accounts import Account
+from runtime.batchevidence import BatchEvidence
 from runtime.claims import Claims
 from runtime.delivery import record_ready
 from runtime.evidence import AsSent, Evidence, ListingEvidence, LookupEvidence, NoEvidence, Query
@@ -242,6 +244,8 @@ def _evidence_of(
 ) -> Evidence:
     """The best evidence that the provider has to give."""
     codec = account.codec
+    if isinstance(codec, BatchFiles):
+        return BatchEvidence(account, codec, query=query, clock=clock)
     if isinstance(codec, LooksUp):
         return LookupEvidence(account, codec, query=query, clock=clock, ledger_id=ledger_id)
     if isinstance(codec, Lists) and codec.capabilities.listing is not None:

@@ -9,7 +9,7 @@ off between the send and its record.  One intent is at most one request on the w
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import TypeAlias, assert_never
+from typing import TypeAlias, TypeVar, assert_never
 
 import msgspec
 import trio
@@ -51,6 +51,8 @@ from runtime.spool import Spool
 from runtime.work import StreamConflict, TaskLog, Work
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _KEPT_REPLY = 2000  # characters of an odd reply that are kept for dispute
 _REPLY_MEMORY = 512 << 20  # bytes that large replies may fill at one time (SEC-9)
@@ -276,8 +278,8 @@ class Gateway:
         await record_ready(self._log, self._clock, work, number, result, life_s=0.0)
 
     async def exchange(
-        self, call: HttpCall, read: Callable[[HttpReply], SubmitOutcome], *, callback_url: str = ""
-    ) -> tuple[SubmitOutcome | NotSent, str]:
+        self, call: HttpCall, read: Callable[[HttpReply], T], *, callback_url: str = ""
+    ) -> tuple[T | Unclear | NotSent, str]:
         """Send the one paid request of a durable intent; give its outcome and what is kept of the reply for dispute."""
         sent = False
 

@@ -163,7 +163,11 @@ class _Line:
         self.in_flight = max(1, len(lanes)) * width
         self.latency_s = account.latency_s or capabilities.typical_latency_s.value
         submits = account.submit_rate
-        if capabilities.polls_share_submit_rate.value:
+        files = capabilities.batch_file
+        if files is not None:  # one call buys a whole file, and a look at a batch is for all its lines
+            self.burst = float(submits.count * files.value.lines)
+            self.submits_per_s = self.burst / submits.per_s
+        elif capabilities.polls_share_submit_rate.value:
             share = 1 / (1 + POLLS_PER_TASK)
             self.burst = submits.count * share
             self.submits_per_s = submits.count / submits.per_s * share

@@ -50,7 +50,7 @@ from runtime.writer import LedgerWriter
 from tests.simulation.postman import PUBLIC_URL, Postman, keyed
 from tests.simulation.wire import ORIGIN, Crash, SimWire
 
-PRICED = ("kie", "segmind")  # what these charge, they say
+PRICED = ("google", "google-batch", "kie", "segmind")  # what these charge, they say
 
 
 class Weather(msgspec.Struct, frozen=True):
@@ -243,7 +243,7 @@ class World:
     @staticmethod
     def _is_listing(call: HttpCall) -> bool:
         path = urlsplit(call.url).path
-        return call.method == "GET" and (path.endswith("/predictions") or "history" in path)
+        return call.method == "GET" and (path.endswith(("/predictions", "/batches")) or "history" in path)
 
     def point(self, name: str) -> None:
         self.alive()

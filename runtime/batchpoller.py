@@ -1,0 +1,388 @@
+"""Follows batches until they have ended, and hands each of their lines on like a reply of its own.
+
+It stands in the place of the :class:`~runtime.poller.Poller` where images are bought by the file: what is asked for is
+the batch, rarely, and one answer speaks of all its lines.  The results are streamed and read line by line, so that
+memory holds one line at a time; each image is durable and on record before the next line is looked at.  So a kill in
+the middle costs nothing: the file is read again, and lines that are on record already are passed over (LIVE-2).
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from random import Random
+
+import msgspec
+import trio
+
+from adapters.base import (
+    Failed,
+    Finished,
+    Gone,
+    HttpCall,
+    HttpReply,
+    MalformedReply,
+    NotVisible,
+    Pending,
+    PollOutcome,
+    Throttled,
+    Unreadable,
+)
+from adapters.batchfile import BatchFiles, BatchOutcome, LineResult, ResultFile, batch_of_job
+from ledger.commands import Cancel, Record
+from ledger.events import AttemptLost
+from runtime import faults
+from runtime.accounts import Account
+from runtime.delivery import record_failed, record_ready
+from runtime.poller import Told
+from runtime.ports import Clock, Wire, WireError
+from runtime.spool import Spool
+from runtime.waiting import Bell
+from runtime.work import TaskLog, Work
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_S = 300.0  # between two looks at a batch that may take a day
+_SHORTEST_S = 0.5
+_SETTLE_S = 0.5  # lines of one batch arrive together: it is looked at when all of them are known
+_UNSEEN_S = 60.0
+_LOST_AFTER_S = 600.0
+_REFUSED_S = 300.0
+_LINE_BYTES = 160 << 20  # of one line of results: a 4K image in base64, twice
+
+
+class _Batch:
+    """A batch with those of its lines that are ours and open, by their keys."""
+
+    __slots__ = ("due", "followed_at", "id", "refused_at", "unread", "unseen_at", "works")
+
+    def __init__(self, batch: str, now: float) -> None:
+        self.id = batch
+        self.works: dict[str, Work] = {}
+        self.due = now
+        self.followed_at = now
+        self.unseen_at: float | None = None
+        self.refused_at: float | None = None
+        self.unread = 0  # lines of the results that nobody can read
+
+    def __repr__(self) -> str:
+        return f"<batch {self.id}, {len(self.works)} lines>"
+
+
+class BatchPoller:
+    def __init__(
+        self,
+        account: Account,
+        codec: BatchFiles,
+        *,
+        query: Callable[[HttpCall], Awaitable[HttpReply]],
+        log: TaskLog,
+        wire: Wire,
+        clock: Clock,
+        random: Random,
+        spool: Spool,
+        told: Told,
+        key_epoch: int,
+    ) -> None:
+        """``query`` sends a free call under the account's query limit; ``key_epoch`` as for the poller."""
+        self._account = account
+        self._codec = codec
+        self._query = query
+        self._log = log
+        self._wire = wire
+        self._clock = clock
+        self._random = random
+        self._spool = spool
+        self._told = told
+        self._key_epoch = key_epoch
+        self._batches: dict[str, _Batch] = {}
+        self._bell = Bell()
+
+    def __repr__(self) -> str:
+        return f"<BatchPoller {self._account.name} batches={len(self._batches)}>"
+
+    @property
+    def open(self) -> int:
+        """How many batches have not ended yet."""
+        return len(self._batches)
+
+    def tokens(self, lane: str) -> int:
+        """How many tokens of a lane wait at the provider."""
+        works = (work for batch in self._batches.values() for work in batch.works.values())
+        return sum(self._codec.tokens(work.request) for work in works if work.attempt.lane == lane)
+
+    def accepted(self, work: Work) -> None:
+        """A line of a batch that was just created."""
+        self._follow(work, self._pause_s())
+
+    def overdue(self, work: Work, *, within_s: float = 0.0) -> None:
+        """A line of a batch of unknown age, or one that somebody wants stopped."""
+        self._follow(work, _SETTLE_S + self._random.uniform(0.0, within_s))
+
+    def hinted(self, work: Work) -> None:
+        """Nobody is called back about a line."""
+
+    def clear(self) -> None:
+        """Forget everything (the owner is about to name all its works anew)."""
+        self._batches.clear()
+
+    async def run(self) -> None:
+        """Look at one batch after the other until cancelled."""
+        while True:
+            batch = min(self._batches.values(), key=lambda each: each.due, default=None)
+            if batch is None or batch.due > self._clock.monotonic():
+                await self._bell.wait_rung(deadline=float("inf") if batch is None else batch.due)
+                continue
+            batch.due = self._clock.monotonic() + self._pause_s()
+            await self._look(batch)
+            if not batch.works:
+                self._batches.pop(batch.id, None)
+
+    async def ask(self, work: Work) -> PollOutcome:
+        """Read the line of a ready task once more: its image was lost on our side."""
+        name, key = batch_of_job(work.attempt.job)
+        outcome = await self._state(name)
+        if not isinstance(outcome, ResultFile):
+            return outcome
+        found: list[Finished | Failed] = []
+
+        async def take(result: LineResult) -> None:
+            if result.key == key:
+                found.append(result.outcome)
+
+        answer = await self._results(outcome.name, take, lambda line: None)
+        if answer is None:
+            return found[0] if found else Gone("the results have no line for it")
+        return answer
+
+    # --- one batch ----------------------------------------------------------------------------------------
+
+    def _follow(self, work: Work, delay_s: float) -> None:
+        name, key = batch_of_job(work.attempt.job)
+        now = self._clock.monotonic()
+        batch = self._batches.setdefault(name, _Batch(name, now))
+        batch.works[key] = work
+        batch.due = now + delay_s
+        self._bell.ring()
+
+    def _pause_s(self) -> float:
+        """A look costs a call and tells of all lines: few of them are enough, however long the batch may take."""
+        usual_s = min(_LONGEST_S, max(_SHORTEST_S, self._account.latency / 8))
+        return usual_s * self._random.uniform(0.9, 1.1)
+
+    async def _look(self, batch: _Batch) -> None:
+        for key, work in list(batch.works.items()):
+            if work.state.phase != "accepted" or work.attempt.account != self._account.name:
+                del batch.works[key]  # somebody else's by now
+        if not batch.works:
+            return
+        await self._stop(batch)
+        outcome = await self._state(batch.id)
+        now = self._clock.monotonic()
+        if not isinstance(outcome, NotVisible):
+            batch.unseen_at = None
+        if not (isinstance(outcome, Unreadable) and outcome.unauthorized):
+            batch.refused_at = None
+        match outcome:
+            case Pending():
+                return
+            case ResultFile(name=name):
+                faults.point("result_seen")
+                await self._read(batch, name)
+            case Failed():
+                await self._failed(batch, list(batch.works), outcome)
+            case NotVisible():
+                if batch.unseen_at is None:
+                    batch.unseen_at = now
+                if self._given_up(batch, now):
+                    await self._unknown_here(batch)
+            case Throttled(retry_after_s=seconds):
+                batch.due = max(batch.due, now + (seconds or 0.0))
+            case Unreadable():
+                self._unreadable(batch, outcome)
+
+    async def _state(self, batch: str) -> BatchOutcome:
+        """Ask how far a batch is; what network and peer do wrong becomes ``Unreadable``."""
+        try:
+            return self._codec.read_batch(await self._query(self._codec.build_batch(batch, self._account.context())))
+        except WireError as exc:
+            return Unreadable(detail=str(exc))
+        except MalformedReply as exc:
+            return Unreadable(detail=f"malformed reply: {exc}")
+
+    def _unreadable(self, batch: _Batch, outcome: Unreadable) -> None:
+        now = self._clock.monotonic()
+        _log.info("%r cannot be read: %s", batch, outcome.detail)
+        if not outcome.unauthorized:
+            return
+        self._told.unauthorized(outcome.detail)
+        if batch.refused_at is None:
+            batch.refused_at = now
+        elif now - batch.refused_at > _REFUSED_S:
+            self._strand(batch, "the account's key is refused")
+
+    async def _stop(self, batch: _Batch) -> None:
+        """Ask the provider to stop a batch of which nothing is wanted any more.
+
+        A single line cannot be stopped, and the others are not given up for it: it comes home with them.
+        """
+        asked = [work for work in batch.works.values() if work.cancel_by]
+        if not asked:
+            return
+        all_of_it = len(asked) == len(batch.works)
+        await self._log.record_all([(work, Cancel(operator=work.cancel_by)) for work in asked])
+        for work in asked:
+            work.cancel_by = ""
+        if all_of_it:
+            try:
+                await self._query(self._codec.build_stop(batch.id, self._account.context()))
+            except WireError as exc:
+                _log.warning("%r could not be asked to stop: %s", batch, exc)
+
+    # --- results ------------------------------------------------------------------------------------------
+
+    async def _read(self, batch: _Batch, name: str) -> None:
+        """Take the lines home; those that are missing in a whole file have failed."""
+        batch.unread = 0
+        known = set(batch.works)
+
+        async def take(result: LineResult) -> None:
+            await self._take(batch, result)
+
+        def unread(why: str) -> None:
+            batch.unread += 1
+            _log.error("%r: a line of its results cannot be read: %s", batch, why)
+
+        answer = await self._results(name, take, unread)
+        match answer:
+            case None:
+                # Whose the unreadable lines are nobody can know, and they were probably paid.
+                missing = Failed("contract", "the results have no readable line for it", charged=batch.unread > 0)
+                # A line that was adopted meanwhile may have been passed over: the file is read again for it.
+                await self._failed(batch, [key for key in batch.works if key in known], missing)
+            case Gone(detail=detail):
+                await self._lost(batch, detail or "the results are gone")
+            case Throttled(retry_after_s=seconds):
+                batch.due = max(batch.due, self._clock.monotonic() + (seconds or 0.0))
+            case Unreadable():
+                self._unreadable(batch, answer)
+
+    async def _results(
+        self, name: str, take: Callable[[LineResult], Awaitable[None]], unread: Callable[[str], None]
+    ) -> Gone | Throttled | Unreadable | None:
+        """Read a file of results line by line; None when it was read to its end."""
+        lines = _Lines(_LINE_BYTES)
+
+        async def one(line: bytes | None) -> None:
+            if line is None:
+                unread("it is too long")
+                return
+            try:
+                result = self._codec.read_line(line)
+            except MalformedReply as exc:
+                unread(str(exc))
+                return
+            await take(result)
+
+        async def sink(chunk: bytes) -> None:
+            for line in lines.feed(chunk):
+                await one(line)
+
+        try:
+            reply = await self._wire.stream(self._codec.build_results(name, self._account.context()), sink)
+        except WireError as exc:
+            return Unreadable(detail=str(exc))
+        if reply.status != 200:
+            return self._codec.read_no_results(reply)
+        for line in lines.feed(b"\n"):  # the last one may come without its end
+            await one(line)
+        return None
+
+    async def _take(self, batch: _Batch, result: LineResult) -> None:
+        """Hand one line on.  What is on record already was taken before a kill."""
+        work = batch.works.get(result.key)
+        if work is None or work.state.phase != "accepted":
+            return
+        number = work.attempt.number
+        del batch.works[result.key]
+        if isinstance(result.outcome, Failed):
+            await record_failed(self._log, work, number, result.outcome)
+            self._told.ended(work, False)
+            return
+        await self._spool.keep(work, number, result.outcome)
+        faults.point("reply_spooled")
+        kept = msgspec.structs.replace(result.outcome, data=b"")  # the fetcher takes it from there
+        await record_ready(self._log, self._clock, work, number, kept, life_s=0.0)
+        faults.point("ready_recorded")
+        self._told.ready(work)
+
+    async def _failed(self, batch: _Batch, keys: Sequence[str], outcome: Failed) -> None:
+        """All these lines failed for the same reason."""
+        works = [batch.works[key] for key in keys]
+        async with trio.open_nursery() as nursery:  # together: one commit
+            for work in works:
+                nursery.start_soon(record_failed, self._log, work, work.attempt.number, outcome)
+        for place, key in enumerate(keys):
+            providers_fault = outcome.reason == "provider" and place == 0  # one batch failed, not so many
+            self._told.ended(batch.works.pop(key), providers_fault)
+
+    async def _lost(self, batch: _Batch, reason: str) -> None:
+        _log.error("%r: paid and lost: %s", batch, reason)
+        lost: list[tuple[Work, Record]] = []
+        for work in batch.works.values():
+            attempt = work.attempt
+            fact = AttemptLost(attempt=attempt.number, reason=reason, cost_microusd=attempt.ceiling_microusd)
+            lost.append((work, Record(fact)))
+        await self._log.record_all(lost)
+        batch.works.clear()
+        for work, _ in lost:
+            self._told.ended(work, False)
+
+    # --- batches that cannot be found ---------------------------------------------------------------------
+
+    def _given_up(self, batch: _Batch, now: float) -> bool:
+        """Whether the batch has been invisible for too long to be on its way."""
+        longest_s = max(_LOST_AFTER_S, self._account.codec.capabilities.visible_after_s.value)
+        unseen_s = 0.0 if batch.unseen_at is None else now - batch.unseen_at
+        return unseen_s >= _UNSEEN_S and now - batch.followed_at > longest_s
+
+    async def _unknown_here(self, batch: _Batch) -> None:
+        if any(work.attempt.epoch < self._key_epoch for work in batch.works.values()):
+            self._strand(batch, "it is not visible with the account's new key")
+        else:
+            await self._lost(batch, "the provider does not know the batch")
+
+    def _strand(self, batch: _Batch, why: str) -> None:
+        _log.error("%r: %s: it is asked for again by the next run", batch, why)
+        works = list(batch.works.values())
+        batch.works.clear()
+        for work in works:
+            self._told.stranded(work)
+
+
+class _Lines:
+    """Puts pieces together to lines; one that is longer than ``limit`` becomes None, without being held."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._begun = bytearray()
+        self._too_long = False
+
+    def feed(self, chunk: bytes) -> Iterator[bytes | None]:
+        """Yield each line that ends in this piece, without its line feed; empty ones are left out."""
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            self._append(chunk[start:end])
+            start = end + 1
+            line, self._begun = self._begun, bytearray()
+            too_long, self._too_long = self._too_long, False
+            if too_long:
+                yield None
+            elif line.strip():
+                yield bytes(line)
+        self._append(chunk[start:])
+
+    def _append(self, piece: bytes) -> None:
+        if self._too_long or len(self._begun) + len(piece) > self._limit:
+            self._too_long = True
+            self._begun.clear()
+        else:
+            self._begun += piece
