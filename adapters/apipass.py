@@ -13,7 +13,8 @@ clients that call the live API, each named below, and where they are silent from
 What matters here:
 
 - Parameters stand inside ``input``; outside they give 422, and unknown ones inside are silently ignored: whatever
-  a request asks for is checked on our side first.
+  a request asks for is checked on our side first.  One client sends its references as ``images`` and its sizes in
+  lower case, to these models and others with one form; Kie's names are taken, which another client sends.
 - Nothing signs a callback.  Its URL carries a token of ours, and what it says is only believed after a poll.
 - There is no listing, no lookup, no cancel and no balance.  A lost answer to a creation is cleared up by a callback
   or not at all, so everything that is not a known refusal is ``Unclear``.
@@ -40,13 +41,13 @@ from adapters.jobapi import (
     build_creation,
     build_task_query,
     called_back,
-    lacks_credit,
+    names_no_model,
     opened,
     read_creation,
     read_task,
 )
+from adapters.wording import lacks_credit
 
-_SITE = "https://apipass.dev"
 _IMAGES = "public clients of Nano Banana 2 over ApiPass, in Python and TypeScript"
 _MUSIC = "a public music client of ApiPass, with notes of live tests of 19 July"
 _RECEIVER = "a public receiver of ApiPass callbacks (Sonari)"
@@ -64,7 +65,7 @@ CAPABILITIES = Capabilities(
     key_env="APIPASS_API_KEY",
     base_url="https://api.apipass.dev",
     shape=Known("async", _IMAGES, _READ, "reported"),
-    # The fields of nano-banana-2 are reported; ids and limits of the two others are assumed from Kie's.
+    # The ids of the two newer ones and the fields of a request without references are reported; the rest is Kie's.
     models=Known(
         (
             Model(
@@ -95,7 +96,7 @@ CAPABILITIES = Capabilities(
         ),
         _IMAGES,
         _READ,
-        "reported",
+        "assumed",
     ),
     # "Thousands in seconds" is said, nothing is documented: Kie's limit, since it may stand behind it.
     submit_rate=Known(Rate(20, 10.0), _KIE, _READ, "assumed"),
@@ -110,20 +111,21 @@ CAPABILITIES = Capabilities(
     # cdn.apipass.dev is reported of images, kie.ai of music; Kie's own for what is passed on unchanged.
     result_hosts=Known((".apipass.dev", ".kie.ai", ".aiquickdraw.com"), _IMAGES, _READ, "reported"),
     charged_on=Known("success", _KIE, _READ, "assumed"),
-    references=Known(References(), _IMAGES, _READ, "reported"),
+    references=Known(References(), _KIE, _READ, "assumed"),
     no_job_answers=Known(
         (
             "code 401: key missing or wrong",
             "code 402, or 400 or 403 in words about missing credit, balance or quota: not enough credit",
-            "code 422: the request did not pass validation",
+            "code 422: the request did not pass validation, or there is no such model",
             "code 429: too fast",
             "code 455: maintenance",
             "code 505: the feature is disabled",
             'HTTP 403 with "error code: 1010": turned away by the network in front of ApiPass',
         ),
+        # 401, 402 and 422 are reported, and so are the words; the others are Kie's.
         _MUSIC,
         _READ,
-        "reported",
+        "assumed",
     ),
     callback=Known("unsigned", _RECEIVER, _READ, "reported"),
     best_for="large pipelines by callback",
@@ -166,7 +168,7 @@ class ApiPass:
 
     def read_poll(self, reply: HttpReply) -> PollOutcome:
         """Read a task.  ``creditsConsumed`` is left alone: the credits of the engine behind are not our dollars."""
-        return read_task(reply, life_s=_RESULT_LIFE_S)
+        return read_task(reply, life_s=_RESULT_LIFE_S, failed_codes=(501,))
 
     def build_check(self, ctx: Context) -> HttpCall:
         return build_task_query(_NO_SUCH_TASK, ctx, base_url=CAPABILITIES.base_url)
@@ -202,6 +204,8 @@ APIPASS = ApiPass()
 def _refusal(code: int, text: str) -> RefusedReason | None:
     if code in (400, 403) and lacks_credit(text):
         return "no_credit"
+    if code == 422 and names_no_model(text):
+        return "forbidden"
     return _REFUSALS.get(code)
 
 

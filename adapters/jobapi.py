@@ -5,16 +5,15 @@ Both take ``POST /jobs/createTask`` and ``GET /jobs/recordInfo``, and answer ``{
 refusals are each provider's own and stay in its file.  NewportAI has the same envelope around other calls, with 0 for
 success: it takes the envelope, the reading of a creation and the words from here.
 
-- HTTP 200 carries failures: the envelope's ``code`` decides, and on a poll 501 and 408 mean that the task failed.
+- HTTP 200 carries failures: the envelope's ``code`` decides.
 - recordInfo lags behind the creation: 404 and 422 mean "not shown (yet)".
 - ``resultJson`` is JSON in a string, or an object.  A failure is spelled in several ways.
 - Requests without a browser-like User-Agent are turned away by the network in front of Kie (*reported*), and so is
   whoever reads ApiPass' site without a browser.
 """
 
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal, TypeAlias
 from urllib.parse import quote
 
@@ -34,25 +33,18 @@ from adapters.base import (
     Refused,
     RefusedReason,
     SubmitOutcome,
-    Throttled,
     Unclear,
     Unreadable,
 )
-from adapters.reading import decode, decode_or_none, is_job_id, seconds, words
+from adapters.reading import credits_of, decode, decode_or_none, is_job_id, throttled, words
+from adapters.wording import is_policy
 
 Refusals: TypeAlias = Callable[[int, str], RefusedReason | None]  # of code and text; None = proves nothing
 
 _USER_AGENT = "Mozilla/5.0 (compatible; bydawn/0.1)"
 _FAILED_STATES = ("fail", "failed", "error", "timeout", "cancelled", "canceled")  # Kie: fail; the rest of ApiPass
 _EDGE_BLOCK = b"error code: 1010"
-_POLICY = re.compile(
-    r"polic|safety|prohibited|sensitive|nsfw|moderation|violat|content filter|flagged|inappropriate", re.IGNORECASE
-)
-_NO_CREDIT = re.compile(
-    r"(insufficient|not enough|no) (credit|balance|fund|quota)"
-    r"|(credit|balance|fund|quota)s? (is |are |was )?(insufficient|not enough|exhausted|exceeded)",
-    re.IGNORECASE,
-)
+_NO_MODEL = re.compile(r"\bmodel name\b.{0,40}\bnot supported", re.IGNORECASE)
 
 
 class Envelope(msgspec.Struct):
@@ -148,7 +140,7 @@ def read_creation(reply: HttpReply, refusal: Refusals, *, title: str, success_co
     if reply.status >= 500 and (envelope is None or envelope.code != reply.status):
         return Unclear(f"HTTP {reply.status}")
     if code == 429:
-        return Throttled(seconds(reply.headers.get("retry-after", "")))
+        return throttled(reply)
     detail = envelope.text if envelope is not None else ""
     if (reason := refusal(code, detail)) is not None:
         return Refused(reason, detail or f"code {code}")
@@ -157,11 +149,15 @@ def read_creation(reply: HttpReply, refusal: Refusals, *, title: str, success_co
     return Unclear(f"HTTP {reply.status}, code {code}")
 
 
-def read_task(reply: HttpReply, *, life_s: float, credit_microusd: int = 0) -> PollOutcome:
+def read_task(
+    reply: HttpReply, *, life_s: float, failed_codes: Collection[int], credit_microusd: int = 0
+) -> PollOutcome:
     """Read a recordInfo answer.  An ended task is believed whatever the code beside it; else the code decides.
 
     Args:
         life_s: How long a result is kept.
+        failed_codes: The codes that say that the task failed.  They are documented of answers under HTTP 200; the same
+            number as a status is a gateway's, which gave up waiting for the answer and knows nothing of the task.
         credit_microusd: What a consumed credit costs; 0 = the provider's credits tell nothing about dollars.
     """
     envelope = decode_or_none(reply.body, Envelope)
@@ -180,10 +176,10 @@ def read_task(reply: HttpReply, *, life_s: float, credit_microusd: int = 0) -> P
             return Pending()  # any state that nobody names is taken for a new way of running
         case 404 | 422:
             return NotVisible()
-        case 408 | 501:
+        case code if code in failed_codes and 200 <= reply.status < 300:
             return _failed(record or _Record(), envelope, credit_microusd)
         case 429:
-            return Throttled(seconds(reply.headers.get("retry-after", "")))
+            return throttled(reply)
         case code:
             return Unreadable(f"code {code}: {envelope.text}", unauthorized=code == 401)
 
@@ -199,21 +195,9 @@ def called_back(body: bytes) -> str:
     return named.pop()
 
 
-def is_policy(text: str) -> bool:
-    """Whether a failure is the filter's, by its words."""
-    return _POLICY.search(text) is not None
-
-
-def lacks_credit(text: str) -> bool:
-    """Whether a refusal is about credit, balance or quota, by its words."""
-    return _NO_CREDIT.search(text) is not None
-
-
-def credits_of(value: object) -> float | None:
-    """Read a number of credits; an impossible one says nothing."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) and abs(value) < 1e12 else None
+def names_no_model(text: str) -> bool:
+    """Whether a refusal says that there is no such model: every other request for it would be told the same."""
+    return _NO_MODEL.search(text) is not None
 
 
 def _job_of(envelope: Envelope | None) -> str:
@@ -225,7 +209,7 @@ def _job_of(envelope: Envelope | None) -> str:
 def _read_bare(reply: HttpReply) -> PollOutcome:
     """Read an answer without an envelope: it comes from a gateway and tells nothing about the task."""
     if reply.status == 429:
-        return Throttled(seconds(reply.headers.get("retry-after", "")))
+        return throttled(reply)
     if 200 <= reply.status < 300:
         raise MalformedReply(f"task: HTTP {reply.status} without the documented envelope")
     return Unreadable(f"HTTP {reply.status}", unauthorized=reply.status == 401)

@@ -52,13 +52,20 @@ from adapters.jobapi import (
     build_creation,
     build_task_query,
     called_back,
-    credits_of,
+    names_no_model,
     opened,
     read_creation,
     read_task,
 )
 from adapters.multipart import form
-from adapters.reading import decode_or_none, from_base64, is_web_address, upload_refused
+from adapters.reading import (
+    credit_standing,
+    credits_of,
+    decode_or_none,
+    from_base64,
+    is_web_address,
+    upload_refused,
+)
 from adapters.signing import is_recent, is_signed
 
 _START = "https://docs.kie.ai"
@@ -70,6 +77,7 @@ _HOOK = "https://docs.kie.ai/common-api/webhook-verification"
 _CLIENT = "https://github.com/alfman99/kie-ai-mcp"
 _READ = "2026-11-22"
 
+_FAILED_CODES = (408, 501)  # nothing came from the model's provider for ten minutes; the generation failed
 _EDIT_MODEL = "google/nano-banana-edit"  # the 2.5 model has one name for text and one for references
 _UPLOAD_BASE = "https://kieai.redpandaai.co"
 _RESULT_LIFE_S = 86_400.0
@@ -145,7 +153,7 @@ CAPABILITIES = Capabilities(
         (
             "code 401: key missing or wrong",
             "code 402: not enough credits",
-            "code 422: the request did not pass validation",
+            "code 422: the request did not pass validation, or there is no such model",
             "code 429: too fast; rejected and not queued",
             "code 433: the key's own usage cap is reached",
             "code 455: maintenance",
@@ -208,13 +216,13 @@ class Kie:
         return build_creation(_wire_model(request), _wire_input(request), ctx, base_url=CAPABILITIES.base_url)
 
     def read_submit(self, reply: HttpReply) -> SubmitOutcome:
-        return read_creation(reply, lambda code, _: _REFUSALS.get(code), title="Kie")
+        return read_creation(reply, _refusal, title="Kie")
 
     def build_poll(self, job: str, ctx: Context) -> HttpCall:
         return build_task_query(job, ctx, base_url=CAPABILITIES.base_url)
 
     def read_poll(self, reply: HttpReply) -> PollOutcome:
-        return read_task(reply, life_s=_RESULT_LIFE_S, credit_microusd=CREDIT_MICROUSD)
+        return read_task(reply, life_s=_RESULT_LIFE_S, failed_codes=_FAILED_CODES, credit_microusd=CREDIT_MICROUSD)
 
     def build_check(self, ctx: Context) -> HttpCall:
         return build_call("GET", "/api/v1/chat/credit", ctx, base_url=CAPABILITIES.base_url)
@@ -228,9 +236,7 @@ class Kie:
         balance = credits_of(decode_or_none(envelope.data, object)) if envelope is not None and code == 200 else None
         if balance is None:
             return Standing("unreadable", f"HTTP {reply.status}, code {code}")
-        if balance <= 0:
-            return Standing("no_credit", "no credits left", balance=0.0, balance_microusd=0)
-        return Standing("ok", balance=balance, balance_microusd=round(balance * CREDIT_MICROUSD))
+        return credit_standing(balance, credit_microusd=CREDIT_MICROUSD)
 
     def upload(self, file: FileBytes, ctx: Context) -> UploadSteps:
         """Store a file.  Its name is its digest: a name that is there already is written over, by the same bytes."""
@@ -267,6 +273,12 @@ class Kie:
 
 
 KIE = Kie()
+
+
+def _refusal(code: int, text: str) -> RefusedReason | None:
+    if code == 422 and names_no_model(text):
+        return "forbidden"
+    return _REFUSALS.get(code)
 
 
 def _wire_model(request: ImageRequest) -> str:

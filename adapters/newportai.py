@@ -40,6 +40,7 @@ from adapters.base import (
     NotVisible,
     Pending,
     PollOutcome,
+    Refused,
     RefusedReason,
     Standing,
     SubmitOutcome,
@@ -52,9 +53,20 @@ from adapters.base import (
 )
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
-from adapters.jobapi import build_call, credits_of, is_policy, lacks_credit, opened, read_creation
+from adapters.jobapi import build_call, opened, read_creation
 from adapters.multipart import form
-from adapters.reading import T, decode, decode_or_none, is_job_id, seconds, words
+from adapters.reading import (
+    T,
+    credit_standing,
+    credits_of,
+    decode,
+    decode_or_none,
+    is_job_id,
+    storage_refused,
+    throttled,
+    words,
+)
+from adapters.wording import is_policy, lacks_credit
 
 _POLLING = "https://api.newportai.com/docs/polling.html"
 _STUDIO = "DreamFace's Local Studio, github.com/dreamfaceapp/dreamapi-local-studio"
@@ -126,7 +138,7 @@ CAPABILITIES = Capabilities(
         (
             "code 10192: an illegal parameter",
             "code 401: key missing or wrong",
-            "code 403: no permission",
+            "code 403 in NewportAI's own words: no permission",
             "code 404: there is no such tool (the paths are assumed)",
             "code 429, or words about a busy server or a full queue beside a code that is no server error: too fast",
             "words about missing credit, balance or quota beside a code that is no server error: not enough credit",
@@ -139,8 +151,10 @@ CAPABILITIES = Capabilities(
     best_for="budgets in credit packs",
 )
 
-_REFUSALS: dict[int, RefusedReason] = {401: "unauthorized", 403: "forbidden", 404: "unavailable", 10192: "invalid"}
+_NO_TOOL = 404
+_REFUSALS: dict[int, RefusedReason] = {401: "unauthorized", 403: "forbidden", _NO_TOOL: "forbidden", 10192: "invalid"}
 _BUSY = re.compile(r"\bbusy\b|queue (is )?full|too many (requests|tasks)", re.IGNORECASE)
+_UNKNOWN = re.compile(r"not (exist|found)|no such|unknown", re.IGNORECASE)
 _OUR_FAULT = re.compile(r"format|parameter|unsupported|invalid|download|fetch|too (large|big|small)", re.IGNORECASE)
 _FIELD = re.compile(r"[\x20-\x7e]{1,8192}")
 
@@ -215,8 +229,14 @@ class NewportAi:
 
     def read_submit(self, reply: HttpReply) -> SubmitOutcome:
         outcome = read_creation(reply, _refusal, title="NewportAI", success_code=0)
-        if isinstance(outcome, Unclear) and not outcome.likely_paid and _is_busy(reply):
-            return Throttled()  # the queue is full at peak: a question of minutes
+        code, envelope = opened(reply)
+        match outcome:
+            case Unclear(likely_paid=False) if _is_busy(reply):
+                return Throttled()  # the queue is full at peak: a question of minutes
+            case Refused() if code == _NO_TOOL:
+                return Refused("forbidden", "NewportAI has no such tool; the paths of its tools are assumed")
+            case Refused(reason="forbidden") if envelope is None or envelope.code is None:
+                return Unclear("HTTP 403")  # somebody on the way said no, and perhaps not to the creation alone
         return outcome
 
     def build_poll(self, job: str, ctx: Context) -> HttpCall:
@@ -254,9 +274,7 @@ class NewportAi:
         balance = credits_of(told.available_credits) if told is not None else None
         if balance is None:
             return Standing("unreadable", f"HTTP {reply.status}, code {code}")
-        if balance <= 0:
-            return Standing("no_credit", "no credits left", balance=0.0, balance_microusd=0)
-        return Standing("ok", balance=balance, balance_microusd=round(balance * CREDIT_MICROUSD))
+        return credit_standing(balance, credit_microusd=CREDIT_MICROUSD)
 
     def upload(self, file: FileBytes, ctx: Context) -> UploadSteps:
         """Three steps: get a permit, send the file to the storage it names, ask for its address."""
@@ -267,8 +285,7 @@ class NewportAi:
         host = _storage(permit.host, ctx)
         reply = yield HttpCall("POST", host, {"content-type": content_type}, body, timeout_s=300.0)
         if not 200 <= reply.status < 300:
-            later = reply.status in (403, 408, 429) or reply.status >= 500  # 403: the permit ran out
-            raise UploadRefused(f"the storage took no file: HTTP {reply.status}", retryable=later)
+            raise storage_refused("the storage", reply.status)
         envelope = opened(reply)[1]
         stored = decode_or_none(envelope.data, _Stored) if envelope is not None else None
         done = {"reqId": (stored.reqId if stored is not None else "") or permit.reqId}
@@ -300,8 +317,9 @@ def _is_busy(reply: HttpReply) -> bool:
 
 def _unanswered(reply: HttpReply, code: int, text: str) -> PollOutcome:
     if code == 429 or _BUSY.search(text):
-        return Throttled(seconds(reply.headers.get("retry-after", "")))
-    if text and code in (404, 10192):  # assumed: what it says of a task that it does not know
+        return throttled(reply)
+    # Assumed: what it says of a task that it does not know.  An illegal parameter may be another fault of the question.
+    if text and (code == 404 or (code == 10192 and _UNKNOWN.search(text))):
         return NotVisible()
     return Unreadable(f"HTTP {reply.status}, code {code}: {text}", unauthorized=code == 401)
 
@@ -309,7 +327,7 @@ def _unanswered(reply: HttpReply, code: int, text: str) -> PollOutcome:
 def _finished(result: _Result) -> Finished | Failed:
     cost = _cost(result.task)
     if not result.images:
-        return Failed("contract", "a success without an image", cost_microusd=cost or 0)
+        return Failed("contract", "a success without an image", cost_microusd=cost or 0, charged=cost is None)
     url = result.images[0].imageUrl  # these models make one image per task
     if not url.startswith(("https://", "http://")):
         raise MalformedReply("task: a success without a result URL")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from adapters.base import MalformedReply, UploadRefused
+from adapters.base import HttpReply, MalformedReply, Standing, Throttled, UploadRefused
 
 T = TypeVar("T")
 
@@ -75,6 +75,22 @@ def upload_refused(title: str, status: int, text: str) -> UploadRefused:
     )
 
 
+def storage_refused(title: str, status: int) -> UploadRefused:
+    """Say that the storage behind an upload did not take a file.
+
+    Its 401 and 403 are about the permit, which ran out or was for another file, and not about the account: a new one
+    may do.
+    """
+    return UploadRefused(
+        f"{title} took no file: HTTP {status}", retryable=status in (401, 403, 408, 429) or status >= 500
+    )
+
+
+def throttled(reply: HttpReply) -> Throttled:
+    """Read an answer that says "too fast", with its ``Retry-After`` where that is a number of seconds."""
+    return Throttled(seconds(reply.headers.get("retry-after", "")))
+
+
 def seconds(text: str) -> float | None:
     """Read a plain number of seconds (``Retry-After: 30``); anything else says nothing."""
     text = text.strip()  # of more than float() does: it leaves some separators
@@ -100,6 +116,20 @@ def microusd(dollars: float | None) -> int | None:
     if dollars is None or not math.isfinite(dollars) or not 0 <= dollars < 1_000_000:
         return None
     return round(dollars * 1_000_000)
+
+
+def credits_of(value: object) -> float | None:
+    """Read a number of credits; an impossible one says nothing."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) and abs(value) < 1e12 else None
+
+
+def credit_standing(left: float, *, credit_microusd: int) -> Standing:
+    """Tell the standing of an account by its credits, each of which is worth so much."""
+    if left <= 0:
+        return Standing("no_credit", "no credits left", balance=0.0, balance_microusd=0)
+    return Standing("ok", balance=left, balance_microusd=round(left * credit_microusd))
 
 
 def canonical_digest(value: object) -> str:

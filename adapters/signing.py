@@ -13,7 +13,7 @@ _STAMP = re.compile(r"[0-9]{1,12}")
 
 
 def is_recent(stamp: str, now_s: float, *, tolerance_s: float) -> bool:
-    """Tell whether a time in whole seconds since 1970 is near; also one from the future is old news to nobody."""
+    """Tell whether a time in whole seconds since 1970 is near, before or after: clocks differ in both directions."""
     return _STAMP.fullmatch(stamp) is not None and abs(now_s - int(stamp)) <= tolerance_s
 
 

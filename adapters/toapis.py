@@ -25,7 +25,6 @@ What matters here:
   assumed, and what does not answer is polled task by task.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
@@ -60,8 +59,19 @@ from adapters.base import (
 from adapters.capabilities import Capabilities, Known, Lookup, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.multipart import form
-from adapters.reading import decode, decode_or_none, is_job_id, is_web_address, seconds, upload_refused, words
+from adapters.reading import (
+    credit_standing,
+    credits_of,
+    decode,
+    decode_or_none,
+    is_job_id,
+    is_web_address,
+    throttled,
+    upload_refused,
+    words,
+)
 from adapters.signing import is_recent, is_signed
+from adapters.wording import is_policy
 
 _FLASH = "https://docs.toapis.com/docs/en/api-reference/images/gemini-3.1-flash/generation"
 _TASK = "https://docs.toapis.com/docs/cn/api-reference/tasks/image-status"
@@ -117,9 +127,10 @@ CAPABILITIES = Capabilities(
                 formats=("jpg",),
             ),
         ),
+        # The three with their aspects and sizes are confirmed; 0.5K and the place of ``google_search`` a client's.
         _FLASH,
         _READ,
-        "confirmed",
+        "reported",
     ),
     # Of the default group; of a user, not of a key: two keys of one user share it.
     submit_rate=Known(Rate(50, 10.0), _RATES, _READ, "confirmed"),
@@ -163,9 +174,7 @@ _REFUSALS: dict[int, RefusedReason] = {
     422: "policy",
 }
 _MAC = re.compile(r"\bv1=([0-9a-f]{64})\b")
-_POLICY = re.compile(
-    r"polic|safety|prohibited|sensitive|nsfw|moderation|violat|flagged|inappropriate|违规|敏感|审核", re.IGNORECASE
-)
+_BAD_KEY = re.compile(r"not found|invalid|expired|disabled|不存在|无效|过期|禁用", re.IGNORECASE)
 # A failed task wraps what the model's own provider said; these words blame the request.
 _BAD_INPUT = re.compile(
     r"\bstatus (?:400|413|415|422)\b|invalid (?:request|param|argument|image|prompt)|image_url|reference image",
@@ -298,7 +307,7 @@ class Toapis:
         if job:
             return Unclear(f"HTTP {reply.status} beside a task id", likely_paid=True)
         if reply.status == 429:
-            return _throttled(reply)
+            return throttled(reply)
         problem = decode_or_none(reply.body, _Problem) or _Problem()
         reason = _refusal(reply.status, problem)
         if reason is None:
@@ -456,13 +465,9 @@ def _refusal(status: int, problem: _Problem) -> RefusedReason | None:
         return None  # somebody on the way said no, and perhaps not to the create alone
     if reason == "invalid" and "callback_url" in problem.text:
         return "forbidden"  # of another origin than the key's default callback: every request of ours would have it
-    if reason == "invalid" and _POLICY.search(problem.text):
+    if reason == "invalid" and is_policy(problem.text):
         return "policy"
     return reason
-
-
-def _throttled(reply: HttpReply) -> Throttled:
-    return Throttled(seconds(reply.headers.get("retry-after", "")))
 
 
 def _outcome(task: _Task) -> PollOutcome:
@@ -499,7 +504,7 @@ def _failed(task: _Task) -> Failed:
     error = decode_or_none(task.error, _Error)
     told = decode_or_none(task.error, str) or task.fail_reason
     text = error.text if error is not None and error.text else words(told) if isinstance(told, str) else ""
-    if _POLICY.search(text) or (error is not None and error.code == "content_policy_violation"):
+    if is_policy(text) or (error is not None and error.code == "content_policy_violation"):
         return Failed("policy", text, retryable=False)
     return Failed("provider", text, retryable=_BAD_INPUT.search(text) is None)
 
@@ -509,19 +514,18 @@ def _no_answer(reply: HttpReply) -> NotVisible | Throttled | Unreadable:
     if reply.status == 404 and problem.error is not None and problem.error.unknown_task:
         return NotVisible()
     if reply.status == 429:
-        return _throttled(reply)
+        return throttled(reply)
     return Unreadable(words(f"HTTP {reply.status} {problem.text}"), unauthorized=reply.status in (401, 403))
 
 
 def _standing(balance: _Balance) -> Standing:
     """Credits are told in one unit; ``remain_balance`` is in whatever currency the console shows."""
     if not balance.success:
-        return Standing("rejected", words(balance.message or "the key was not found"))
+        text = words(balance.message or "")
+        return Standing("rejected" if _BAD_KEY.search(text) else "unreadable", text)
     if balance.unlimited_quota:
         return Standing("ok", "unlimited")
-    left = balance.remain_credits
-    if isinstance(left, bool) or not isinstance(left, int | float) or not math.isfinite(left) or abs(left) > 1e12:
+    left = credits_of(balance.remain_credits)
+    if left is None:
         raise MalformedReply("balance: no credits")
-    if left <= 0:
-        return Standing("no_credit", "no credits left", balance=0.0, balance_microusd=0)
-    return Standing("ok", balance=float(left), balance_microusd=round(left * CREDIT_MICROUSD))
+    return credit_standing(left, credit_microusd=CREDIT_MICROUSD)

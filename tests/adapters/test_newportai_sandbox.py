@@ -264,7 +264,7 @@ def test_bodies_are_declared_and_unknown_tools_are_not_found(emulator: NewportAi
     lost = raw(emulator, "POST", "/api/async/nano_banana_9", headers=AUTH, body={"prompt": "x"})
     outcome = NEWPORTAI.read_submit(HttpReply(lost.status, lost.headers, lost.body))
     assert isinstance(outcome, Refused)
-    assert outcome.reason == "unavailable"
+    assert outcome.reason == "forbidden"
 
 
 def test_the_queue_is_full_at_ten(emulator: NewportAiEmulator) -> None:
