@@ -55,7 +55,6 @@ from adapters.base import (
     Secret,
     Standing,
     SubmitOutcome,
-    Throttled,
     Unclear,
     Unreadable,
     Uploaded,
@@ -72,13 +71,15 @@ from adapters.reading import (
     is_web_address,
     microusd,
     result_of,
-    seconds,
+    storage_refused,
+    throttled,
     to_us,
     upload_refused,
     words,
 )
 from adapters.signing import is_recent, is_signed
 from adapters.wavespeed_record import CAPABILITIES, FAST, PAGE_SIZE, SUCCESSOR, WEEK_S
+from adapters.wording import is_policy, lacks_credit
 
 _SIGNATURE = re.compile(r"v3,([0-9a-f]{64})")
 _TOLERANCE_S = 300.0
@@ -101,8 +102,6 @@ _SWITCHES: dict[str, dict[str, object]] = {
 }
 _FORMATS = {"jpg": "jpeg", "png": "png"}
 
-_POLICY = re.compile(r"flagged|sensitive|\bsafety\b|content polic|prohibited|nsfw|moderation|blocked", re.IGNORECASE)
-_MONEY = re.compile(r"insufficient|\bbalance\b|top[ -]?up|not enough credit|out of credit", re.IGNORECASE)
 _UPSTREAM = re.compile(r"HTTP 5|HTTP 429")  # the SDK's own rule for a failure that may pass
 
 _REFUSALS: dict[int, RefusedReason] = {
@@ -110,8 +109,10 @@ _REFUSALS: dict[int, RefusedReason] = {
     401: "unauthorized",
     402: "no_credit",
     403: "forbidden",
-    404: "unavailable",
+    404: "forbidden",  # no such model: asking again would be told the same
 }
+# Part of how a call is sent at all, and not theirs to tell.
+_WIRE_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect"})
 
 
 # --- what they send -----------------------------------------------------------------------------------------
@@ -205,15 +206,16 @@ class WaveSpeedCodec:
                 return Unclear(words(f"code {envelope.code} under status {reply.status}: {text}"))
             return Unclear("submitted, but without a readable id", likely_paid=True)
         if reply.status == 429:
-            return Throttled(seconds(reply.headers.get("retry-after", "")))
+            return throttled(reply)
         reason = _REFUSALS.get(reply.status)
-        if reason is None:
+        if reason is None or (reason == "forbidden" and envelope is None):
+            # A 403 or 404 in other words is said by somebody on the way, and perhaps not of the submission alone.
             return Unclear(words(f"status {reply.status} {text}"))
-        if reason in ("invalid", "forbidden") and _MONEY.search(text):
+        if reply.status in (400, 403) and lacks_credit(text):
             reason = "no_credit"
-        elif reason == "invalid" and _POLICY.search(text):
+        elif reason == "invalid" and is_policy(text):
             reason = "policy"
-        return Refused(reason, text)
+        return Refused(reason, text or f"status {reply.status}")
 
     # --- asking
 
@@ -251,7 +253,7 @@ class WaveSpeedCodec:
             case 402:
                 return Standing("no_credit", text)
             case 403:
-                return Standing("no_credit" if _MONEY.search(text) else "rejected", text)
+                return Standing("no_credit" if lacks_credit(text) else "rejected", text)
             case _:
                 return Standing("unreadable", words(f"status {reply.status} {text}"))
 
@@ -303,7 +305,8 @@ class WaveSpeedCodec:
         return self.build_list(ctx, since_us=since_us, until_us=until_us, cursor=None)
 
     def read_sweep(self, reply: HttpReply) -> Mapping[str, PollOutcome]:
-        return {item.id: _outcome(item) for item in _read_page(reply).items}
+        told = {item.id: _told(item) for item in _read_page(reply).items}
+        return {job: outcome for job, outcome in told.items() if outcome is not None}
 
     # --- references
 
@@ -326,7 +329,7 @@ class WaveSpeedCodec:
             timeout_s=_UPLOAD_TIMEOUT_S,
         )
         if not 200 <= reply.status < 300:
-            raise upload_refused("WaveSpeed's storage", reply.status, "")
+            raise storage_refused("WaveSpeed's storage", reply.status)
         if not is_web_address(ticket.download_url, plain=bool(ctx.base_url)):
             raise MalformedReply("upload: no usable address")
         return Uploaded(ticket.download_url, CAPABILITIES.references.value.upload_life_s)
@@ -413,7 +416,7 @@ def _put_headers(told: _Instruction) -> dict[str, str]:
     for name, value in told.headers.items():
         if re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) is None or re.fullmatch(r"[ -~]{0,2000}", value) is None:
             raise MalformedReply("upload: an impossible header")
-    return told.headers
+    return {name: value for name, value in told.headers.items() if name.lower() not in _WIRE_HEADERS}
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -435,7 +438,7 @@ def _outcome(prediction: _Prediction) -> PollOutcome:
         case "completed":
             url, data = result_of(prediction.outputs)
             if not url and not data:
-                return Gone("completed without a usable output")
+                return _without_image(prediction)
             return Finished(url=url, data=data, expires_s=WEEK_S, job=prediction.id)
         case "failed":
             return _failed(words(decode_or_none(prediction.error, str) or ""))
@@ -449,8 +452,15 @@ def _outcome(prediction: _Prediction) -> PollOutcome:
             return Pending()
 
 
+def _without_image(prediction: _Prediction) -> Gone:
+    """Nothing at all is a lost image.  Something in a form that we cannot read may yet be one: it is not given up."""
+    if decode_or_none(prediction.outputs, object):
+        raise MalformedReply("prediction: completed with an output of an unknown form")
+    return Gone("completed without an output")
+
+
 def _failed(text: str) -> Failed:
-    if _POLICY.search(text):
+    if is_policy(text):
         return Failed("policy", text, retryable=False)
     return Failed("provider", text, retryable=_UPSTREAM.search(text) is not None)
 
@@ -460,7 +470,7 @@ def _no_answer(reply: HttpReply, envelope: _Envelope | None) -> PollOutcome:
         case 404 if envelope is not None:
             return NotVisible()  # in WaveSpeed's own words; another server's 404 page says nothing
         case 429:
-            return Throttled(seconds(reply.headers.get("retry-after", "")))
+            return throttled(reply)
         case status:
             return Unreadable(words(f"status {status} {_text(envelope)}"), unauthorized=status in (401, 403))
 
@@ -478,4 +488,14 @@ def _read_page(reply: HttpReply) -> _Page:
 def _listed(item: _Listed) -> ListedJob:
     if not is_job_id(item.id):
         raise MalformedReply("listing: an item without a usable id")
-    return ListedJob(item.id, to_us(item.created_at), None, _outcome(item))
+    return ListedJob(item.id, to_us(item.created_at), None, _told(item) or Pending())
+
+
+def _told(item: _Listed) -> PollOutcome | None:
+    """What a list tells of a job.  That an image is missing is believed of the job's own answer only: a list may leave
+    outputs out."""
+    try:
+        outcome = _outcome(item)
+    except MalformedReply:
+        return None
+    return None if isinstance(outcome, Gone) else outcome

@@ -273,12 +273,19 @@ def test_what_is_not_documented_as_harmless_is_unclear(status: int) -> None:
         (400, "Insufficient credits. Please top up.", "no_credit"),
         (403, "your balance is too low", "no_credit"),
         (403, "not for your level", "forbidden"),
-        (404, "insufficient something", "unavailable"),
+        (403, "insufficient permissions", "forbidden"),
+        (400, "the white balance is out of range", "invalid"),
+        (404, "model google/nano-banana-9 not found", "forbidden"),
     ],
 )
 def test_refusals_are_told_apart_by_their_words(status: int, message: str, reason: str) -> None:
     outcome = WAVESPEED.read_submit(reply(status, {"code": status, "message": message}))
     assert outcome == Refused(reason, message)  # type: ignore[arg-type]  # the literal comes from the table
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_no_of_somebody_on_the_way_is_not_wavespeeds_word(status: int) -> None:
+    assert WAVESPEED.read_submit(reply(status, b"<html>blocked</html>")) == Unclear(f"status {status}")
 
 
 def test_a_job_id_that_could_escape_a_url_is_unreadable() -> None:
@@ -301,9 +308,16 @@ def test_the_wait_is_taken_from_its_header(headers: dict[str, str], wait: float 
     assert WAVESPEED.read_poll(reply(429, body, **headers)) == Throttled(wait)
 
 
-@pytest.mark.parametrize("outputs", [None, [], {}, 7, ["ftp://x/y"], [{"url": "https://x/y"}], "data:image/png,raw"])
-def test_a_success_without_a_usable_output_is_paid_and_lost(outputs: object) -> None:
-    assert WAVESPEED.read_poll(success(prediction(outputs=outputs))) == Gone("completed without a usable output")
+@pytest.mark.parametrize("outputs", [None, [], {}, ""])
+def test_a_success_without_an_output_is_paid_and_lost(outputs: object) -> None:
+    assert WAVESPEED.read_poll(success(prediction(outputs=outputs))) == Gone("completed without an output")
+
+
+@pytest.mark.parametrize("outputs", [7, ["ftp://x/y"], [{"url": "https://x/y"}], "data:image/png,raw"])
+def test_an_output_that_cannot_be_read_is_not_given_up(outputs: object) -> None:
+    """It is paid, and a later version may know its form."""
+    with pytest.raises(MalformedReply):
+        WAVESPEED.read_poll(success(prediction(outputs=outputs)))
 
 
 @pytest.mark.parametrize(
@@ -497,6 +511,13 @@ def test_one_page_tells_of_many_jobs() -> None:
     assert WAVESPEED.sweep_size == 100
 
 
+@pytest.mark.parametrize("outputs", [None, [], [{"url": "https://x/y"}]])
+def test_a_list_that_leaves_outputs_out_loses_no_image(outputs: object) -> None:
+    shown = page(prediction(id="a"), prediction(id="b", outputs=outputs))
+    assert set(WAVESPEED.read_sweep(shown)) == {"a"}  # the other is asked for by itself
+    assert [job.outcome for job in WAVESPEED.read_list(shown).jobs][1] == Pending()
+
+
 # --- uploads ------------------------------------------------------------------------------------------------
 
 FILE = FileBytes("0f3a.png", "image/png", b"\x89PNG bytes")
@@ -527,6 +548,13 @@ def test_a_file_is_put_where_the_ticket_says_and_the_key_stays_home() -> None:
     assert (put.method, put.url, put.body) == ("PUT", "https://store.example/put?sig=1", FILE.data)
     assert put.headers == {"Content-Type": "image/png"}
     assert uploaded == Uploaded("https://cdn.wavespeed.ai/media/0f3a.png", 7 * 86_400.0)
+
+
+def test_what_belongs_to_the_wire_is_not_taken_from_a_ticket() -> None:
+    """A storage's signature may name the host; two different lengths would break the call."""
+    told = {"Host": "store.example", "content-length": "3", "Transfer-Encoding": "chunked", "x-amz-acl": "private"}
+    (_, put), _ = steps(ticket(headers=told), reply(200, b""))
+    assert put.headers == {"x-amz-acl": "private"}
 
 
 def ticket(**changes: object) -> HttpReply:
@@ -570,6 +598,7 @@ def test_a_gateway_of_ones_own_may_speak_plain_http() -> None:
         (reply(200, {"code": 400, "message": "too large"}), None, False, False),
         (success(TICKET), reply(503, b""), True, False),
         (success(TICKET), reply(413, b""), False, False),
+        (success(TICKET), reply(403, b"<Error>the ticket ran out</Error>"), True, False),
     ],
 )
 def test_a_file_that_is_not_taken(first: HttpReply, second: HttpReply | None, retryable: bool, account: bool) -> None:
