@@ -31,7 +31,7 @@ def plan_lines(plan: Plan, *, free_bytes: int | None = None) -> Sequence[str]:
         )
         for part in plan.accounts
     ]
-    total = ("together", count(plan.images), "", dollars(plan.expected_microusd), duration(plan.finish_s), "")
+    total = ("all", count(plan.images), "", dollars(plan.expected_microusd), duration(plan.finish_s), "")
     table = [head_cells, *rows, total]
     widths = [max(len(row[n]) for row in table) for n in range(len(head_cells))]
     for row in table:

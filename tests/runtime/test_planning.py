@@ -178,7 +178,7 @@ def test_budget_deadline_and_risk_are_spoken_of() -> None:
     made = plan([square(1_000)], ACCOUNTS, DEFAULT_BOOK, budget_microusd=1_000_000, deadline_s=1.0)
     assert "the budget of $1.00 ends before the batch does" in made.notes[0]
     assert "deadline" in made.notes[1]
-    assert made.max_at_risk_microusd == max(1_000_000, made.expected_microusd // 50)
+    assert made.max_at_risk_microusd == default_at_risk(made.expected_microusd) == 1_320_000
     assert "worst case" in plan([square(10)], ACCOUNTS, DEFAULT_BOOK, budget_microusd=1_000_000).notes[0]
     assert default_at_risk(100_000_000) == 2_000_000
     small = msgspec.structs.replace(ACCOUNTS[0], budget_microusd=100_000)
