@@ -98,6 +98,7 @@ class Poller:
         self._ticket = 0
         self._bell = Bell()
         self._no_sweep_before = 0.0
+        self._throttled = 0  # answers in a row that said: too fast, and not how long to wait
         self._called_back = False
         self.latency = LatencyEstimate(account.latency_s or self._caps.typical_latency_s.value * 0.25)
 
@@ -172,6 +173,9 @@ class Poller:
             if work.cancel_by and isinstance(codec, Cancels):
                 await self._log.record(work, Cancel(operator=work.cancel_by))
                 work.cancel_by = ""
+                ended = await self._ended_before_its_cancel(work)
+                if ended is not None:
+                    return ended
                 reply = await self._wire.send(codec.build_cancel(work.attempt.job, self._account.context()))
                 return codec.read_cancel(reply)
             return codec.read_poll(await self._wire.send(codec.build_poll(work.attempt.job, self._account.context())))
@@ -179,6 +183,15 @@ class Poller:
             return Unreadable(detail=str(exc))
         except MalformedReply as exc:
             return Unreadable(detail=f"malformed reply: {exc}")
+
+    async def _ended_before_its_cancel(self, work: Work) -> Finished | Failed | Gone | None:
+        """Where a cancelled job is charged, what has ended already is taken: a cancel may delete the image with the job
+        (MON-9)."""
+        charged = self._caps.cancel
+        if charged is None or not charged.value:
+            return None
+        outcome = await self.look(work.attempt.job)
+        return outcome if isinstance(outcome, Finished | Failed | Gone) else None
 
     async def look(self, job: str) -> PollOutcome:
         """Read a job that no attempt is bound to yet, under the query limit."""
@@ -294,6 +307,8 @@ class Poller:
             self.latency.first_poll_found(age_s, done=not isinstance(outcome, Pending | NotVisible))
         if isinstance(outcome, Finished | Failed) and not work.hinted and work.attempt.callback:
             self._called_back = False
+        if not isinstance(outcome, Throttled):
+            self._throttled = 0
         now = self._clock.monotonic()
         unseen = isinstance(outcome, NotVisible)
         refused = isinstance(outcome, Unreadable) and outcome.unauthorized
@@ -327,7 +342,12 @@ class Poller:
                 self._again(work)
 
     def _pause(self, throttled: Throttled) -> None:
-        pause_s = throttled.retry_after_s if throttled.retry_after_s is not None else self._queries.rate.per_s
+        """Ask nothing for as long as the provider says, else longer each time in a row, up to its whole window."""
+        pause_s = throttled.retry_after_s
+        if pause_s is None:
+            self._throttled += 1
+            longest_s = self._queries.rate.per_s
+            pause_s = min(longest_s, 2.0 ** min(self._throttled, 10)) * self._random.uniform(0.5, 1.0)
         self._queries.block(self._clock.monotonic() + pause_s)
 
     def _again(self, work: Work) -> None:

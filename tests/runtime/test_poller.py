@@ -272,6 +272,25 @@ def test_a_cancel_is_recorded_then_sent() -> None:
     assert bench.journal.types()[-3:] == ["CancelAsked", "AttemptFailed", "TaskCancelled"]
 
 
+@pytest.mark.parametrize(("charged", "cancels", "told"), [(True, 0, ["ready"]), (False, 1, ["ended False"])])
+def test_what_ended_before_its_cancel_is_kept_where_it_is_charged_all_the_same(
+    charged: bool, cancels: int, told: list[str]
+) -> None:
+    """MON-9: a cancel may delete the image with the job."""
+    bench = Bench(caps=msgspec.structs.replace(CAPS, cancel=known(charged)))
+    bench.provider.say("cancel", Failed("cancelled", retryable=False))
+    bench.provider.say("poll", LINK)
+
+    async def body(following: Following) -> None:
+        work = await following.accepted()
+        work.cancel_by = "me"
+        following.poller.overdue(work)
+        await trio.sleep(5.0)
+
+    assert follow(bench, body).told == told
+    assert bench.provider.count("cancel") == cancels
+
+
 class Recalling(FakeProvider):
     def build_recall(self, job: str, ctx: object) -> HttpCall:
         return HttpCall("GET", f"recall/{job}", {})
@@ -457,3 +476,25 @@ def test_polls_come_late_while_callbacks_come() -> None:
 
     follow(bench, body)
     assert waited == pytest.approx([2.0, 1.0, 6.0, 2.0, 2.0], rel=0.1)
+
+
+def test_a_pause_that_nobody_told_grows_to_the_window_and_no_further() -> None:
+    """One stray 429 held every question back for a whole minute."""
+    bench = Bench()
+    bench.provider.say("poll", *[Throttled()] * 9, LINK)
+    asked: list[float] = []
+    bench.provider.before = lambda kind: asked.append(trio.current_time())
+    following = Following(bench, rate=Rate(1000, 60.0))
+
+    async def go() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(following.poller.run)
+            following.poller.overdue(await following.accepted())
+            await trio.sleep(1000.0)
+            nursery.cancel_scope.cancel()
+
+    run(go)
+    assert following.told == ["ready"]
+    pauses = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+    assert pauses[0] < 5.0
+    assert 25.0 < pauses[-1] < 75.0
