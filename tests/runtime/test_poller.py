@@ -1,5 +1,6 @@
 """The poller: follows jobs to their end, and ends none by a timeout (MON-6, REC-8, REC-9, RES-6)."""
 
+import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
@@ -495,6 +496,6 @@ def test_a_pause_that_nobody_told_grows_to_the_window_and_no_further() -> None:
 
     run(go)
     assert following.told == ["ready"]
-    pauses = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
     assert pauses[0] < 5.0
     assert 25.0 < pauses[-1] < 75.0
