@@ -37,7 +37,8 @@ from adapters.base import (
     UploadRefused,
     Uploads,
 )
-from adapters.toapis import CAPABILITIES, TOAPIS
+from adapters.toapis import TOAPIS
+from adapters.toapis_record import CAPABILITIES
 from tests.adapters.replies import Row, load, read, shown
 
 ROWS = load("toapis")
