@@ -62,6 +62,7 @@ from adapters.reading import (
     decode,
     decode_or_none,
     is_job_id,
+    is_web_address,
     storage_refused,
     throttled,
     words,
@@ -290,7 +291,7 @@ class NewportAi:
         stored = decode_or_none(envelope.data, _Stored) if envelope is not None else None
         done = {"reqId": (stored.reqId if stored is not None else "") or permit.reqId}
         address = _granted((yield _post("/api/file/v1/policy_upload_finish", ctx, done)), _Address, "upload")
-        if not address.url.startswith(("https://", "http://")):
+        if not is_web_address(address.url, plain=True):
             raise MalformedReply("upload: no address")
         return Uploaded(address.url, _UPLOAD_LIFE_S)
 

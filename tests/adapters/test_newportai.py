@@ -294,6 +294,7 @@ def test_a_refused_upload_says_whether_it_may_go_better(
         [reply(200, {"message": "ok"})],
         [answered(None)],
         [answered(PERMIT), STORED, answered({"url": "ftp://x"})],
+        [answered(PERMIT), STORED, answered({"url": "https://x.example/a b.png"})],
         [answered(PERMIT), STORED, answered({})],
     ],
 )
