@@ -37,7 +37,7 @@ from adapters.base import (
 )
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
-from adapters.openaistyle import embedded, files_misfit, image_of, problem_of, reply_limit, wait_s
+from adapters.openaistyle import embedded, files_misfit, image_of, problem_of, reply_limit, standing_of, wait_s
 from adapters.reading import decode, decode_or_none, microusd, words
 
 _DOCS = "https://github.com/apertis-ai/docs/blob/main/"
@@ -49,7 +49,8 @@ _CLI = "https://github.com/apertis-ai/apertis-cli/blob/561ff03/src/lib/client.ts
 _READ = "2026-11-22"
 
 _URL_LIFE_S = 3600.0  # _IMAGES: "valid for 60 minutes"
-_MAX_FILES = 10_000_000  # of all references together: Google's 20 MB for a request, with base64 and room
+# Of all references together: Google's 20 MB for a request, with base64 and room.  Apertis itself takes 20 MB for each.
+_MAX_FILES = 10_000_000
 _BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0 Safari/537.36 bydawn"
 
 # What Gemini 3 image models draw at 1K; 2K and 4K are two and four times that.
@@ -125,7 +126,7 @@ CAPABILITIES = Capabilities(
             "400: the request was not valid, or refused by its content",
             "401: the key was not accepted",
             "402: no quota or balance",
-            "403: not allowed, or turned away at the door (1010)",
+            "403: not allowed, refused by its content, or turned away at the door (1010)",
             "404: no such model",
             "429: too many requests",
         ),
@@ -133,7 +134,7 @@ CAPABILITIES = Capabilities(
         _READ,
         "assumed",
     ),
-    references=Known(References(urls=False, files="inline", max_file_bytes=5_000_000), _CHAT, _READ, "confirmed"),
+    references=Known(References(urls=False, files="inline", max_file_bytes=_MAX_FILES), _CHAT, _READ, "confirmed"),
     balance=Known("usd", _CLI, _READ, "confirmed"),
     best_for="cheap bulk, with the synchronous risk bounded by the open calls",
 )
@@ -145,6 +146,8 @@ _REFUSALS: dict[int, RefusedReason] = {
     403: "forbidden",
     404: "unavailable",
 }
+_TURNED_AWAY = "turned away before the API (1010)"
+_POLICY = "content_policy_violation"
 _DATA_URI = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+")
 _IMAGE_LINK = re.compile(r"!\[[^\]]{0,200}\]\((https?://[^\s)]{1,2000})\)")
 
@@ -220,9 +223,12 @@ class ApertisCodec:
         reason = _REFUSALS.get(reply.status)
         if reason is None:
             return Unclear(words(f"status {reply.status} {problem.text}"))
-        if reason == "forbidden" and not problem and b"1010" in reply.body:
-            return Refused("forbidden", "turned away before the API (1010)")
-        return Refused("policy" if reason == "invalid" and problem.names_policy else reason, problem.text)
+        if _at_the_door(reply):
+            return Refused("forbidden", _TURNED_AWAY)
+        # Which status carries this code is not documented.  As "forbidden" one prompt would stop the whole account.
+        if problem.code == _POLICY or (reason == "invalid" and problem.names_policy):
+            reason = "policy"
+        return Refused(reason, problem.text)
 
     def build_check(self, ctx: Context) -> HttpCall:
         return HttpCall("GET", _url(ctx, "/v1/token/usage"), _headers(ctx))
@@ -233,14 +239,7 @@ class ApertisCodec:
             left = None if usage.remain_quota_usd is None else microusd(max(0.0, usage.remain_quota_usd))
             who = words(usage.token_name)
             return Standing("no_credit" if left == 0 else "ok", balance_microusd=left, identity=who)
-        text = problem_of(reply.body).text
-        match reply.status:
-            case 401 | 403:
-                return Standing("rejected", text)
-            case 402:
-                return Standing("no_credit", text)
-            case _:
-                return Standing("unreadable", words(f"status {reply.status} {text}"))
+        return Standing("unreadable", _TURNED_AWAY) if _at_the_door(reply) else standing_of(reply)
 
 
 APERTIS = ApertisCodec()
@@ -288,6 +287,10 @@ def _headers(ctx: Context) -> dict[str, str]:
 
 
 # --- reading ------------------------------------------------------------------------------------------------
+
+
+def _at_the_door(reply: HttpReply) -> bool:
+    return reply.status == 403 and not problem_of(reply.body) and b"1010" in reply.body
 
 
 def _answer(body: bytes) -> SubmitOutcome:

@@ -39,7 +39,7 @@ from adapters.base import (
 )
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
-from adapters.openaistyle import Problem, files_misfit, image_of, problem_of, wait_s
+from adapters.openaistyle import Problem, files_misfit, image_of, problem_of, standing_of, wait_s
 from adapters.reading import decode, decode_or_none, words
 
 _SDK = "the official Python client, byteplus-python-sdk-v2 3.0.63"
@@ -255,9 +255,7 @@ class BytePlusCodec:
         problem = problem_of(reply.body)
         if _CODES.get(problem.code) == "no_credit":
             return Standing("no_credit", problem.text)
-        if reply.status in (401, 403):
-            return Standing("rejected", problem.text)
-        return Standing("unreadable", words(f"status {reply.status} {problem.text}"))
+        return standing_of(reply)
 
 
 BYTEPLUS = BytePlusCodec()

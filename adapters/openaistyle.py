@@ -6,22 +6,15 @@
 Functions only: which status and code prove that nothing was bought, each codec says for its own provider.
 """
 
-import re
-
 import msgspec
 
-from adapters.base import HttpReply, ImageRequest
+from adapters.base import HttpReply, ImageRequest, Standing
 from adapters.reading import decode_or_none, from_base64, seconds, words
 from adapters.references import local_file
+from adapters.wording import is_policy
 
 # Base64 of the largest image of a size class, and room for the words around it.  A PNG of noise is the worst case.
 _REPLY_MIB = {"0.5K": 4, "1K": 12, "2K": 32, "4K": 96}
-
-POLICY = re.compile(
-    r"flagged|sensitive|\bsafety\b|content.?polic|content.?filter|policy violation|prohibited|nsfw|moderation"
-    r"|\bblocked\b",
-    re.IGNORECASE,
-)
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -42,7 +35,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     @property
     def names_policy(self) -> bool:
-        return POLICY.search(f"{self.kind} {self.code} {self.message}") is not None
+        return is_policy(f"{self.kind} {self.code} {self.message}".replace("_", " "))
 
 
 class _Inner(msgspec.Struct, frozen=True):
@@ -79,6 +72,22 @@ def problem_of(body: bytes | msgspec.Raw) -> Problem:
         code=_text(inner.code),
         param=_text(inner.param),
     )
+
+
+def standing_of(reply: HttpReply) -> Standing:
+    """Read an answer to the free question that is no success.  A 403 without the envelope is somebody in front of the
+    API and says nothing of the key."""
+    problem = problem_of(reply.body)
+    text = problem.text
+    match reply.status:
+        case 401:
+            return Standing("rejected", text)
+        case 403 if problem:
+            return Standing("rejected", text)
+        case 402:
+            return Standing("no_credit", text)
+        case _:
+            return Standing("unreadable", words(f"status {reply.status} {text}"))
 
 
 def image_of(body: bytes) -> tuple[str, bytes]:

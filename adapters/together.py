@@ -39,7 +39,7 @@ from adapters.base import (
 )
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
-from adapters.openaistyle import Problem, image_of, problem_of, reply_limit, wait_s
+from adapters.openaistyle import Problem, image_of, problem_of, reply_limit, standing_of, wait_s
 from adapters.reading import decode, decode_or_none, is_job_id, words
 
 _OA = "https://github.com/togethercomputer/openapi/blob/090263a/openapi.yaml"
@@ -226,14 +226,7 @@ class TogetherCodec:
             listed = {model.id for model in decode(reply.body, list[_Listed], "models")}
             known = CAPABILITIES.models.value
             return Standing("ok", models=tuple(model.name for model in known if model.provider_id in listed))
-        text = problem_of(reply.body).text
-        match reply.status:
-            case 401 | 403:
-                return Standing("rejected", text)
-            case 402:
-                return Standing("no_credit", text)
-            case _:
-                return Standing("unreadable", words(f"status {reply.status} {text}"))
+        return standing_of(reply)
 
 
 TOGETHER = TogetherCodec()

@@ -68,7 +68,7 @@ class ApertisEmulator:
                 f"apertis/{account_digest(key)}", count=1500, per_s=180.0, now_us=now_us
             )
             if wait_s:
-                return _too_fast(wait_s)
+                return _too_fast(wait_s, now_us)
             return self._route(call, key, now_us, has_credit=standing == "good")
         except Turned as turned:
             return error(turned)
@@ -184,8 +184,11 @@ def _chat_answer(job: Job, created: int) -> dict[str, object]:
     }
 
 
-def _too_fast(wait_s: float) -> Reply:
-    seconds = str(max(1, round(wait_s)))
-    headers = {"retry-after": seconds, "x-ratelimit-limit": "1500", "x-ratelimit-remaining": "0"}
+def _too_fast(wait_s: float, now_us: int = 0) -> Reply:
+    """Tell the wait in seconds, and the time of its end where the time is known."""
+    seconds = max(1, round(wait_s))
+    headers = {"retry-after": str(seconds), "x-ratelimit-limit": "1500", "x-ratelimit-remaining": "0"}
+    if now_us:
+        headers["x-ratelimit-reset"] = str(now_us // 1_000_000 + seconds)
     turned = Turned(429, "Too many requests", kind="rate_limit_error", code="rate_limit_exceeded")
-    return error(turned, headers | {"x-ratelimit-reset": seconds})
+    return error(turned, headers)

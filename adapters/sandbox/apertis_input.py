@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.openaistyle import Turned, identity, is_inline
+from adapters.sandbox.openaistyle import Turned, choice, identity, inline_bytes, is_inline
 
 # Apertis counts tokens and publishes no price per image.  Nano Banana 2: the comparison that bydawn started from;
 # the others: Google's list price.
@@ -32,6 +32,7 @@ _TIERS = {"1K": 1, "2K": 2, "4K": 4}
 _IMAGE_FIELDS = {"model", "prompt", "n", "size", "quality", "response_format", "user"}
 _CHAT_FIELDS = {"model", "messages", "max_tokens", "n", "stream", "user", "modalities", "image_config"}
 _MAX_REFERENCES = 14
+_MAX_IMAGE = 20_000_000
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -57,9 +58,7 @@ def image(body: dict[str, object]) -> Wanted:
         raise _wrong("prompt", code="missing_parameter")
     if body.get("n", 1) != 1:
         raise _wrong("n")
-    form = body.get("response_format", "url")
-    if form != "url" and form != "b64_json":
-        raise _wrong("response_format")
+    form = choice(body, "response_format", ("url", "b64_json"), _wrong("response_format"))
     resolution, aspect = _size(body.get("size", "auto"), model)
     return Wanted(model, prompt, (), aspect, resolution, "url" if form == "url" else "b64_json")
 
@@ -77,7 +76,7 @@ def chat(body: dict[str, object]) -> Wanted:
     for part in asked.messages[-1].content if asked.messages else ():
         if part.type == "text" and part.text:
             prompt = part.text
-        elif part.type == "image_url" and part.image_url is not None and is_inline(part.image_url.url):
+        elif part.type == "image_url" and part.image_url is not None and _is_image(part.image_url.url):
             references.append(identity(part.image_url.url))
         else:
             raise _wrong("messages", code="invalid_image")
@@ -87,6 +86,10 @@ def chat(body: dict[str, object]) -> Wanted:
     if config.image_size not in PRICES[model] or config.aspect_ratio not in ("auto", *_SIZES.values()):
         raise _wrong("image_config")
     return Wanted(model, prompt, tuple(references), config.aspect_ratio, config.image_size, "chat")
+
+
+def _is_image(url: str) -> bool:
+    return is_inline(url) and inline_bytes(url) <= _MAX_IMAGE
 
 
 class _ImageUrl(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ Strict where the real thing may be lax: unknown fields are refused, and sizes ou
 
 import msgspec
 
-from adapters.sandbox.openaistyle import Turned, identity, is_inline, is_reachable, is_url
+from adapters.sandbox.openaistyle import Turned, choice, identity, inline_bytes, is_inline, is_reachable, is_url
 
 _SIZES = {
     "1K": ("1024x1024", "832x1248", "1248x832", "864x1152", "1152x864", "736x1312", "1312x736", "1568x672"),
@@ -13,6 +13,7 @@ _SIZES = {
     "4K": ("4096x4096", "3328x4992", "4992x3328", "3520x4704", "4704x3520", "3040x5504", "5504x3040", "6240x2656"),
 }
 _ASPECTS = ("1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9", "21:9")
+_MAX_IMAGE = 10_000_000
 _FIELDS = {
     *("model", "prompt", "image", "size", "response_format", "output_format", "watermark", "stream"),
     *("sequential_image_generation", "sequential_image_generation_options"),
@@ -81,8 +82,8 @@ def validate(body: dict[str, object]) -> Wanted:
         resolution=tier,
         width=int(width),
         height=int(height),
-        output_format="png" if _choice(body, "output_format", ("jpeg", "png")) == "png" else "jpg",
-        as_url=_choice(body, "response_format", ("url", "b64_json")) == "url",
+        output_format="png" if _choice(body, "output_format", "jpeg", "png") == "png" else "jpg",
+        as_url=_choice(body, "response_format", "url", "b64_json") == "url",
     )
 
 
@@ -102,19 +103,15 @@ def _references(given: object, model: _Model) -> tuple[str, ...]:
     if not isinstance(images, list) or len(images) > model.max_references:
         raise _wrong("image")
     for image in images:
-        if not isinstance(image, str) or not (is_inline(image) or is_url(image)):
+        if not isinstance(image, str) or not (is_inline(image) or is_url(image)) or inline_bytes(image) > _MAX_IMAGE:
             raise _wrong("image")
         if is_url(image) and not is_reachable(image):
             raise _wrong("image", f"The image {image} could not be downloaded")
     return tuple(identity(image) for image in images)
 
 
-def _choice(body: dict[str, object], field: str, allowed: tuple[str, ...]) -> str:
-    """Read one of a set; the first is the default."""
-    value = body.get(field, allowed[0])
-    if not isinstance(value, str) or value not in allowed:
-        raise _wrong(field)
-    return value
+def _choice(body: dict[str, object], field: str, *allowed: str) -> str:
+    return choice(body, field, allowed, _wrong(field))
 
 
 def _wrong(field: str, why: str = "") -> Turned:

@@ -58,6 +58,20 @@ def is_reachable(url: str) -> bool:
     return urlsplit(url).hostname != _UNREACHABLE
 
 
+def inline_bytes(reference: str) -> int:
+    """How large an image in base64 is; 0 of a URL."""
+    found = _DATA.fullmatch(reference)
+    return 0 if found is None else len(found["data"]) * 3 // 4
+
+
+def choice(body: dict[str, object], field: str, allowed: tuple[str, ...], turned: Turned) -> str:
+    """Read one of a set; the first is the default."""
+    value = body.get(field, allowed[0])
+    if not isinstance(value, str) or value not in allowed:
+        raise turned
+    return value
+
+
 def wire_text(body: dict[str, object]) -> str:
     """The request as text for the job table: images that came in it stand there by their digest."""
     return _DATA.sub(lambda found: identity(found[0]), msgspec.json.encode(body).decode())

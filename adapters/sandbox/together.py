@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
-from adapters.sandbox.openaistyle import Turned, error, held_s, is_reachable, is_url, read_body, with_image
+from adapters.sandbox.openaistyle import Turned, choice, error, held_s, is_reachable, is_url, read_body, with_image
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
@@ -192,14 +192,14 @@ def _validate(body: dict[str, object]) -> _Wanted:
     if body.get("n", 1) != 1:
         raise _invalid("this emulator draws one image per call", "n")
     resolution, aspect = _size(body, model)
-    _choice(body, "output_format", ("jpeg", "png"))
+    _choice(body, "output_format", "jpeg", "png")
     return _Wanted(
         model=model,
         prompt=prompt,
         references=_references(body, _MAX_REFERENCES.get(model, 14)),
         aspect=aspect,
         resolution=resolution,
-        as_url=_choice(body, "response_format", ("url", "base64")) == "url",
+        as_url=_choice(body, "response_format", "url", "base64") == "url",
     )
 
 
@@ -224,12 +224,8 @@ def _references(body: dict[str, object], most: int) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _choice(body: dict[str, object], field: str, allowed: tuple[str, ...]) -> str:
-    """Read one of a set; the first is the default."""
-    value = body.get(field, allowed[0])
-    if not isinstance(value, str) or value not in allowed:
-        raise _invalid(f"{field} must be one of {', '.join(allowed)}", field)
-    return value
+def _choice(body: dict[str, object], field: str, *allowed: str) -> str:
+    return choice(body, field, allowed, _invalid(f"{field} must be one of {', '.join(allowed)}", field))
 
 
 # --- what is said -------------------------------------------------------------------------------------------

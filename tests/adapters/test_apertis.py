@@ -106,7 +106,7 @@ def test_a_base_url_replaces_the_host() -> None:
         (ImageRequest("x", model_version="1"), "no version pins"),
         (ImageRequest("x", references=("https://r.example/a.png",)), "takes no URLs, only files"),
         (ImageRequest("x", references=(file(10),) * 15), "at most 14"),
-        (ImageRequest("x", references=(file(5_000_001),)), "the file has 5,000,001 bytes"),
+        (ImageRequest("x", references=(file(10_000_001),)), "the file has 10,000,001 bytes"),
         (ImageRequest("x", references=(file(4_000_000),) * 3), "12,000,000 bytes together"),
         (ImageRequest("x", references=(file(10, "image/gif"),)), "no image/gif"),
     ],
@@ -180,6 +180,26 @@ def test_the_door_is_not_the_api() -> None:
     door = APERTIS.read_submit(reply(403, b"error code: 1010"))
     assert door == Refused("forbidden", "turned away before the API (1010)")
     assert APERTIS.read_submit(reply(403, b"<html>no</html>")) == Refused("forbidden")
+    # The key is not to blame: it was not looked at.
+    told = APERTIS.read_check(reply(403, b"error code: 1010"))
+    assert (told.state, told.detail) == ("unreadable", "turned away before the API (1010)")
+
+
+def test_a_filter_refuses_the_prompt_whatever_the_status() -> None:
+    """No document says which status carries the code; "forbidden" would stop the account for one prompt."""
+    error = {"message": "Content violates usage policies", "type": "content_policy_error"}
+    for status in (400, 403, 404):
+        told = reply(status, {"error": {**error, "code": "content_policy_violation"}})
+        assert APERTIS.read_submit(told) == Refused(
+            "policy", "content_policy_violation: Content violates usage policies"
+        )
+    # Words alone do not turn a matter of the account into one of the prompt.
+    blocked = {"error": {"message": "Your account violates our policies", "code": "account_suspended"}}
+    assert isinstance(outcome := APERTIS.read_submit(reply(403, blocked)), Refused)
+    assert outcome.reason == "forbidden"
+    assert isinstance(
+        APERTIS.read_submit(reply(502, {"error": {**error, "code": "content_policy_violation"}})), Unclear
+    )
 
 
 def test_usage_that_cannot_be_read_is_malformed() -> None:

@@ -245,6 +245,20 @@ def test_a_chat_that_is_not_documented_is_refused(
     assert world.jobs.count() == 0
 
 
+def test_an_image_of_more_than_20_mb_is_refused(world: EmulatorSettings, emulator: ApertisEmulator) -> None:
+    huge = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 6_666_667}}
+    assert submit(emulator, said(TEXT, huge), CHAT).status == 400
+    assert world.jobs.count() == 0
+
+
+def test_too_fast_tells_the_wait_and_when_it_ends() -> None:
+    emulator = ApertisEmulator(sandbox(rate_factor=1 / 1500))
+    assert submit(emulator, VALID).status == 200
+    refused = submit(emulator, VALID)
+    assert APERTIS.read_submit(http(refused)) == Throttled(float(refused.headers["retry-after"]))
+    assert int(refused.headers["x-ratelimit-reset"]) == START_US // S + int(refused.headers["retry-after"])
+
+
 @pytest.mark.parametrize("agent", ["python-httpx/0.28", ""])
 def test_the_door_keeper_wants_a_browser(emulator: ApertisEmulator, agent: str) -> None:
     reply = raw(emulator, "GET", "/v1/models", headers=AUTH | {"User-Agent": agent})

@@ -231,6 +231,12 @@ def test_what_is_not_documented_is_refused(world: EmulatorSettings, emulator: By
     assert world.jobs.count() == 0
 
 
+def test_an_image_of_more_than_10_mb_is_refused(world: EmulatorSettings, emulator: BytePlusEmulator) -> None:
+    huge = "data:image/png;base64," + "AAAA" * 3_333_334
+    assert submit(emulator, {**VALID, "image": [huge]}).status == 400
+    assert world.jobs.count() == 0
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

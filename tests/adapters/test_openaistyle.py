@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.base import HttpReply
-from adapters.openaistyle import Problem, embedded, image_of, problem_of, reply_limit, wait_s
+from adapters.openaistyle import Problem, embedded, image_of, problem_of, reply_limit, standing_of, wait_s
 
 
 @given(st.binary(min_size=1, max_size=200), st.sampled_from(["{}", "data:image/png;base64,{}"]), st.integers(1, 80))
@@ -64,7 +64,20 @@ def test_a_problem_has_words() -> None:
     assert Problem(code="c").text == "c"
     assert Problem(code="content_policy_violation").names_policy
     assert Problem(message="blocked by the safety system").names_policy
+    assert Problem(kind="content_filter").names_policy
     assert not Problem(message="unsafe size").names_policy
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [(401, "rejected"), (403, "rejected"), (402, "no_credit"), (404, "unreadable"), (503, "unreadable")],
+)
+def test_what_a_refused_check_says_of_the_account(status: int, state: str) -> None:
+    told = standing_of(HttpReply(status, {}, b'{"error":{"message":"m","code":"c"}}'))
+    assert told.state == state
+    assert "c: m" in told.detail
+    bare = standing_of(HttpReply(status, {}, b"<html>")).state
+    assert bare == ("unreadable" if status == 403 else state)  # somebody in front of the API forbids as well
 
 
 def test_the_first_readable_header_says_the_wait() -> None:
