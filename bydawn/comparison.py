@@ -61,9 +61,8 @@ def compare(found: Sequence[Capabilities], book: PriceBook, model: str, keys: fr
         column("typical", [duration(caps.typical_latency_s.value) for caps in found], right=True),
         column("kept", [kept_cell(caps) for caps in found], right=True),
         column("charged on", [caps.charged_on.value for caps in found]),
-        column("balance", [caps.balance.value if caps.balance else "-" for caps in found]),
-        column("quote", ["yes" if caps.quote and caps.quote.value else "-" for caps in found]),
         column("cancel", [cancel_cell(caps) for caps in found]),
+        column("quote", ["yes" if caps.quote and caps.quote.value else "-" for caps in found]),
     ]
 
 

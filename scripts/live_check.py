@@ -20,8 +20,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -43,12 +42,15 @@ from adapters.base import (  # noqa: E402
     Lists,
     LooksUp,
     MalformedReply,
+    NotVisible,
+    PollOutcome,
     Polls,
     Quotes,
     Refused,
     Secret,
     Sweeps,
     Throttled,
+    Unreadable,
 )
 from adapters.prices import Price  # noqa: E402
 from adapters.sandbox.solo import Solo  # noqa: E402
@@ -61,11 +63,13 @@ from runtime.egress import Egress  # noqa: E402
 from runtime.images import BadImage, Expected, inspect  # noqa: E402
 from runtime.ports import FetchRefused, FetchRules, WireError  # noqa: E402
 from runtime.wire import HttpWire  # noqa: E402
+from scripts.live_report import Bought, Exchange, report  # noqa: E402
 from scripts.purchase_journal import Entry, Journal  # noqa: E402
-from scripts.shapes import Difference, differences, shape  # noqa: E402
+from scripts.shapes import differences, shape  # noqa: E402
 
 SAME, DIFFERENT, NOTHING_BOUGHT, UNCLEAR = 0, 1, 2, 3
 PROMPT = "A red enamel kettle on a wooden table, studio photo"
+FAILURES = 4  # questions in a row that nothing was learned from
 PATIENCE = 10  # typical latencies until an image counts as not coming
 US = 1_000_000
 T = TypeVar("T")
@@ -79,16 +83,6 @@ class StopError(Exception):
         self.code = code
 
 
-class Exchange(NamedTuple):
-    """One kind of call, and where its two answers differ."""
-
-    name: str
-    status: int
-    emulated_status: int
-    seconds: float
-    found: tuple[Difference, ...]
-
-
 class Wish(NamedTuple):
     """What is to be bought, or (``opened``) what was bought before a crash."""
 
@@ -97,15 +91,6 @@ class Wish(NamedTuple):
     price: Price
     journal: Journal
     opened: tuple[Entry, str] | None
-
-
-class Bought(NamedTuple):
-    """What came of the purchase; ``problem`` is empty when an image did."""
-
-    image: str = ""
-    cost_microusd: int | None = None
-    problem: str = ""
-    code: int = SAME
 
 
 # --- both sides of a conversation ---------------------------------------------------------------------------
@@ -139,15 +124,35 @@ class Pair:
         started = time.monotonic()
         real = await self.wire.send(build(self.ctx))
         seconds = time.monotonic() - started
-        emulated = self.emulated = self.solo.send(twin or build(self.twin))
-        self.exchanges[name] = Exchange(
-            name,
-            real.status,
-            emulated.status,
-            seconds,
-            tuple(differences(shape(real.body), shape(emulated.body))),
-        )
+        self.emulated = self.solo.send(twin or build(self.twin))
+        self._compare(name, real, self.emulated, seconds)
         return read(real)
+
+    async def poll(self, job: str, twin_job: str) -> PollOutcome:
+        """Ask for a job, and compare the answer with what the emulator says of a job that is as far."""
+        codec = self.codec
+        assert isinstance(codec, Polls)
+        started = time.monotonic()
+        real = await self.wire.send(codec.build_poll(job, self.ctx))
+        seconds = time.monotonic() - started
+        try:
+            outcome = codec.read_poll(real)
+        except MalformedReply:
+            self._compare("poll: unreadable", real, self.solo.send(codec.build_poll(twin_job, self.twin)), seconds)
+            raise
+        while True:
+            emulated = self.solo.send(codec.build_poll(twin_job, self.twin))
+            other = codec.read_poll(emulated)
+            if type(other) is type(outcome) or isinstance(outcome, Unreadable):
+                self._compare(f"poll: {type(outcome).__name__}", real, emulated, seconds)
+                return outcome
+            if isinstance(outcome, NotVisible | Throttled) or isinstance(other, Finished | Failed):
+                return outcome  # the emulator has been there already, or does not get there
+            self.solo.now_us += US // 4
+
+    def _compare(self, name: str, real: HttpReply, emulated: HttpReply, seconds: float) -> None:
+        found = tuple(differences(shape(real.body), shape(emulated.body)))
+        self.exchanges[name] = Exchange(name, real.status, emulated.status, seconds, found)
 
 
 async def check(wish: Wish) -> tuple[Pair, Bought]:
@@ -161,7 +166,11 @@ async def check(wish: Wish) -> tuple[Pair, Bought]:
         with trio.CancelScope() as scope:
             scope.deadline = trio.current_time() + 120 + PATIENCE * account.latency
             return pair, await converse(pair, wish)
-        return pair, Bought(problem="the image did not come in time; the same command asks again", code=DIFFERENT)
+        return pair, Bought(problem="the image did not come in time; the same command asks again", code=UNCLEAR)
+    except (WireError, MalformedReply) as error:
+        # What was seen so far is worth a page, and an answer that cannot be read most of all.
+        code = UNCLEAR if wish.journal.open_purchase() else NOTHING_BOUGHT
+        return pair, Bought(problem=f"the conversation broke: {error}", code=code)
     finally:
         await wire.aclose()
 
@@ -209,31 +218,28 @@ async def converse(pair: Pair, wish: Wish) -> Bought:
         journal.write("end", outcome="Failed")
         return Bought(problem=f"the job failed: {outcome.reason} {outcome.detail}", code=DIFFERENT)
     if not isinstance(outcome, Finished):
-        return Bought(problem=f"unclear whether it was bought: {outcome}", code=UNCLEAR)
+        return Bought(problem=f"unclear what became of it: {outcome}", code=UNCLEAR)
     told_image = await image_of(pair, account, request, outcome)
     journal.write("end", outcome="Finished")
     return told_image
 
 
-async def wait_for(pair: Pair, job: str, twin_job: str) -> object:
-    """Poll until the job has ended.  Answers on the way and the last one are compared each with their own kind."""
-    codec = pair.codec
-    assert isinstance(codec, Polls)
-    pause = 0.2
-    twin = codec.build_poll(twin_job, pair.twin)
+async def wait_for(pair: Pair, job: str, twin_job: str) -> PollOutcome:
+    """Poll until the job has ended, or nothing can be learned: a question costs nothing and may be asked again."""
+    pause, failures = 0.2, 0
     while True:
-        running = pair.exchanges.get("poll")
-        outcome = await pair.ask("poll", lambda ctx: codec.build_poll(job, ctx), codec.read_poll, twin=twin)
-        if isinstance(outcome, Finished | Failed):
-            break
+        try:
+            outcome = await pair.poll(job, twin_job)
+        except WireError:
+            failures += 1
+            if failures >= FAILURES:
+                raise
+        else:
+            failures = failures + 1 if isinstance(outcome, Unreadable) else 0
+            if isinstance(outcome, Finished | Failed) or failures >= FAILURES:
+                return outcome
         await trio.sleep(pause)
         pause = min(5.0, pause * 1.5)
-    # The emulator's job was still running: the last answer is compared once more, after its end.
-    del pair.exchanges["poll"]
-    if running is not None:
-        pair.exchanges["poll"] = running
-    pair.solo.now_us += 60 * US
-    return await pair.ask("poll, ended", lambda ctx: codec.build_poll(job, ctx), codec.read_poll, twin=twin)
 
 
 async def free_questions(pair: Pair, began_us: int, job: str, twin_job: str) -> None:
@@ -273,42 +279,6 @@ async def image_of(pair: Pair, account: Account, request: ImageRequest, result: 
     return Bought(f"{seen.media_type}, {seen.width} x {seen.height}{flags}", result.cost_microusd)
 
 
-# --- the report ---------------------------------------------------------------------------------------------
-
-
-def report(wish: Wish, pair: Pair, bought: Bought) -> Iterator[str]:
-    """Write what was found as a page."""
-    account, request, price, *_ = wish
-    caps = account.codec.capabilities
-    found = sum(len(each.found) + (each.status != each.emulated_status) for each in pair.exchanges.values())
-    told = "not told" if bought.cost_microusd is None else dollars(bought.cost_microusd)
-    yield f"# Live check of {caps.title}"
-    yield ""
-    yield f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, at {'another base URL' if account.base_url else caps.base_url}."
-    yield f"One image of `{request.model}`, {request.aspect}, {request.resolution}."
-    yield ""
-    yield f"- {'Differences' if found else 'No differences'} between its answers and the emulator's" + (
-        f": {found}." if found else "."
-    )
-    yield f"- Price: {dollars(price.microusd)} by the book ({price.mark}: {price.source}); charged: {told}."
-    yield f"- Image: {bought.image or bought.problem}."
-    yield ""
-    yield "| call | status | emulator's | seconds | differences |"
-    yield "|---|---|---|---|---|"
-    for each in pair.exchanges.values():
-        yield f"| {each.name} | {each.status} | {each.emulated_status} | {each.seconds:.2f} | {len(each.found) or ''} |"
-    if any(each.found for each in pair.exchanges.values()):
-        yield ""
-        yield "| call | field | the provider has | the emulator has |"
-        yield "|---|---|---|---|"
-        for each in pair.exchanges.values():
-            for difference in each.found:
-                real, emulated = difference.real or "-", difference.emulated or "-"
-                yield f"| {each.name} | `{difference.field}` | {real} | {emulated} |"
-    yield ""
-    yield f"For `docs/providers/{caps.provider}.md`: Last live check: {datetime.now(UTC):%Y-%m-%d}."
-
-
 # --- the command --------------------------------------------------------------------------------------------
 
 
@@ -322,9 +292,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         say(str(error))
         return error.exit_code if error.exit_code in (2, 4) else NOTHING_BOUGHT
-    except (WireError, MalformedReply) as error:
-        say(f"live-check: {error}; the journal tells whether something is open, and the same command goes on")
-        return UNCLEAR
 
 
 def run(given: argparse.Namespace) -> int:
@@ -373,7 +340,7 @@ def run(given: argparse.Namespace) -> int:
         pair, bought = trio.run(check, wish)
     except StopError as stop:
         raise StopError(without_key(str(stop), account), stop.code) from None
-    page = without_key("\n".join(report(wish, pair, bought)) + "\n", account)
+    page = without_key("\n".join(report(account, request, price, pair.exchanges.values(), bought)) + "\n", account)
     output = given.output or Path(f"live-check-{caps.provider}.md")
     output.write_text(page, "utf-8")
     print(page)
