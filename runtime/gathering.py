@@ -63,7 +63,7 @@ class Gathering:
         guard = refused.guard
         excess = refused.value - (guard.cap if isinstance(guard, Count) else guard.cap_microusd)
         each = 1 if isinstance(guard, Count) else max(line.ceiling_microusd for line in lines)
-        return self.at_most(lane, len(lines) - -(-excess // max(1, each)))
+        return self.at_most(lane, len(lines) - max(1, -(-excess // max(1, each))))
 
     def at_most(self, lane: Lane, lines: int) -> bool:
         """Bound the next file of the lane; False when that would be none."""

@@ -17,13 +17,14 @@ from adapters.base import (
     UploadSteps,
 )
 from adapters.batchfile import BatchOutcome, BatchPage, CreateOutcome, LineResult, ListedBatch, NoResults
-from adapters.capabilities import BatchFile, Capabilities
+from adapters.capabilities import BatchFile, Capabilities, References
 from tests.runtime.fakes import CAPS, FakeProvider, known
 
 LINES = 4
 FILE_CAPS: Capabilities = replace(
     CAPS,
     shape=known("batch-file"),
+    references=known(References(urls=False, files="inline", max_file_bytes=1_000_000)),
     batch_file=known(BatchFile(lines=LINES, file_bytes=200, batches=3, expires_s=172_800.0)),
     concurrency=known(100),
     max_concurrency=known(100),
