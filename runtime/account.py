@@ -28,6 +28,7 @@ from adapters.base import (
     Unclear,
 )
 from adapters.batchfile import BatchFiles
+from adapters.capabilities import Rate
 from ledger.decisions import Exceeded
 from ledger.events import AccountEvent, AccountParked, BreakerChanged, LimiterSaved, Overcharged
 from ledger.folds import LIVE
@@ -53,6 +54,7 @@ from runtime.work import TaskLog, Work, WorkKey
 _log = logging.getLogger(__name__)
 
 _SAVE_LIMITS_S = 30.0
+_RATE_GROWS = 20  # times a start that the provider may let grow
 _RESTART_SPREAD_S = 1.0  # overdue polls after a restart are spread over this long
 
 
@@ -98,6 +100,8 @@ class AccountActor:
         self._ledger_id = ledger_id
         self._hands = hands
         self._bucket = TokenBucket(account.submit_rate)
+        moving = account.rate is None and self._caps.dynamic_rate is not None
+        self._rate = AdaptiveLimit(self._bucket.rate.count, _RATE_GROWS * self._bucket.rate.count) if moving else None
         shared = self._caps.polls_share_submit_rate.value
         told = Told(
             ready=self._ready,
@@ -244,6 +248,11 @@ class AccountActor:
     @property
     def in_flight(self) -> int:
         return sum(lane.in_flight for lane in self._lanes.values())
+
+    @property
+    def submits_per_second(self) -> float:
+        """The rate as it is now."""
+        return self._bucket.per_second
 
     def statistics(self) -> dict[str, str]:
         """A snapshot for people."""
@@ -444,8 +453,12 @@ class AccountActor:
             case Accepted() | Finished():
                 lane.breaker.succeeded()
                 lane.limit.succeeded()
+                if self._rate is not None:
+                    self._rate.succeeded()
             case Throttled(retry_after_s=seconds):
                 lane.limit.throttled(now)
+                if self._rate is not None:
+                    self._rate.throttled(now)
                 if seconds is None:
                     seconds = self._bucket.rate.per_s / 4 * self._random.uniform(0.5, 1.5)
                 self._bucket.block(now + min(seconds, 300.0))
@@ -466,6 +479,8 @@ class AccountActor:
                 lane.breaker.succeeded()  # it answers, this request alone is bad
             case Exceeded() | Superseded() | Unresolved():
                 lane.breaker.not_tried(now)
+        if self._rate is not None:
+            self._bucket.rate = Rate(self._rate.value, self._bucket.rate.per_s)
         if lane.breaker.state == "open":
             self._send_back(lane)
         if lane.breaker.state != before:

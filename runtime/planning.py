@@ -88,7 +88,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def default_at_risk(expected_microusd: int) -> int:
-    """Return the default of ``--max-at-risk``: 2 % of the expected cost, at least one dollar, in whole cents (MON-3)."""
+    """Return the default of ``--max-at-risk``: 2 % of the expected cost, a dollar at least, in cents (MON-3)."""
     return max(1_000_000, expected_microusd // 50 // 10_000 * 10_000)
 
 
