@@ -6,6 +6,7 @@ somewhere; every symbol that the design tour points at must be there.
 
 import importlib
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,7 @@ import click
 import pytest
 
 from adapters.capabilities import Known
+from adapters.prices import DEFAULT_BOOK
 from adapters.registry import PROVIDERS, codec
 from bydawn.cli.table import GROUPS, entries
 from bydawn.explain import EXPLANATIONS
@@ -181,6 +183,14 @@ def test_a_provider_page_tells_each_fact_as_the_record_does(provider: str) -> No
     assert told == [(fact.mark, fact.source) for fact in facts]
     for answer in record.no_job_answers.value:
         assert f"- {answer}" in page
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_provider_page_tells_each_price_of_the_book(provider: str) -> None:
+    page = (DOCS / "providers" / f"{provider}.md").read_text("utf-8")
+    told = {Decimal(figure) for figure in re.findall(r"(?<![\d.])\d+\.\d+(?![\d.]*\d)", page)}
+    book = {Decimal(price.microusd) / 10**6 for key, price in DEFAULT_BOOK.prices.items() if key[0] == provider}
+    assert book - told == set()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
