@@ -14,6 +14,7 @@ from google.genai import errors, types
 
 from adapters.base import Context, Finished, HttpReply, ImageRequest, Secret
 from adapters.google import GOOGLE
+from adapters.googlebatch import GOOGLE_BATCH
 from adapters.sandbox.picture import read_digest, request_digest
 from tests.adapters.served import always, served
 
@@ -288,3 +289,32 @@ def test_what_the_client_is_told_our_codec_reads(base_url: str) -> None:
     outcome = GOOGLE.read_submit(HttpReply(reply.status_code, dict(reply.headers), reply.content))
     assert isinstance(outcome, Finished)
     assert read_digest(outcome.data) == request_digest("a blue kettle", (), "1:1", "1K")
+
+
+@pytest.mark.conformance(sdk="google-genai", operation="request")
+def test_our_calls_for_a_batch_are_the_clients() -> None:
+    """Field by field; only what we accept, and how the client introduces itself, differs."""
+    seen: list[httpx.Request] = []
+
+    def record(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"name": "batches/abc", "metadata": {"state": "BATCH_STATE_PENDING"}})
+
+    options = types.HttpOptions(api_version="v1beta", httpx_client=httpx.Client(transport=httpx.MockTransport(record)))
+    with genai.Client(api_key=KEY, http_options=options) as client:
+        client.batches.create(model=MODEL, src="files/abc", config=types.CreateBatchJobConfig(display_name="bydawn-1"))
+        client.batches.get(name="batches/abc")
+        client.batches.cancel(name="batches/abc")
+        list(client.batches.list(config=types.ListBatchJobsConfig(page_size=100)))
+    ctx = Context(key=Secret(KEY))
+    ours = [
+        GOOGLE_BATCH.build_create(MODEL, "files/abc", "bydawn-1", ctx),
+        GOOGLE_BATCH.build_batch("abc", ctx),
+        GOOGLE_BATCH.build_stop("abc", ctx),
+        GOOGLE_BATCH.build_batches(ctx, cursor=None),
+    ]
+    for theirs, call in zip(seen, ours, strict=True):
+        assert (theirs.method, str(theirs.url)) == (call.method, call.url)
+        if call.body:
+            assert in_one_spelling(msgspec.json.decode(theirs.content)) == msgspec.json.decode(call.body)
+        assert theirs.headers["x-goog-api-key"] == call.headers["x-goog-api-key"]
