@@ -164,6 +164,7 @@ class _Line:
         self.latency_s = account.latency_s or capabilities.typical_latency_s.value
         submits = account.submit_rate
         files = capabilities.batch_file
+        self.by_file = files is not None
         if files is not None:  # one call buys a whole file, and a look at a batch is for all its lines
             self.burst = float(submits.count * files.value.lines)
             self.submits_per_s = self.burst / submits.per_s
@@ -179,7 +180,8 @@ class _Line:
 
     def _set_speed(self) -> None:
         self.per_second = min(self.submits_per_s, self.in_flight / max(self.latency_s, 0.001))
-        self.first_room = min(self.in_flight, max(2, int(self.submits_per_s)))
+        at_once = int(self.burst) if self.by_file else max(2, int(self.submits_per_s))
+        self.first_room = min(self.in_flight, at_once)
 
     def bound_by(self, max_at_risk_microusd: int) -> bool:
         """Be no wider than the money at risk allows; whether that is narrower than the account's own limits.

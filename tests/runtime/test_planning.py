@@ -132,6 +132,25 @@ def test_a_lane_more_is_room_for_more() -> None:
     assert two.finish_s < one.finish_s
 
 
+def by_file(count: int, *others: str) -> list[tuple[int, float]]:
+    """Images and seconds of Google's batches, and of others beside them."""
+    names = ("google-batch", *others)
+    accounts = [Account(name=name, provider=name, codec=codec(name), key=Secret("k")) for name in names]
+    made = plan([square(count, who=names)], accounts, DEFAULT_BOOK)
+    return [(part.images, part.finish_s) for part in made.accounts]
+
+
+def test_a_batch_file_takes_a_day_however_few_images_it_has() -> None:
+    assert by_file(1) == [(1, 86_400.0)]
+    assert by_file(6_000) == [(6_000, 86_400.0)]
+    ((_, seconds),) = by_file(60_000)
+    assert seconds == 86_400.0 + 40_000 / 20_000 * 86_400.0  # so many may wait, and then the next ones
+
+
+def test_files_take_what_they_can_before_anything_dearer_is_bought() -> None:
+    assert by_file(1_000, "google") == [(1_000, 86_400.0), (0, 0.0)]
+
+
 def test_no_price_means_not_bought_and_says_how_to_set_one() -> None:
     pro = Group("nano-banana-pro", "1:1", "1K", False, EVERYONE, 10)
     made = plan([pro], ACCOUNTS, DEFAULT_BOOK)
