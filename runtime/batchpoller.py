@@ -7,6 +7,7 @@ the middle costs nothing: the file is read again, and lines that are on record a
 """
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from random import Random
 
@@ -52,10 +53,11 @@ _LINE_BYTES = 160 << 20  # of one line of results: a 4K image in base64, twice
 class _Batch:
     """A batch with those of its lines that are ours and open, by their keys."""
 
-    __slots__ = ("due", "followed_at", "id", "refused_at", "unread", "unseen_at", "works")
+    __slots__ = ("due", "followed_at", "id", "lane", "refused_at", "unread", "unseen_at", "works")
 
-    def __init__(self, batch: str, now: float) -> None:
+    def __init__(self, batch: str, lane: str, now: float) -> None:
         self.id = batch
+        self.lane = lane
         self.works: dict[str, Work] = {}
         self.due = now
         self.followed_at = now
@@ -94,6 +96,7 @@ class BatchPoller:
         self._told = told
         self._key_epoch = key_epoch
         self._batches: dict[str, _Batch] = {}
+        self._tokens: Counter[str] = Counter()  # by lane, of all lines that are followed
         self._bell = Bell()
 
     def __repr__(self) -> str:
@@ -106,8 +109,7 @@ class BatchPoller:
 
     def tokens(self, lane: str) -> int:
         """How many tokens of a lane wait at the provider."""
-        works = (work for batch in self._batches.values() for work in batch.works.values())
-        return sum(self._codec.tokens(work.request) for work in works if work.attempt.lane == lane)
+        return self._tokens[lane]
 
     def accepted(self, work: Work) -> None:
         """A line of a batch that was just created."""
@@ -123,6 +125,7 @@ class BatchPoller:
     def clear(self) -> None:
         """Forget everything (the owner is about to name all its works anew)."""
         self._batches.clear()
+        self._tokens.clear()
 
     async def run(self) -> None:
         """Look at one batch after the other until cancelled."""
@@ -158,10 +161,17 @@ class BatchPoller:
     def _follow(self, work: Work, delay_s: float) -> None:
         name, key = batch_of_job(work.attempt.job)
         now = self._clock.monotonic()
-        batch = self._batches.setdefault(name, _Batch(name, now))
+        batch = self._batches.setdefault(name, _Batch(name, work.attempt.lane, now))
+        if key not in batch.works:
+            self._tokens[batch.lane] += self._codec.tokens(work.request)
         batch.works[key] = work
         batch.due = now + delay_s
         self._bell.ring()
+
+    def _let_go(self, batch: _Batch, key: str) -> Work:
+        work = batch.works.pop(key)
+        self._tokens[batch.lane] -= self._codec.tokens(work.request)
+        return work
 
     def _pause_s(self) -> float:
         """A look costs a call and tells of all lines: few of them are enough, however long the batch may take."""
@@ -171,7 +181,7 @@ class BatchPoller:
     async def _look(self, batch: _Batch) -> None:
         for key, work in list(batch.works.items()):
             if work.state.phase != "accepted" or work.attempt.account != self._account.name:
-                del batch.works[key]  # somebody else's by now
+                self._let_go(batch, key)  # somebody else's by now
         if not batch.works:
             return
         await self._stop(batch)
@@ -302,7 +312,7 @@ class BatchPoller:
         if work is None or work.state.phase != "accepted":
             return
         number = work.attempt.number
-        del batch.works[result.key]
+        self._let_go(batch, result.key)
         if isinstance(result.outcome, Failed):
             await record_failed(self._log, work, number, result.outcome)
             self._told.ended(work, False)
@@ -322,7 +332,7 @@ class BatchPoller:
                 nursery.start_soon(record_failed, self._log, work, work.attempt.number, outcome)
         for place, key in enumerate(keys):
             providers_fault = outcome.reason == "provider" and place == 0  # one batch failed, not so many
-            self._told.ended(batch.works.pop(key), providers_fault)
+            self._told.ended(self._let_go(batch, key), providers_fault)
 
     async def _lost(self, batch: _Batch, reason: str) -> None:
         _log.error("%r: paid and lost: %s", batch, reason)
@@ -332,9 +342,8 @@ class BatchPoller:
             fact = AttemptLost(attempt=attempt.number, reason=reason, cost_microusd=attempt.ceiling_microusd)
             lost.append((work, Record(fact)))
         await self._log.record_all(lost)
-        batch.works.clear()
-        for work, _ in lost:
-            self._told.ended(work, False)
+        for key in list(batch.works):
+            self._told.ended(self._let_go(batch, key), False)
 
     # --- batches that cannot be found ---------------------------------------------------------------------
 
@@ -352,10 +361,8 @@ class BatchPoller:
 
     def _strand(self, batch: _Batch, why: str) -> None:
         _log.error("%r: %s: it is asked for again by the next run", batch, why)
-        works = list(batch.works.values())
-        batch.works.clear()
-        for work in works:
-            self._told.stranded(work)
+        for key in list(batch.works):
+            self._told.stranded(self._let_go(batch, key))
 
 
 class _Lines:
