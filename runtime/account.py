@@ -8,7 +8,6 @@ doubtful ones is :class:`Doubts`'.  The object outlives a crash of its coroutine
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 
@@ -18,34 +17,32 @@ import trio
 from adapters.base import (
     Accepted,
     Cancels,
-    Failed,
     Finished,
     Lists,
     NotVisible,
     PollOutcome,
-    Refused,
-    Throttled,
     Unclear,
 )
 from adapters.batchfile import BatchFiles
-from adapters.capabilities import Rate
 from ledger.decisions import Exceeded
-from ledger.events import AccountEvent, AccountParked, BreakerChanged, LimiterSaved, Overcharged
+from ledger.events import AccountParked, Overcharged
 from ledger.folds import LIVE
 from runtime.accountlog import AccountLog
 from runtime.accounts import Account
 from runtime.batchfiles import FileDesk, Tell
 from runtime.batchpoller import BatchPoller
 from runtime.claims import Claims
+from runtime.diary import Diary
 from runtime.doubts import Doubts
-from runtime.gateway import Gateway, NotSent, Submission, SubmitResult, Superseded
+from runtime.gateway import Gateway, Submission, SubmitResult, Superseded
 from runtime.gathering import FILES_UNACKNOWLEDGED
-from runtime.lanes import Lane, drain_queues, next_submission
-from runtime.limits import AdaptiveLimit, Breaker, TokenBucket
+from runtime.lanes import Lane, drain_queues
+from runtime.limits import TokenBucket
+from runtime.pace import Pace
 from runtime.poller import Poller, Told
 from runtime.ports import Clock, Wire
 from runtime.reconcile import SKEW_S
-from runtime.references import ReferenceFiles, References, Unresolved
+from runtime.references import ReferenceFiles, References
 from runtime.spool import Spool
 from runtime.waiting import Bell
 from runtime.warming import WarmUp
@@ -53,8 +50,6 @@ from runtime.work import TaskLog, Work, WorkKey
 
 _log = logging.getLogger(__name__)
 
-_SAVE_LIMITS_S = 30.0
-_RATE_GROWS = 20  # times a start that the provider may let grow
 _RESTART_SPREAD_S = 1.0  # overdue polls after a restart are spread over this long
 
 
@@ -99,9 +94,8 @@ class AccountActor:
         self._random = random
         self._ledger_id = ledger_id
         self._hands = hands
-        self._bucket = TokenBucket(account.submit_rate)
-        moving = account.rate is None and self._caps.dynamic_rate is not None
-        self._rate = AdaptiveLimit(self._bucket.rate.count, _RATE_GROWS * self._bucket.rate.count) if moving else None
+        self._diary = Diary(account_log, clock)
+        self._pace = Pace(account, clock=clock, random=random, note=self._diary.note)
         shared = self._caps.polls_share_submit_rate.value
         told = Told(
             ready=self._ready,
@@ -111,7 +105,7 @@ class AccountActor:
         )
         self._poller = Poller(
             account,
-            queries=self._bucket if shared else TokenBucket(account.query_rate),
+            queries=self._pace.bucket if shared else TokenBucket(account.query_rate),
             log=log,
             wire=wire,
             clock=clock,
@@ -161,11 +155,7 @@ class AccountActor:
             claims=self.claims,
             as_sent=self._references.as_sent,
         )
-        self._lanes: dict[str, Lane] = {}
-        self._saved_limits: dict[str, int] = {}
         self._owned: dict[WorkKey, Work] = {}
-        self._diary: deque[AccountEvent] = deque()
-        self._diary_bell = Bell()
         self._buy_bell = Bell()
         self._desk: FileDesk | None = None
         if self._batches is not None and isinstance(account.codec, BatchFiles):
@@ -179,8 +169,8 @@ class AccountActor:
                 random=random,
                 ledger_id=ledger_id,
                 query=self._poller.query,
-                bucket=self._bucket,
-                lanes=self._lanes.values,
+                bucket=self._pace.bucket,
+                lanes=lambda: self._pace.lanes,
                 may_buy=lambda: self.buying and not self.parked,
                 prepared=lambda submission: msgspec.structs.replace(submission, resolve=self._references.resolve),
                 tell=Tell(ended=self._submitted_together, not_begun=self._not_begun),
@@ -200,25 +190,21 @@ class AccountActor:
         """How many more tasks this lane would take now: by its concurrency, and by a second of the rate."""
         if self.parked or not self.buying or not self.recovered.is_set():
             return 0
-        now = self._clock.monotonic()
         if self._desk is not None:
-            return self._desk.gathering.room(self._lane(lane), now)
-        # What cannot start yet for want of concurrency must not keep the account's other lanes empty.
-        waiting = sum(min(len(each.queue), each.startable(now)) for each in self._lanes.values())
-        ahead = max(2, int(self._bucket.per_second)) - waiting
-        return 0 if self._warm_up.full else min(ahead, self._lane(lane).room(now) - self._warm_up.count(lane))
+            return self._desk.gathering.room(self._pace.lane(lane), self._clock.monotonic())
+        return 0 if self._warm_up.full else self._pace.room(lane) - self._warm_up.count(lane)
 
     def offer(self, submission: Submission) -> None:
         """Take over a queued task; the caller has asked for :meth:`room`."""
         self._owned[submission.work.key] = submission.work
         if not self._warm_up.take(submission):
-            self._lane(submission.lane).queue.append(submission)
+            self._pace.lane(submission.lane).queue.append(submission)
             self._buy_bell.ring()
 
     def stop_buying(self) -> list[Work]:
         """Start no more purchases; return the tasks that were not begun."""
         self.buying = False
-        works = [submission.work for submission in self._drain(self._lanes.values())]
+        works = [submission.work for submission in self._drain(self._pace.lanes)]
         for work in works:
             self._owned.pop(work.key, None)
         if self._desk is not None:
@@ -228,10 +214,7 @@ class AccountActor:
     @property
     def seconds_until_room(self) -> float:
         """When a lane that is shut now might open; infinity when only an event can open it."""
-        now = self._clock.monotonic()
-        waits = [lane.breaker.seconds_until_open(now) for lane in self._lanes.values()]
-        waits.append(self._bucket.seconds_until_free(now))
-        return min((wait for wait in waits if wait > 0), default=float("inf"))
+        return self._pace.seconds_until_room
 
     @property
     def most_unacknowledged(self) -> int:
@@ -239,25 +222,16 @@ class AccountActor:
         files = self._caps.batch_file
         if files is not None:
             return FILES_UNACKNOWLEDGED * files.value.lines
-        return self._most_in_flight
-
-    @property
-    def _most_in_flight(self) -> int:
-        return self.account.max_inflight or self._caps.max_concurrency.value
+        return self._pace.most_in_flight
 
     @property
     def in_flight(self) -> int:
-        return sum(lane.in_flight for lane in self._lanes.values())
-
-    @property
-    def submits_per_second(self) -> float:
-        """The rate as it is now."""
-        return self._bucket.per_second
+        return self._pace.in_flight
 
     def statistics(self) -> dict[str, str]:
         """A snapshot for people."""
         return {"account": repr(self), "poller": repr(self._poller), "doubts": repr(self._doubts)} | {
-            f"lane {name}": repr(lane) for name, lane in self._lanes.items()
+            f"lane {lane.name}": repr(lane) for lane in self._pace.lanes
         }
 
     # --- for the night and the fetcher --------------------------------------------------------------------
@@ -265,22 +239,21 @@ class AccountActor:
     def take_over(self, works: Sequence[Work], intent_ages_s: Sequence[float], limits: Mapping[str, int]) -> None:
         """Own what older epochs left open here, and remember the rate and limits they had (before :meth:`run`)."""
         ages_s = list(intent_ages_s) if self._desk is None else sorted(set(intent_ages_s))  # one per file
-        self._bucket.restore(ages_s, self._clock.monotonic())
-        self._saved_limits = dict(limits)
+        self._pace.restore(ages_s, limits)
         now, now_us = self._clock.monotonic(), self._clock.now_us()
         for work in works:
             self._owned[work.key] = work
             if work.attempt.expires_at_us:  # by the wall clock: good for an order, and with a margin for a verdict
                 work.expires = now + (work.attempt.expires_at_us - now_us) / 1e6 + SKEW_S
             if work.state.phase == "accepted":
-                self._lane(work.attempt.lane).in_flight += 1
+                self._pace.lane(work.attempt.lane).in_flight += 1
             elif work.state.phase != "ready":
                 self._doubts.add(work)
 
     def follow_adopted(self, work: Work) -> None:
         """Own a task whose doubtful attempt turned out to be a job: poll it now."""
         self._owned[work.key] = work
-        self._lane(work.attempt.lane).in_flight += 1
+        self._pace.lane(work.attempt.lane).in_flight += 1
         self._follower.overdue(work)
 
     @property
@@ -309,7 +282,7 @@ class AccountActor:
     def overcharged(self, work: Work, charged_microusd: int) -> None:
         """The provider charged above the ceiling: record it truly and buy no more here (MON-8)."""
         attempt = work.attempt
-        self._note(
+        self._diary.note(
             Overcharged(
                 batch=work.batch,
                 task=work.n,
@@ -336,8 +309,8 @@ class AccountActor:
             return
         self.parked = reason
         _log.error("account %s is parked: %s", self.account.name, reason)
-        self._note(AccountParked(reason=reason))
-        for submission in self._drain(self._lanes.values()):
+        self._diary.note(AccountParked(reason=reason))
+        for submission in self._drain(self._pace.lanes):
             self._owned.pop(submission.work.key, None)
             self._hands.give_back(submission.work)
         self._hands.moved()
@@ -352,9 +325,7 @@ class AccountActor:
 
     async def write_diary(self) -> None:
         """Append what happened to the account and is not on record yet."""
-        while self._diary:
-            await self._account_log.append(self._diary[0])
-            self._diary.popleft()
+        await self._diary.write()
 
     # --- the actor ----------------------------------------------------------------------------------------
 
@@ -371,7 +342,7 @@ class AccountActor:
             nursery.start_soon(self._follower.run)
             nursery.start_soon(self._warm_up.run)
             nursery.start_soon(self._buy)
-            nursery.start_soon(self._keep_diary)
+            nursery.start_soon(self._diary.keep, self._pace.changed_limits)
 
     async def _doubt(self) -> None:
         await self._doubts.run(judged=self._judged, first_pass_done=self._recovered)
@@ -389,9 +360,7 @@ class AccountActor:
             now = self._clock.monotonic()
             found: Submission | float = float("inf")
             if self.buying and not self.parked:
-                lanes = list(self._lanes.values())
-                self._random.shuffle(lanes)  # none starves under the shared rate
-                found = next_submission(lanes, self._bucket, now)
+                found = self._pace.next()
             if isinstance(found, Submission):
                 resolve = self._references.resolve
                 self._gateway.start(msgspec.structs.replace(found, done=self._submitted, resolve=resolve))
@@ -403,7 +372,7 @@ class AccountActor:
 
     def _submitted(self, submission: Submission, result: SubmitResult) -> None:
         """The outcome of a submit is durable: decide what comes next.  Called by the gateway."""
-        lane = self._lane(submission.lane)
+        lane = self._pace.lane(submission.lane)
         self._judge_lane(lane, result)
         self._settle(lane, submission, result)
 
@@ -446,63 +415,29 @@ class AccountActor:
         self._buy_bell.ring()
 
     def _judge_lane(self, lane: Lane, result: SubmitResult) -> None:
-        """Teach limiter and breaker what the answer says about the lane."""
-        now = self._clock.monotonic()
-        before = lane.breaker.state
-        match result:
-            case Accepted() | Finished():
-                lane.breaker.succeeded()
-                lane.limit.succeeded()
-                if self._rate is not None:
-                    self._rate.succeeded()
-            case Throttled(retry_after_s=seconds):
-                lane.limit.throttled(now)
-                if self._rate is not None:
-                    self._rate.throttled(now)
-                if seconds is None:
-                    seconds = self._bucket.rate.per_s / 4 * self._random.uniform(0.5, 1.5)
-                self._bucket.block(now + min(seconds, 300.0))
-                lane.breaker.not_tried(now)  # a probe that was turned away has proved nothing
-            case Refused(reason=("unauthorized" | "no_credit" | "forbidden") as reason, detail=detail):
-                self.park(f"{reason}: {detail}" if detail else reason)
-            case Unresolved(reason="account", detail=detail):
-                self.park(f"upload: {detail}")
-            case (
-                Unclear()
-                | NotSent()
-                | Failed(reason="provider")
-                | Refused(reason="unavailable")
-                | Unresolved(reason="later")
-            ):
-                lane.breaker.failed(now)
-            case Refused() | Failed():
-                lane.breaker.succeeded()  # it answers, this request alone is bad
-            case Exceeded() | Superseded() | Unresolved():
-                lane.breaker.not_tried(now)
-        if self._rate is not None:
-            self._bucket.rate = Rate(self._rate.value, self._bucket.rate.per_s)
+        park = self._pace.learn(lane, result)
+        if park:
+            self.park(park)
         if lane.breaker.state == "open":
             self._send_back(lane)
-        if lane.breaker.state != before:
-            self._note(BreakerChanged(lane=lane.name, state=lane.breaker.state, reason=type(result).__name__))
 
     def _ready(self, work: Work) -> None:
-        self._lane(work.attempt.lane).in_flight -= 1
+        self._pace.lane(work.attempt.lane).in_flight -= 1
         self._pass_on(work)
         self._buy_bell.ring()
 
     def _ended(self, work: Work, providers_fault: bool) -> None:
-        lane = self._lane(work.attempt.lane)
+        lane = self._pace.lane(work.attempt.lane)
         lane.in_flight -= 1
         if providers_fault:
-            lane.breaker.failed(self._clock.monotonic())
+            self._pace.job_failed(lane)
             if lane.breaker.state == "open":
                 self._send_back(lane)
         self._release(work)
         self._buy_bell.ring()
 
     def _stranded(self, work: Work) -> None:
-        self._lane(work.attempt.lane).in_flight -= 1
+        self._pace.lane(work.attempt.lane).in_flight -= 1
         self._leave(work)
 
     def _judged(self, work: Work) -> None:
@@ -537,7 +472,7 @@ class AccountActor:
 
     def _warmed(self, submission: Submission) -> None:
         """Its reference files are where they can be referred to, or the gateway will be told why not."""
-        self._lane(submission.lane).queue.append(submission)
+        self._pace.lane(submission.lane).queue.append(submission)
         self._buy_bell.ring()
         self._hands.moved()
 
@@ -565,27 +500,3 @@ class AccountActor:
             self._hands.settled(work)
         else:
             self._hands.give_back(work)
-
-    def _lane(self, name: str) -> Lane:
-        lane = self._lanes.get(name)
-        if lane is None:
-            start = self._saved_limits.get(name) or self.account.max_inflight or self._caps.concurrency.value
-            lane = self._lanes[name] = Lane(name, AdaptiveLimit(start, self._most_in_flight), Breaker())
-        return lane
-
-    def _note(self, event: AccountEvent) -> None:
-        self._diary.append(event)
-        self._diary_bell.ring()
-
-    async def _keep_diary(self) -> None:
-        """Append what happens to the account, and every 30 s the limits that changed."""
-        save_at = self._clock.monotonic() + _SAVE_LIMITS_S
-        while True:
-            await self.write_diary()
-            await self._diary_bell.wait_rung(deadline=save_at)
-            if self._clock.monotonic() >= save_at:
-                save_at = self._clock.monotonic() + _SAVE_LIMITS_S
-                for name, lane in self._lanes.items():
-                    if self._saved_limits.get(name) != lane.limit.value:
-                        self._saved_limits[name] = lane.limit.value
-                        self._note(LimiterSaved(lane=name, concurrency=lane.limit.value))

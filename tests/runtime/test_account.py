@@ -390,19 +390,3 @@ def test_a_full_disk_keeps_the_image_of_a_reply_in_memory() -> None:
 
     assert at_work(bench, body).told == [("ready", 1)]
     assert (work.data, bench.disk.names(Path("/out/spool"))) == (b"image", ())
-
-
-def test_a_rate_that_moves_with_our_use_grows_with_success_and_shrinks_when_turned_away() -> None:
-    """Such a provider publishes no rate: steady traffic raises it, bursts are throttled."""
-    start = Rate(10, 10.0)
-    caps = msgspec.structs.replace(CAPS, submit_rate=known(start), dynamic_rate=known(True))
-    rates: list[float] = []
-    for answers in ([Finished(data=b"x")], [Throttled(1.0)]):
-        bench = Bench(caps=caps)
-        bench.provider.say("submit", *answers)
-        desk = at_work(bench, buys(works=40), seconds=60.0)
-        rates.append(desk.actor.submits_per_second)
-    assert rates[0] > start.count / start.per_s > rates[1]
-    fixed = Bench(caps=msgspec.structs.replace(caps, dynamic_rate=None))
-    fixed.provider.say("submit", Finished(data=b"x"))
-    assert at_work(fixed, buys(works=40), seconds=60.0).actor.submits_per_second == start.count / start.per_s
