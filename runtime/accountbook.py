@@ -32,7 +32,7 @@ async def open_accounts(
     number = max((row.n for row in known.values()), default=0)
     logs: dict[str, AccountLog] = {}
     for account in accounts:
-        fingerprint = keyed(account.key.reveal())
+        fingerprint = keyed(account.identity)
         row = known.get(account.name)
         if row is None:
             number += 1

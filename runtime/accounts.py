@@ -31,6 +31,16 @@ class Account(msgspec.Struct, frozen=True):
     latency_s: float | None = None
 
     @property
+    def identity(self) -> str:
+        """What tells this account from another one of the same name: its key, and where the key is used.
+
+        Behind another base URL there may be another provider's books, in which *not found* proves nothing about ours
+        (REC-9).  A server on this machine is known by its key alone: its port changes.
+        """
+        elsewhere = self.base_url and not self.loopback
+        return f"{self.key.reveal()} {self.base_url}" if elsewhere else self.key.reveal()
+
+    @property
     def submit_rate(self) -> Rate:
         return self.rate or self.codec.capabilities.submit_rate.value
 
