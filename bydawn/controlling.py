@@ -4,6 +4,7 @@ If the ledger is free, this process takes it and does it; if a run holds it, the
 the result is followed through the ledger.
 """
 
+import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import trio
 
 from adapters import registry
 from bydawn.cli.formats import moment
+from bydawn.config import load_config
 from bydawn.errors import UserError
 from bydawn.opening import opened_for_writing
 from bydawn.selection import find_task, ledger_path
@@ -80,10 +82,15 @@ def task_numbers(asked: Asked, ids: Sequence[str]) -> tuple[int, ...]:
 
 
 def price_of(asked: Asked, numbers: Sequence[int], states: Sequence[TaskPhase]) -> tuple[int, int]:
-    """Return how many of the tasks are in the states, and what buying them again should cost at the cheapest."""
+    """Return how many of the tasks are in the states, and what buying them again should cost at the cheapest of the
+    providers that the batch is bought from."""
     chosen = frozenset(numbers)
     images = cost = 0
-    book = registry.price_book()
+    config = load_config(Path.cwd(), os.environ)
+    book = config.price_book()
+    tables = config.accounts
+    names = asked.reader.batch(asked.batch).settings.providers or registry.entries()
+    providers = {tables[name][0].provider if name in tables else name for name in names}
     after = 0
     while page := asked.reader.tasks(asked.batch, after=after, limit=1000, states=tuple(states)):
         after = page[-1].n
@@ -93,7 +100,7 @@ def price_of(asked: Asked, numbers: Sequence[int], states: Sequence[TaskPhase]) 
             images += 1
             prices = [
                 price.microusd
-                for provider in registry.entries()
+                for provider in providers
                 if (price := book.quote(provider, row.model, row.resolution, references=False)) is not None
             ]
             cost += min(prices, default=0)
