@@ -45,8 +45,8 @@ def test_what_is_refused_is_not_wanted_later(shop: Shop) -> None:
 
 
 def test_without_consent_nothing_is_bought_by_the_next_one_either(shop: Shop) -> None:
-    shop.leave_practice()
-    command = ("image", "--ledger", "bydawn.db", "--provider", "kie")
+    shop.leave_practice(together="sandbox-of-a-test")
+    command = ("image", "--ledger", "bydawn.db", "--provider", "together")
     refused = shop.run(*command, "a lone mug, too dear")
     assert refused.code == 2, refused.err
     assert "BD-072" in refused.err

@@ -232,6 +232,7 @@ def test_nothing_listens_so_nothing_is_bought(folder: Path, monkeypatch: pytest.
     assert Journal(folder / "live-check-kie.jsonl", "kie").open_purchase() is None
 
 
+@pytest.mark.slow  # it waits as long as a job may stay invisible
 def test_an_answer_that_cannot_be_read_ends_in_a_report_and_stays_open(
     url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
