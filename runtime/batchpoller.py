@@ -309,7 +309,7 @@ class BatchPoller:
     async def _take(self, batch: _Batch, result: LineResult) -> None:
         """Hand one line on.  What is on record already was taken before a kill."""
         work = batch.works.get(result.key)
-        if work is None or work.state.phase != "accepted":
+        if work is None:
             return
         number = work.attempt.number
         self._let_go(batch, result.key)

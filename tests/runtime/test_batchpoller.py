@@ -194,21 +194,24 @@ def test_a_line_that_cannot_be_read_was_probably_paid(odd: bytes, monkeypatch: p
 def test_a_line_that_is_adopted_while_the_results_are_read_is_not_called_missing() -> None:
     bench = FileBench()
     bench.provider.say("batch", RESULTS)
-    bench.provider.say("results", b"1-2-1=two\n1-1-1=one\n")
-    late: list[Work] = []
+    late: list[Callable[[], None]] = []
+
+    async def stream(call: HttpCall, sink: Callable[[bytes], Awaitable[None]]) -> HttpReply:
+        await sink(b"1-2-1=two\n")
+        if late:
+            late.pop()()
+        await sink(b"1-1-1=one\n")
+        return HttpReply(200, {}, b"")
+
+    bench.provider.stream = stream  # type: ignore[method-assign]  # the test's own fake
 
     async def body(follower: Follower) -> None:
-        late.append(await follower.line(2))
+        work = await follower.line(2)
         await follower.lines(1)
-
-        def adopt(kind: str) -> None:
-            if kind == "batch" and late:
-                follower.poller.overdue(late.pop())
-
-        bench.provider.before = adopt
+        late.append(lambda: follower.poller.overdue(work))
 
     follower = following(bench, body)
-    assert sorted(follower.told) == [("ready", 1), ("ready", 2)]
+    assert follower.told == [("ready", 1), ("ready", 2)]
 
 
 def test_an_expired_batch_costs_nothing_and_its_lines_are_queued_again() -> None:
