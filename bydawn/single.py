@@ -28,6 +28,7 @@ from ledger.streams import task_stream
 NAME = "single"
 _INPUT = "request.jsonl"
 _WORDS = 5  # of the prompt in the name of the image
+_SAME = {".jpeg": ".jpg"}
 
 
 class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -47,11 +48,15 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Made(msgspec.Struct, frozen=True):
-    """The exit code of the run, the task, and where its image lies; None when there is none."""
+    """The exit code of the run, the task, and where its image lies; None when there is none.
+
+    ``other_type`` names the type of a copy whose file name says another one.
+    """
 
     code: int
     task: str
     image: Path | None
+    other_type: str = ""
 
 
 def make(wanted: Wanted, request: Request, *, again: bool, copy_to: Path | None) -> Made:
@@ -72,9 +77,10 @@ def make(wanted: Wanted, request: Request, *, again: bool, copy_to: Path | None)
         _withdraw(ledger, task)
         raise
     image = _image(ledger, task)
-    if image is not None and copy_to is not None:
-        image = _copied(image, copy_to)
-    return Made(code, task, image)
+    if image is None or copy_to is None:
+        return Made(code, task, image)
+    other = image.suffix if image.suffix != _SAME.get(copy_to.suffix.lower(), copy_to.suffix.lower()) else ""
+    return Made(code, task, _copied(image, copy_to), other.removeprefix("."))
 
 
 def _which(ledger: Path, row: str, *, again: bool) -> int:

@@ -81,6 +81,8 @@ def image(
         json_line("image", id=made.task, path=None if made.image is None else str(made.image))
     elif made.image is not None:
         line(str(made.image))
+        if made.other_type:
+            talk(f"{made.image.name} holds a {made.other_type}, as the provider made it")
     else:
         talk(f"no image: bydawn show {NAME}/{made.task}{' --sandbox' if sandbox else ''} tells why")
     return made.code if made.image is None else 0

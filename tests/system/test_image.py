@@ -31,6 +31,8 @@ def test_it_goes_where_it_is_wanted(shop: Shop) -> None:
     path = asked(shop, "a lone mug, copied", "-o", "mug.jpg")
     assert path == shop.folder / "mug.jpg"
     assert read_digest(path.read_bytes()).hex() == shop.bill()[0]["digest"]
+    told = shop.run("image", "a lone mug, copied", "--sandbox", "-o", "mug.png")
+    assert told.err == "mug.png holds a jpg, as the provider made it\n"
     refused = shop.run("image", "a lone mug, copied", "--sandbox", "-o", "nowhere/mug.jpg")
     assert refused.code == 7, refused.err
     assert "BD-104" in refused.err
