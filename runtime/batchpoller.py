@@ -42,6 +42,7 @@ from runtime.work import TaskLog, Work
 _log = logging.getLogger(__name__)
 
 _LONGEST_S = 300.0  # between two looks at a batch that may take a day
+_FIRST_S = 10.0  # many batches are small, and done within minutes
 _SHORTEST_S = 0.5
 _SETTLE_S = 0.5  # lines of one batch arrive together: it is looked at when all of them are known
 _UNSEEN_S = 60.0
@@ -113,7 +114,7 @@ class BatchPoller:
 
     def accepted(self, work: Work) -> None:
         """A line of a batch that was just created."""
-        self._follow(work, self._pause_s())
+        self._follow(work, self._pause_s(0.0))
 
     def overdue(self, work: Work, *, within_s: float = 0.0) -> None:
         """A line of a batch of unknown age, or one that somebody wants stopped."""
@@ -134,7 +135,8 @@ class BatchPoller:
             if batch is None or batch.due > self._clock.monotonic():
                 await self._bell.wait_rung(deadline=float("inf") if batch is None else batch.due)
                 continue
-            batch.due = self._clock.monotonic() + self._pause_s()
+            now = self._clock.monotonic()
+            batch.due = now + self._pause_s(now - batch.followed_at)
             await self._look(batch)
             if not batch.works:
                 self._batches.pop(batch.id, None)
@@ -173,10 +175,11 @@ class BatchPoller:
         self._tokens[batch.lane] -= self._codec.tokens(work.request)
         return work
 
-    def _pause_s(self) -> float:
-        """A look costs a call and tells of all lines: few of them are enough, however long the batch may take."""
-        usual_s = min(_LONGEST_S, max(_SHORTEST_S, self._account.latency / 8))
-        return usual_s * self._random.uniform(0.9, 1.1)
+    def _pause_s(self, age_s: float) -> float:
+        """How long to wait for the next look, at a batch that is followed for so long: it costs a call and tells of all
+        lines, so few of them are enough."""
+        most_s = min(_LONGEST_S, max(_SHORTEST_S, self._account.latency / 8))
+        return min(most_s, max(_FIRST_S, age_s / 4)) * self._random.uniform(0.9, 1.1)
 
     async def _look(self, batch: _Batch) -> None:
         for key, work in list(batch.works.items()):
