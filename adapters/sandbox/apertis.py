@@ -13,19 +13,11 @@ from typing import Literal
 
 import msgspec
 
+from adapters.sandbox.accepting import admit, billed, held_s
 from adapters.sandbox.apertis_input import PRICES, Wanted, chat, image
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
-from adapters.sandbox.openaistyle import Turned, error, held_s, read_body, wire_text, with_image
-from adapters.sandbox.wirefmt import (
-    EmulatorSettings,
-    account_digest,
-    admit,
-    bearer,
-    billed,
-    file_url,
-    json_reply,
-    key_standing,
-)
+from adapters.sandbox.openaistyle import Turned, error, read_body, wire_text, with_image
+from adapters.sandbox.wirefmt import EmulatorSettings, account_digest, bearer, file_url, json_reply, key_standing
 
 _KEY_SHAPE = re.compile(r"sk-(sub[-_])?[A-Za-z0-9]{16,64}")
 _DOOR = re.compile(r"mozilla|openai|curl", re.IGNORECASE)

@@ -11,19 +11,11 @@ from typing import Literal
 
 import msgspec
 
+from adapters.sandbox.accepting import admit, billed, held_s
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.byteplus_input import Wanted, validate
-from adapters.sandbox.openaistyle import Turned, error, held_s, read_body, wire_text, with_image
-from adapters.sandbox.wirefmt import (
-    EmulatorSettings,
-    account_digest,
-    admit,
-    bearer,
-    billed,
-    file_url,
-    json_reply,
-    key_standing,
-)
+from adapters.sandbox.openaistyle import Turned, error, read_body, wire_text, with_image
+from adapters.sandbox.wirefmt import EmulatorSettings, account_digest, bearer, file_url, json_reply, key_standing
 
 _KEY_SHAPE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|ark-[A-Za-z0-9-]{16,64}")
 _PLAN_MICROUSD = 215_000  # 50,000 tokens at 4.30 dollars a million: the token plans of the comparison

@@ -15,19 +15,12 @@ from typing import Literal
 
 import msgspec
 
+from adapters.sandbox.accepting import admit, billed
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.google_batches import Batches, expires_us, is_line
 from adapters.sandbox.google_files import Files
 from adapters.sandbox.google_input import MODELS, Model, Refused, Wanted, invalid, plain, price, usage, validate
-from adapters.sandbox.wirefmt import (
-    EmulatorSettings,
-    account_digest,
-    admit,
-    billed,
-    json_object,
-    json_reply,
-    key_standing,
-)
+from adapters.sandbox.wirefmt import EmulatorSettings, account_digest, json_object, json_reply, key_standing
 
 _KEY_SHAPE = re.compile(r"AIza[0-9A-Za-z_-]{35}")
 _VERSION = re.compile(r"/(?:(upload|download)/)?(v1|v1beta)/(.+)")

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from adapters.sandbox.accepting import admit, billed
 from adapters.sandbox.base import Call, Job, Reply
 from adapters.sandbox.faults import job_fate
 from adapters.sandbox.google_files import LIFE_US, Files, iso
 from adapters.sandbox.google_input import Model, Refused, Wanted, invalid, plain, price, prompt_tokens, validate
 from adapters.sandbox.picture import draw
-from adapters.sandbox.wirefmt import EmulatorSettings, admit, billed, json_object, json_reply
+from adapters.sandbox.wirefmt import EmulatorSettings, json_object, json_reply
 
 EXPIRES_US = 48 * 3_600_000_000
 _MAX_INLINE_BYTES = 20_000_000

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from adapters.sandbox.accepting import admit, billed, unreachable
 from adapters.sandbox.base import Call, Job, JobState
-from adapters.sandbox.wirefmt import EmulatorSettings, admit, billed, json_object, unreachable
+from adapters.sandbox.wirefmt import EmulatorSettings, json_object
 
 ASPECTS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "auto")
 CREATE, RECORD = "/api/v1/jobs/createTask", "/api/v1/jobs/recordInfo"

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from adapters.reading import from_base64
-from adapters.sandbox.base import Call, Job, Reply
+from adapters.sandbox.base import Call, Reply
 from adapters.sandbox.wirefmt import json_object, json_reply
 
 _DATA = re.compile(r"data:image/(png|jpeg|webp|gif);base64,(?P<data>[A-Za-z0-9+/]+={0,2})")
@@ -75,11 +75,6 @@ def choice(body: dict[str, object], field: str, allowed: tuple[str, ...], turned
 def wire_text(body: dict[str, object]) -> str:
     """The request as text for the job table: images that came in it stand there by their digest."""
     return _DATA.sub(lambda found: identity(found[0]), msgspec.json.encode(body).decode())
-
-
-def held_s(job: Job, now_us: int) -> float:
-    """How long the answer to a synchronous call is held."""
-    return (job.done_us - now_us) / 1_000_000
 
 
 def with_image(reply: Reply, picture: bytes) -> Reply:

@@ -22,21 +22,18 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from adapters.sandbox.accepting import Admission, admit, billed, unreachable
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.forms import read_form
 from adapters.sandbox.replicate_input import MODELS, Invalid, cancel_after_s, named_version, prefer_wait_s, validate
 from adapters.sandbox.wirefmt import (
-    Admission,
     EmulatorSettings,
     account_digest,
-    admit,
-    billed,
     file_url,
     is_locked,
     json_object,
     json_reply,
     key_standing,
-    unreachable,
 )
 
 _KEY_SHAPE = re.compile(r"r8_[A-Za-z0-9]{37}")

@@ -17,20 +17,18 @@ from typing import Literal
 import msgspec
 
 from adapters.reading import from_base64
+from adapters.sandbox.accepting import admit, billed, unreachable
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.picture import draw
 from adapters.sandbox.segmind_input import MODELS, Refused, day, is_data, number, only, validate
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
-    admit,
-    billed,
     file_url,
     is_locked,
     json_object,
     json_reply,
     key_standing,
-    unreachable,
 )
 
 _KEY_SHAPE = re.compile(r"SG_[0-9a-f]{16}")

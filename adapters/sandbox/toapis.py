@@ -12,21 +12,19 @@ from typing import Literal
 
 import msgspec
 
+from adapters.sandbox.accepting import admit, billed, unreachable
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.forms import file_name, image_type, read_form
 from adapters.sandbox.toapis_input import MODELS, Invalid, validate
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
-    admit,
     bearer,
-    billed,
     file_url,
     is_locked,
     json_object,
     json_reply,
     key_standing,
-    unreachable,
 )
 
 _KEY_SHAPE = re.compile(r"sk-[A-Za-z0-9]{20,}")

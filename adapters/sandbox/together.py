@@ -11,18 +11,10 @@ from typing import Literal
 
 import msgspec
 
+from adapters.sandbox.accepting import admit, billed, held_s
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
-from adapters.sandbox.openaistyle import Turned, choice, error, held_s, is_reachable, is_url, read_body, with_image
-from adapters.sandbox.wirefmt import (
-    EmulatorSettings,
-    account_digest,
-    admit,
-    bearer,
-    billed,
-    file_url,
-    json_reply,
-    key_standing,
-)
+from adapters.sandbox.openaistyle import Turned, choice, error, is_reachable, is_url, read_body, with_image
+from adapters.sandbox.wirefmt import EmulatorSettings, account_digest, bearer, file_url, json_reply, key_standing
 
 _KEY_SHAPE = re.compile(r"(tgp_v1_)?[A-Za-z0-9_-]{40,64}")
 _PER_MINUTE = 60

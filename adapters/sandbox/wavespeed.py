@@ -17,20 +17,18 @@ from typing import Literal
 
 import msgspec
 
+from adapters.sandbox.accepting import admit, billed, unreachable
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.wavespeed_input import MODELS, Invalid, Wanted, callback_url, validate, window
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
-    admit,
     bearer,
-    billed,
     file_url,
     is_locked,
     json_object,
     json_reply,
     key_standing,
-    unreachable,
 )
 
 _KEY_SHAPE = re.compile(r"[A-Za-z0-9_-]{32,}")

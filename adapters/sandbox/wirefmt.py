@@ -1,17 +1,17 @@
-"""What emulators share: their settings, the admission of a job, keys, and small pieces of HTTP.
+"""What emulators share: their settings, keys, and small pieces of HTTP.
 
 An emulator is constructed with one :class:`EmulatorSettings` and nothing else.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from adapters.sandbox.base import Job, JobTable, Limits, Reply
-from adapters.sandbox.faults import PROFILES, ChaosProfile, job_fate, unit
+from adapters.sandbox.faults import PROFILES, ChaosProfile
 
 
 class EmulatorSettings(msgspec.Struct, frozen=True):
@@ -32,40 +32,6 @@ class EmulatorSettings(msgspec.Struct, frozen=True):
     seed: int = 0
     small_px: int = 0
     webhook_key: str = ""  # signs callbacks where the provider does; empty = the user made no key
-
-
-class Admission(msgspec.Struct, frozen=True):
-    """What is decided about a job at the moment it is accepted, all of it from the seed and its number.
-
-    ``entropy`` (32 bytes) is for the provider's own style of job id; it is unique within a sandbox.
-    """
-
-    entropy: bytes
-    created_us: int
-    started_us: int
-    done_us: int
-    fate: str
-
-
-def admit(settings: EmulatorSettings, provider: str, now_us: int, *, queue_s: float = 0.0) -> Admission:
-    """Decide times and fate of the next job; adds nothing to the table."""
-    number = settings.jobs.count() + 1
-    entropy = hashlib.sha256(f"{settings.seed}/{provider}/{number}".encode()).digest()
-    created_us = settings.jobs.fresh_us(now_us)
-    started_us = created_us + round(queue_s * 1_000_000)
-    done_us = started_us + max(1, round(latency_s(settings.latency_s, entropy) * 1_000_000))
-    return Admission(entropy, created_us, started_us, done_us, job_fate(settings.chaos, entropy))
-
-
-def latency_s(median_s: float, entropy: bytes) -> float:
-    """Jitter the median by up to 40 % either way; one job in fifty takes three times as long."""
-    point = unit(b"latency", entropy)
-    return median_s * (3.0 if point > 0.98 else 0.6 + 0.8 * point)
-
-
-def billed(settings: EmulatorSettings, microusd: int) -> int:
-    """What a price of the list costs today."""
-    return round(microusd * settings.price_factor)
 
 
 def file_url(settings: EmulatorSettings, job: Job) -> str:
@@ -95,11 +61,6 @@ def key_standing(key: str, *, looks_right: bool) -> Literal["good", "refused", "
 def is_locked(key: str) -> bool:
     """Whether the models are not enabled for this key: ``locked`` in its text."""
     return "locked" in key
-
-
-def unreachable(references: Iterable[str]) -> bool:
-    """Whether the provider cannot fetch one of the references: the host ``missing.example`` has nothing."""
-    return any("//missing.example/" in url for url in references)
 
 
 def takes_callbacks(url: str) -> bool:

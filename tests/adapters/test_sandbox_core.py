@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from adapters.sandbox.accepting import admit, latency_s
 from adapters.sandbox.base import Call, Job, JobState, JobTable, Reply, Webhook
 from adapters.sandbox.faults import PROFILES, Chaos, ChaosProfile, job_fate, load_profile
 from adapters.sandbox.jobs import MemoryJobs, SqliteJobs
@@ -18,13 +19,11 @@ from adapters.sandbox.picture import draw, pixel_size, read_digest, request_dige
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
-    admit,
     bearer,
     file_url,
     json_object,
     json_reply,
     key_standing,
-    latency_s,
 )
 
 S = 1_000_000

@@ -4,18 +4,16 @@ from typing import Literal
 
 import msgspec
 
+from adapters.sandbox.accepting import admit, billed, unreachable
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
-    admit,
     bearer,
-    billed,
     file_url,
     is_locked,
     json_reply,
     key_standing,
-    unreachable,
 )
 
 _PRICES = {"1K": 30_000, "2K": 45_000}
