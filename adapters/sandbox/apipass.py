@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 
 from adapters.sandbox import jobapi
+from adapters.sandbox.accepting import charge_on_success, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
-from adapters.sandbox.faults import unit
 from adapters.sandbox.jobapi import ASPECTS, Model
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
@@ -24,7 +24,6 @@ from adapters.sandbox.wirefmt import (
     key_standing,
 )
 
-_MAX_LAG_S = 0.8  # recordInfo shows a task only some time after createTask
 _KEY_SHAPE = re.compile(r"apk_[A-Za-z0-9_-]{16,}")
 _MODELS = {
     "google/nano-banana": Model(max_prompt=5_000, prices={"1K": 39_000}, aspects=ASPECTS[:-1]),
@@ -52,7 +51,7 @@ _MODELS = {
 _FAILURES = {
     "fail": ("501", "Internal Error, Please try again later."),
     "policy": ("400", "The content was flagged as violating the content policy."),
-    "bad_reference": ("400", "Image fetch failed. Check that the reference images are publicly accessible."),
+    "unreachable": ("400", "Image fetch failed. Check that the reference images are publicly accessible."),
 }
 
 
@@ -90,13 +89,11 @@ class ApiPassEmulator:
                 return _envelope(404, "Not Found")
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        return "failed" if job.fate in _FAILURES else "succeeded"
+        return state_of(job, now_us, failures=_FAILURES)
 
     def charged(self, job: Job, now_us: int) -> int:
         """Charged when the image is there (assumed: nobody tells whether failed tasks are refunded)."""
-        return job.charge_microusd if self.state(job, now_us) == "succeeded" else 0
+        return charge_on_success(job, self.state(job, now_us))
 
     def webhook(self, job: Job, now_us: int) -> Webhook:
         """The envelope of recordInfo.  Nothing is signed."""
@@ -108,30 +105,26 @@ class ApiPassEmulator:
 
     def _create(self, call: Call, account: str, now_us: int, *, has_credit: bool) -> Reply:
         try:
-            wanted = jobapi.validate(call, _MODELS)
+            asked = jobapi.validate(call, _MODELS)
         except jobapi.Invalid as exc:
             return _envelope(422, str(exc))
         if is_locked(bearer(call.headers)):
-            return _envelope(505, f"The model {wanted.model} is not enabled for this key")
+            return _envelope(505, f"The model {asked.model} is not enabled for this key")
         if self._settings.limits.take(f"apipass/{account}/create", count=20, per_s=10.0, now_us=now_us):
             return self.refusal("throttled")
         if not has_credit:
             return _envelope(402, "Insufficient balance, please top up")
-        price = _MODELS[wanted.model].prices[wanted.resolution]
-        job = jobapi.accept(self._settings, self.name, account, call, wanted, price=price, now_us=now_us)
+        price = _MODELS[asked.model].prices[asked.resolution]
+        job = jobapi.create(self._settings, self.name, account, call, asked, price=price, now_us=now_us)
         return _envelope(200, "success", {"taskId": job.id})
 
     def _record_info(self, call: Call, account: str, now_us: int) -> Reply:
         if self._settings.limits.take(f"apipass/{account}/query", count=10, per_s=1.0, now_us=now_us):
             return self.refusal("throttled")
-        job = self._settings.jobs.get(self.name, call.query.get("taskId", ""))
-        if job is None or job.account != account or now_us < job.created_us + self._lag_us(job):
+        job = own_job(self._settings, self.name, account, call.query.get("taskId", ""))
+        if job is None or now_us < jobapi.shown_after_us(self._settings, job):
             return _envelope(404, "Task not found")
         return _envelope(200, "success", self._record(job, now_us))
-
-    def _lag_us(self, job: Job) -> int:
-        longest_s = min(_MAX_LAG_S, self._settings.latency_s / 2)
-        return round(unit(b"lag", job.id.encode()) * longest_s * 1_000_000)
 
     def _record(self, job: Job, now_us: int) -> dict[str, object]:
         """``data`` of recordInfo and of callbacks."""

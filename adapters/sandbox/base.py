@@ -48,7 +48,7 @@ class Job(msgspec.Struct, frozen=True):
     """One accepted job.  The bill counts these by itself and knows nothing of bydawn's ids.
 
     ``fate`` is decided when the job is accepted, from the chaos profile: "ok", "fail", "policy", "blank",
-    "truncated", "wrong_bytes".
+    "truncated", "wrong_bytes"; or from the request: "unreachable", when a reference cannot be fetched.
     """
 
     id: str

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from adapters.sandbox.accepting import admit, billed, unreachable
+from adapters.sandbox.accepting import Asked, accept, admit
 from adapters.sandbox.base import Call, Job, JobState
+from adapters.sandbox.faults import unit
 from adapters.sandbox.wirefmt import EmulatorSettings, json_object
 
 ASPECTS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "auto")
 CREATE, RECORD = "/api/v1/jobs/createTask", "/api/v1/jobs/recordInfo"
+_MAX_LAG_S = 0.8
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -40,23 +42,11 @@ class Model(msgspec.Struct, frozen=True):
         return (named | {"resolution"} if self.resolution else named) - {""}
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """A validated createTask."""
-
-    model: str
-    prompt: str
-    references: tuple[str, ...]
-    aspect: str
-    resolution: str
-    output_format: str
-    callback_url: str
-
-
 class Invalid(Exception):  # never leaves the emulators; it is the 422 on its way out
     """The request does not pass validation; the text is what the provider would say."""
 
 
-def validate(call: Call, models: Mapping[str, Model]) -> Wanted:
+def validate(call: Call, models: Mapping[str, Model]) -> Asked:
     """Read a createTask.
 
     Raises:
@@ -80,7 +70,7 @@ def validate(call: Call, models: Mapping[str, Model]) -> Wanted:
         if not isinstance(fields.get(flag, False), bool):
             raise Invalid(f"{flag} must be a boolean")
     image_format = choice(fields, "output_format", model.formats or (model.default_format,), model.default_format)
-    return Wanted(
+    return Asked(
         model=name,
         prompt=prompt_of(fields, model.max_prompt),
         references=_references(fields, model),
@@ -91,31 +81,19 @@ def validate(call: Call, models: Mapping[str, Model]) -> Wanted:
     )
 
 
-def accept(
-    settings: EmulatorSettings, provider: str, account: str, call: Call, wanted: Wanted, *, price: int, now_us: int
+def create(
+    settings: EmulatorSettings, provider: str, account: str, call: Call, asked: Asked, *, price: int, now_us: int
 ) -> Job:
-    """Add the job of a valid createTask.  References are fetched while it runs: an unreachable one is its fate."""
+    """Add the job of a valid createTask."""
     admission = admit(settings, provider, now_us)
-    job = Job(
-        id=admission.entropy.hex()[:32],
-        provider=provider,
-        account=account,
-        model=wanted.model,
-        wire=call.body.decode(),
-        prompt=wanted.prompt,
-        references=wanted.references,
-        aspect=wanted.aspect,
-        resolution=wanted.resolution,
-        output_format=wanted.output_format,
-        created_us=admission.created_us,
-        started_us=admission.started_us,
-        done_us=admission.done_us,
-        charge_microusd=billed(settings, price),
-        fate="bad_reference" if unreachable(wanted.references) else admission.fate,
-        callback_url=wanted.callback_url,
-    )
-    settings.jobs.add(job)
-    return job
+    job_id, wire = admission.entropy.hex()[:32], call.body.decode()
+    return accept(settings, asked, admission, account=account, job_id=job_id, wire=wire, price_microusd=price)
+
+
+def shown_after_us(settings: EmulatorSettings, job: Job) -> int:
+    """When recordInfo first shows a task: some time after createTask."""
+    longest_s = min(_MAX_LAG_S, settings.latency_s / 2)
+    return job.created_us + round(unit(b"lag", job.id.encode()) * longest_s * 1_000_000)
 
 
 def record(job: Job, now_us: int, state: JobState, *, fail_word: str, code: str, text: str) -> dict[str, object]:

@@ -17,8 +17,8 @@ import msgspec
 
 from adapters.reading import from_us
 from adapters.sandbox import jobapi
+from adapters.sandbox.accepting import charge_on_success, jobs_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
-from adapters.sandbox.faults import unit
 from adapters.sandbox.forms import file_name, image_type, read_form
 from adapters.sandbox.jobapi import ASPECTS, Model
 from adapters.sandbox.wirefmt import (
@@ -33,7 +33,6 @@ from adapters.sandbox.wirefmt import (
 
 _CREDIT_MICROUSD = 5_000
 _OPENING_CREDITS = 1_000_000
-_MAX_LAG_S = 0.8  # recordInfo shows a task only some time after createTask
 _KEY_SHAPE = re.compile(r"[0-9a-f]{32}")
 
 
@@ -119,13 +118,11 @@ class KieEmulator:
                 return _envelope(404, "Not Found", status=404)
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        return "failed" if job.fate in _OUTCOMES else "succeeded"
+        return state_of(job, now_us, failures=_OUTCOMES)
 
     def charged(self, job: Job, now_us: int) -> int:
         """Charged when the image is there; failed tasks are not (assumed: the refund is documented nowhere)."""
-        return job.charge_microusd if self.state(job, now_us) == "succeeded" else 0
+        return charge_on_success(job, self.state(job, now_us))
 
     def webhook(self, job: Job, now_us: int) -> Webhook:
         headers = {"content-type": "application/json"}
@@ -143,7 +140,7 @@ class KieEmulator:
 
     def _create(self, call: Call, account: str, now_us: int, *, has_credit: bool) -> Reply:
         try:
-            wanted = jobapi.validate(call, _MODELS)
+            asked = jobapi.validate(call, _MODELS)
         except jobapi.Invalid as exc:
             return _envelope(422, str(exc))
         if is_locked(bearer(call.headers)):
@@ -152,28 +149,24 @@ class KieEmulator:
             return self.refusal("throttled")
         if not has_credit:
             return _envelope(402, "Credits insufficient: the current balance is not enough to run this request")
-        price = _MODELS[wanted.model].prices[wanted.resolution]
-        job = jobapi.accept(self._settings, self.name, account, call, wanted, price=price, now_us=now_us)
+        price = _MODELS[asked.model].prices[asked.resolution]
+        job = jobapi.create(self._settings, self.name, account, call, asked, price=price, now_us=now_us)
         return _envelope(200, "success", {"taskId": job.id})
 
     def _record_info(self, call: Call, account: str, now_us: int) -> Reply:
         if self._settings.limits.take(f"kie/{account}/query", count=10, per_s=1.0, now_us=now_us):
             return self.refusal("throttled")
-        job = self._settings.jobs.get(self.name, call.query.get("taskId", ""))
-        if job is None or job.account != account or now_us < job.created_us + self._lag_us(job):
+        job = own_job(self._settings, self.name, account, call.query.get("taskId", ""))
+        if job is None or now_us < jobapi.shown_after_us(self._settings, job):
             return _envelope(422, "recordInfo is null")
         if self.state(job, now_us) == "failed" and job.fate == "fail":
             return _envelope(501, "Generation Failed", self._record(job, now_us))
         return _envelope(200, "success", self._record(job, now_us))
 
     def _balance(self, account: str, now_us: int) -> int:
-        jobs = self._settings.jobs.list(self.name, account, since_us=0, until_us=now_us, limit=1_000_000_000)
+        jobs = jobs_of(self._settings, self.name, account, until_us=now_us)
         spent = sum(self.charged(job, now_us) for job in jobs)
         return _OPENING_CREDITS - spent // _CREDIT_MICROUSD
-
-    def _lag_us(self, job: Job) -> int:
-        longest_s = min(_MAX_LAG_S, self._settings.latency_s / 2)
-        return round(unit(b"lag", job.id.encode()) * longest_s * 1_000_000)
 
     def _record(self, job: Job, now_us: int) -> dict[str, object]:
         """``data`` of recordInfo and of callbacks."""
@@ -189,7 +182,7 @@ class KieEmulator:
 _OUTCOMES = {
     "fail": (501, "Internal Error, Please try again later."),
     "policy": (400, "The content was flagged as violating the content policy."),
-    "bad_reference": (400, "Image fetch failed. Check access settings or use our File Upload API instead."),
+    "unreachable": (400, "Image fetch failed. Check access settings or use our File Upload API instead."),
 }
 
 

@@ -11,9 +11,10 @@ from typing import Literal
 import msgspec
 
 from adapters.sandbox import jobapi
+from adapters.sandbox.accepting import Asked, charge_on_success, jobs_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.forms import file_name, image_type, read_form
-from adapters.sandbox.jobapi import Invalid, Wanted
+from adapters.sandbox.jobapi import Invalid
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
@@ -62,7 +63,7 @@ _TOOLS = {
 _REASONS = {
     "fail": "The server is abnormal, please try again later",
     "policy": "The content violates our content policy",
-    "bad_reference": "Failed to download the input image, please check the url",
+    "unreachable": "Failed to download the input image, please check the url",
 }
 
 
@@ -112,13 +113,11 @@ class NewportAiEmulator:
             return _envelope(_ILLEGAL, f"illegal parameter: {exc}")
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        return "failed" if job.fate in _REASONS else "succeeded"
+        return state_of(job, now_us, failures=_REASONS)
 
     def charged(self, job: Job, now_us: int) -> int:
         """Charged when the image is there (assumed: refunds are documented nowhere)."""
-        return job.charge_microusd if self.state(job, now_us) == "succeeded" else 0
+        return charge_on_success(job, self.state(job, now_us))
 
     def webhook(self, job: Job, now_us: int) -> Webhook:
         raise ValueError("NewportAI calls nobody back")
@@ -131,14 +130,13 @@ class NewportAiEmulator:
         size = jobapi.choice(fields, "imageSize", tuple(tool.takes), "1K")
         if fields.get("images") == []:
             raise Invalid("images must not be empty")
-        wanted = Wanted(
+        asked = Asked(
             model=tool.name,
             prompt=jobapi.prompt_of(fields, _MAX_PROMPT),
             references=jobapi.urls_of(fields, "images", tool.most),
             aspect=jobapi.choice(fields, "aspectRatio", tool.aspects, "16:9"),
             resolution=_RESOLUTIONS[size],
             output_format="jpg",
-            callback_url="",
         )
         if is_locked(bearer(call.headers)):
             return _envelope(403, f"no permission for {tool.name}")
@@ -147,13 +145,13 @@ class NewportAiEmulator:
         if self._settings.jobs.running(self.name, account, now_us) >= _MOST_AT_ONCE:
             return _envelope(_BUSY, "The server is busy, please try again later")
         price = tool.takes[size] * _CREDIT_MICROUSD
-        job = jobapi.accept(self._settings, self.name, account, call, wanted, price=price, now_us=now_us)
+        job = jobapi.create(self._settings, self.name, account, call, asked, price=price, now_us=now_us)
         return _envelope(0, "success", {"taskId": job.id})
 
     def _result(self, call: Call, account: str, now_us: int) -> Reply:
         task = _fields(call, {"taskId"}).get("taskId")
-        job = self._settings.jobs.get(self.name, task) if isinstance(task, str) else None
-        if job is None or job.account != account:
+        job = own_job(self._settings, self.name, account, task) if isinstance(task, str) else None
+        if job is None:
             raise Invalid("taskId does not exist")
         state = self.state(job, now_us)
         shown: dict[str, object] = {"taskId": job.id, "status": _number(job, state, now_us), "taskType": job.model}
@@ -165,7 +163,7 @@ class NewportAiEmulator:
         return _envelope(0, "success", {"task": shown, "images": images, "videos": [], "audios": []})
 
     def _balance(self, account: str, now_us: int) -> float:
-        jobs = self._settings.jobs.list(self.name, account, since_us=0, until_us=now_us, limit=1_000_000_000)
+        jobs = jobs_of(self._settings, self.name, account, until_us=now_us)
         return _OPENING_CREDITS - _credits(sum(self.charged(job, now_us) for job in jobs))
 
 
