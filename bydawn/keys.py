@@ -25,11 +25,12 @@ _log = logging.getLogger(__name__)
 def chosen_accounts(config: Config, names: Sequence[str], *, need_keys: bool = True) -> list[Account]:
     """Return the accounts that ``names`` mean, each with its key.
 
-    Without ``need_keys`` (a plan sends nothing) every one of them is returned, those without a key with an empty one.
-
     A name is an account or a provider, which means all its accounts; a provider without a table in the settings
     has one account of the same name.  Without names: every account of the settings, and every provider whose
     key is set, except those that join a batch only when they are named.
+
+    Without ``need_keys`` (a plan sends nothing) an account may have an empty key.  The accounts are those that a run
+    would buy from, so that what is planned and approved is what is run; where no key is set at all, all of them.
 
     Raises:
         UserError: an unknown name (exit 2); missing keys, all named together (exit 4).
@@ -48,10 +49,11 @@ def chosen_accounts(config: Config, names: Sequence[str], *, need_keys: bool = T
     chosen = dict.fromkeys(account for name in names for account in _meant(name, tables))
     wanted = chosen or [name for name in tables if name in config.accounts or not known[name].named_only]
     keys = {name: _key(name, *tables[name], config.env) for name in wanted}
+    if not names:
+        usable = {name: key for name, key in keys.items() if isinstance(key, Secret) or name in config.accounts}
+        keys = usable if usable or need_keys else keys
     if not need_keys:
         keys = {name: key if isinstance(key, Secret) else Secret("") for name, key in keys.items()}
-    elif not names:
-        keys = {name: key for name, key in keys.items() if isinstance(key, Secret) or name in config.accounts}
     missing = [(name, key) for name, key in keys.items() if isinstance(key, str)]
     if missing or not keys:
         raise _missing(missing or [(name, _variable(tables[name][0])) for name in tables])

@@ -292,6 +292,19 @@ def test_without_names_every_provider_with_a_key_takes_part(tmp_path: Path) -> N
     assert [account.name for account in chosen_accounts(config, [])] == ["kie", "segmind"]
 
 
+def test_a_plan_is_about_the_accounts_that_a_run_would_buy_from(tmp_path: Path) -> None:
+    planned = chosen_accounts(config_of(tmp_path, env={"KIE_API_KEY": "k"}), [], need_keys=False)
+    assert [account.name for account in planned] == ["kie"]
+    named = chosen_accounts(config_of(tmp_path, env={"KIE_API_KEY": "k"}), ["segmind"], need_keys=False)
+    assert [(account.name, account.key.reveal()) for account in named] == [("segmind", "")]
+
+
+def test_a_plan_without_any_key_compares_all_that_need_not_be_named(tmp_path: Path) -> None:
+    planned = [account.name for account in chosen_accounts(config_of(tmp_path), [], need_keys=False)]
+    assert {"kie", "replicate", "wavespeed"} < set(planned)
+    assert not {"byteplus", "google-batch"} & set(planned)
+
+
 def test_a_provider_means_all_its_accounts(tmp_path: Path) -> None:
     text = '[accounts.eu]\nprovider="kie"\nkey_env="A"\n[accounts.us]\nprovider="kie"\nkey_env="B"\n'
     config = config_of(tmp_path, text, {"A": "a", "B": "b", "KIE_API_KEY": "unused"})
