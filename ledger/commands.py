@@ -8,7 +8,11 @@ from ledger.events import Decided, PayloadRef, TaskEvent, TaskFailReason, Verdic
 
 
 class Intend(msgspec.Struct, frozen=True):
-    """Buy the task here.  The attempt's number, and the permission it may need, are assigned by the decision."""
+    """Buy the task here.  The attempt's number, and the permission it may need, are assigned by the decision.
+
+    ``beside`` names who allows it although an earlier attempt is in doubt (a policy of the batch): the leave and the
+    intent are then one decision, so that a guard that has no room for a duplicate refuses both (MON-4).
+    """
 
     account: str
     provider: str
@@ -20,6 +24,7 @@ class Intend(msgspec.Struct, frozen=True):
     callback: bool = False
     uploads: tuple[PayloadRef, ...] = ()
     file: str = ""
+    beside: str = ""
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -165,6 +165,11 @@ def _attempt(state: TaskState, number: int) -> AttemptState:
 
 
 def _intend(state: TaskState, command: Intend) -> tuple[TaskEvent, ...]:
+    leave: tuple[OperatorDecided, ...] = ()
+    if command.beside and state.phase == "held":
+        leave = _decided(state, "buy_again", command.beside)
+        for event in leave:
+            state = evolve_task(state, event, epoch=0, at_us=0)
     if state.phase != "queued" or state.owner or state.filled:
         raise _refuse(state, "cannot be bought")
     permission = 0
@@ -186,7 +191,7 @@ def _intend(state: TaskState, command: Intend) -> tuple[TaskEvent, ...]:
         uploads=command.uploads,
         file=command.file,
     )
-    return (intent,)
+    return (*leave, intent)
 
 
 def _record(state: TaskState, command: Record) -> tuple[TaskEvent, ...]:

@@ -258,6 +258,7 @@ class FileDesk:
                     body_digest=line.work.body_digest(line.data),
                     deadline_us=self._clock.now_us() + int(deadline_s * 1e6),
                     file=file.name,
+                    beside=line.submission.beside,
                 ),
             )
             for line in file.lines

@@ -89,6 +89,7 @@ class Submission(msgspec.Struct, frozen=True):
     guards: Callable[[int], Sequence[Guard]]  # by the time of the intent, which decides its day
     done: Callable[["Submission", SubmitResult], None]
     resolve: Callable[[ImageRequest, AsyncExitStack], Awaitable[Resolution]] = as_it_is
+    beside: str = ""  # who allows it although an earlier attempt is in doubt
 
 
 class Gateway:
@@ -244,6 +245,7 @@ class Gateway:
             deadline_us=self._clock.now_us() + int(codec.capabilities.submit_timeout_s.value * 1e6),
             callback=bool(callback_url),
             uploads=uploads,
+            beside=submission.beside,
         )
         try:
             refused = await self._log.record(work, intent, guards=submission.guards)

@@ -6,6 +6,7 @@ for room, for work that comes back, and for the next page.
 """
 
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -19,7 +20,7 @@ from adapters.prices import Price
 from ledger.commands import Fail
 from ledger.decisions import Count, Exceeded, Guard, Reserve
 from ledger.errors import CommandRejected
-from ledger.money import account_money, batch_money, day_money, lane_money, risk_money
+from ledger.money import account_money, batch_money, day_money, duplicates_money, lane_money, risk_money
 from ledger.reader import QueuedTask, Reader
 from runtime.account import AccountActor
 from runtime.accounts import Account
@@ -27,14 +28,16 @@ from runtime.gateway import Submission
 from runtime.ports import Clock
 from runtime.requests import decode_request
 from runtime.waiting import Bell
-from runtime.work import StreamConflict, TaskLog, Work, WorkKey
+from runtime.work import StreamConflict, TaskLog, Work, WorkKey, load_work
+
+_log = logging.getLogger(__name__)
 
 _WINDOW = 2000  # tasks in memory at most, beside those in flight
 _PAGE = 1000
 _IDLE_LOOK_S = 1.0
 
 StopReason: TypeAlias = Literal[
-    "", "budget", "at_risk", "no_provider", "disk_full", "interrupted", "cancelled", "deadline"
+    "", "budget", "at_risk", "no_provider", "disk_full", "interrupted", "cancelled", "deadline", "takeover"
 ]
 Quote: TypeAlias = Callable[[Account, ImageRequest], Price | None]
 
@@ -42,6 +45,8 @@ Quote: TypeAlias = Callable[[Account, ImageRequest], Price | None]
 class Terms(msgspec.Struct, frozen=True):
     """What the batch may cost and how much of it is bought in this run.
 
+    ``max_duplicate_microusd``: for how much tasks in doubt are bought again without asking (MON-4); None = never.
+    ``waiting_through``: tasks up to this number are not bought, since the ledger was taken over (REC-10).
     ``limit`` and ``sample`` choose the same tasks each time: the first N, or N spread evenly over ``tasks``.
     """
 
@@ -51,8 +56,16 @@ class Terms(msgspec.Struct, frozen=True):
     max_at_risk_microusd: int
     limit: int = 0
     sample: int = 0
+    waiting_through: int = 0
+    max_duplicate_microusd: int | None = None
+
+    def waits(self, n: int) -> bool:
+        """Whether another copy of the ledger may have bought the task: then it is left alone."""
+        return n <= self.waiting_through
 
     def wants(self, n: int) -> bool:
+        if self.waits(n):
+            return False
         if self.limit and n > self.limit:
             return False
         if self.sample and self.sample < self.tasks:
@@ -96,6 +109,8 @@ class Router:
         self._exhausted = False
         self._disk_tight = False
         self._stranded = False
+        self._left_alone = False  # a task was left alone because another copy of the ledger may have bought it
+        self._beside: set[tuple[WorkKey, int]] = set()  # doubtful attempts that a purchase was lined up beside
         self._bell = Bell()
         self.moving: dict[WorkKey, Work] = {}
         self.stopped: StopReason = ""
@@ -119,6 +134,7 @@ class Router:
         self.moved()
         if self.moving.get(work.key, work) is not work:
             return  # it was paged in meanwhile: the other one goes its way
+        self._left_alone = self._left_alone or self.terms.waits(work.n)
         if work.key.batch != self.terms.batch or self.stopped or not self.terms.wants(work.n):
             self.left(work)
         else:
@@ -126,7 +142,10 @@ class Router:
             self._line_up(work)
 
     def settled(self, work: Work) -> None:
-        self.left(work)
+        if self._buys_beside(work):
+            self._line_up_beside(work)
+        else:
+            self.left(work)
         self.moved()
 
     def strand(self, work: Work) -> None:
@@ -147,6 +166,10 @@ class Router:
             self.left(submission.work)
             return
         name = guard.account if isinstance(guard, Reserve) else guard.lane
+        if name == duplicates_money(self.terms.batch):
+            _log.warning("%r stays held: the budget for duplicates has no room for it", submission.work)
+            self.left(submission.work)
+            return
         self._full[name] = min(ceiling, self._full.get(name, ceiling))
         self._line_up(submission.work, first=True)
         self._bell.ring()
@@ -179,6 +202,7 @@ class Router:
 
     async def run(self) -> StopReason:
         """Route until every wanted task is settled or buying was stopped and nothing is left in flight."""
+        self._take_in_held()
         while True:
             if not self.stopped:
                 await self._page_in()
@@ -186,8 +210,8 @@ class Router:
                 self._place()
                 self._look_for_dead_end()
             if not self.moving and (self._exhausted or self.stopped):
-                if not self.stopped and self._stranded:
-                    self.stopped = "no_provider"
+                if not self.stopped and (self._stranded or self._left_alone):
+                    self.stopped = "no_provider" if self._stranded else "takeover"
                 return self.stopped
             await self._bell.wait_rung(deadline=self._clock.monotonic() + self._next_look_s())
 
@@ -196,10 +220,36 @@ class Router:
             page = self._reader.queued(self.terms.batch, after=self._cursor, limit=_PAGE)
             for task in page:
                 self._cursor = task.n
+                self._left_alone = self._left_alone or self.terms.waits(task.n)
                 if self.terms.wants(task.n) and WorkKey(self.terms.batch, task.n) not in self.moving:
                     self._take_in(task)
             self._exhausted = len(page) < _PAGE or bool(self.terms.limit and self._cursor >= self.terms.limit)
             await trio.lowlevel.checkpoint()  # a small sample of a large batch is many pages
+
+    def _take_in_held(self) -> None:
+        """What earlier runs left in doubt, where the batch allows to buy beside it."""
+        if self.terms.max_duplicate_microusd is None:
+            return
+        for held in self._reader.held(self.terms.batch):
+            work = load_work(self._reader, held.batch, held.n)
+            if self._buys_beside(work) and work.key not in self.moving:
+                self._line_up_beside(work)
+
+    def _buys_beside(self, work: Work) -> bool:
+        """Whether a task whose attempt is in doubt is bought again without asking: once per attempt."""
+        return (
+            self.terms.max_duplicate_microusd is not None
+            and not self.stopped
+            and work.state.phase == "held"
+            and work.batch == self.terms.batch
+            and self.terms.wants(work.n)
+            and (work.key, len(work.state.attempts)) not in self._beside
+        )
+
+    def _line_up_beside(self, work: Work) -> None:
+        self._beside.add((work.key, len(work.state.attempts)))
+        self.moving[work.key] = work
+        self._line_up(work)
 
     def _take_in(self, task: QueuedTask) -> None:
         if task.request is None:  # erased before it was bought: nobody can know what was wanted
@@ -253,6 +303,7 @@ class Router:
         return any(choice.ceiling_microusd >= self._full[name] for name in names if name in self._full)
 
     def _offer(self, work: Work, choice: Choice, route: str) -> None:
+        beside = work.state.phase == "held"
         actor = self._actors[choice.account]
         actor.offer(
             Submission(
@@ -261,17 +312,20 @@ class Router:
                 lane=choice.lane,
                 route=route,
                 ceiling_microusd=choice.ceiling_microusd,
-                guards=partial(self._guards, actor, choice),
+                guards=partial(self._guards, actor, choice, beside),
                 done=_nobody,
+                beside="on-unknown resubmit" if beside else "",
             )
         )
 
-    def _guards(self, actor: AccountActor, choice: Choice, at_us: int) -> tuple[Guard, ...]:
+    def _guards(self, actor: AccountActor, choice: Choice, beside: bool, at_us: int) -> tuple[Guard, ...]:
         batch, account = self.terms.batch, actor.account
         guards: list[Guard] = [
             Count(lane_money(account.name, choice.lane), actor.most_unacknowledged),
             Reserve(risk_money(batch), self.terms.max_at_risk_microusd),
         ]
+        if beside:
+            guards.append(Reserve(duplicates_money(batch), self.terms.max_duplicate_microusd or 0))
         if self.terms.budget_microusd is not None:
             guards.append(Reserve(batch_money(batch), self.terms.budget_microusd))
         if account.budget_microusd is not None:

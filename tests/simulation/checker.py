@@ -152,6 +152,17 @@ def _bill(works: list[Work], bill: dict[str, BillLine], complete: bool) -> Itera
             yield f"{provider}: {count} jobs on the bill that no attempt knows, {doubted[provider]} in doubt (MON-7)"
 
 
+def too_many_duplicates(world: World, most_microusd: int) -> list[str]:
+    """MON-4: what a policy bought beside doubtful attempts stays within its budget, by their ceilings."""
+    with Reader(world.path) as reader:
+        money = reader.money("duplicates/")
+    return [
+        f"{name}: {balance} bought beside doubtful attempts, {most_microusd} allowed (MON-4)"
+        for name, balance in money.items()
+        if balance.total > most_microusd
+    ]
+
+
 def can_tell(provider: str) -> bool:
     """Whether the provider can be asked what became of a lost submit."""
     record = codec(provider).capabilities

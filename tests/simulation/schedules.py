@@ -15,7 +15,7 @@ import msgspec
 from adapters.sandbox.faults import ChaosProfile
 from ledger.events import Decided
 from runtime.router import StopReason
-from tests.simulation.checker import problems
+from tests.simulation.checker import problems, too_many_duplicates
 from tests.simulation.world import FAIR, Life, Weather, World
 
 ROUGH = Weather(
@@ -64,6 +64,7 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
     followers: int = 0
     budget_microusd: int | None = None
     max_at_risk_microusd: int = 100_000_000
+    max_duplicate_microusd: int | None = None
     orders: tuple[Decided, ...] = ()
 
 
@@ -81,6 +82,7 @@ def play(schedule: Schedule, root: Path) -> tuple[World, list[str]]:
         followers=schedule.followers,
         budget_microusd=schedule.budget_microusd,
         max_at_risk_microusd=schedule.max_at_risk_microusd,
+        max_duplicate_microusd=schedule.max_duplicate_microusd,
     )
     for life in schedule.lives:
         world.live(life)
@@ -91,6 +93,8 @@ def play(schedule: Schedule, root: Path) -> tuple[World, list[str]]:
             world.retry(batch)
         stopped = _settle(world)
     found = problems(world, complete=not any(stopped))
+    if schedule.max_duplicate_microusd is not None and not schedule.orders:  # an operator may allow more
+        found += too_many_duplicates(world, schedule.max_duplicate_microusd)
     capped = schedule.budget_microusd is not None or schedule.max_at_risk_microusd < 100_000_000
     allowed: set[StopReason | None] = {"", "budget", "at_risk"} if capped else {""}
     found += [f"a night was stopped by {reason!r}" for reason in stopped if reason not in allowed]

@@ -224,3 +224,28 @@ def test_a_rough_night_with_references(tmp_path: Path, seed: int) -> None:
     world.live(Life(crash_at=50))
     world.live()
     assert problems(world) == []
+
+
+def test_what_is_in_doubt_is_bought_again_within_the_budget_for_duplicates(tmp_path: Path) -> None:
+    """MON-2, MON-4: leave and intent are one decision, and the budget bounds it."""
+    world = World(
+        tmp_path,
+        seed=4,
+        tasks=12,
+        providers=("kie",),
+        weather=Weather(lost_reply=0.5),
+        max_duplicate_microusd=2 * 75_000,
+    )
+    assert world.live() == ""
+    with Reader(world.path) as reader:
+        duplicates = reader.money("duplicates/")["duplicates/1"]
+        held = len(reader.held(1))
+    assert 0 < duplicates.open <= 2
+    assert duplicates.total <= 2 * 75_000
+    assert held > 0  # more were in doubt than there was money for
+    assert problems(world) == []
+    world.max_duplicate_microusd = 100_000_000
+    assert world.live() == ""
+    assert problems(world) == []
+    with Reader(world.path) as reader:
+        assert reader.money("duplicates/")["duplicates/1"].open > duplicates.open

@@ -46,6 +46,7 @@ SCHEDULES = st.builds(
     providers=st.sampled_from(PROVIDERS),
     budget_microusd=st.sampled_from([None, None, 300_000]),
     max_at_risk_microusd=st.sampled_from([100_000_000, 100_000_000, 200_000]),
+    max_duplicate_microusd=st.sampled_from([None, None, 0, 200_000]),
     orders=st.lists(st.sampled_from(["buy_again", "give_up"]), max_size=2).map(tuple),
 )
 _UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -152,6 +152,7 @@ class World:
         files: bool = False,
         budget_microusd: int | None = None,
         max_at_risk_microusd: int = 100_000_000,
+        max_duplicate_microusd: int | None = None,
         webhooks: bool = False,
     ) -> None:
         """``webhooks``: providers that can are told where to call back, and somebody listens all the time.
@@ -164,6 +165,7 @@ class World:
         self.batches = batches
         self.budget_microusd = budget_microusd
         self.max_at_risk_microusd = max_at_risk_microusd
+        self.max_duplicate_microusd = max_duplicate_microusd
         self.disk = SimDisk()
         self.hits: Counter[str] = Counter()
         self.crashed: Counter[str] = Counter()  # fault point -> deaths there
@@ -350,6 +352,7 @@ class World:
                     tasks=reader.batch(life.batch).sealed_through,
                     budget_microusd=self.budget_microusd,
                     max_at_risk_microusd=self.max_at_risk_microusd,
+                    max_duplicate_microusd=self.max_duplicate_microusd,
                 ),
                 accounts=tuple(self._account(name) for name in self.providers),
                 buy_from=frozenset(self.providers),
