@@ -19,10 +19,12 @@ from ledger.events import (
     ControlTaken,
     EpochEnded,
     EpochStarted,
+    LedgerTakenOver,
     LimiterSaved,
     Overcharged,
     ReferenceUploaded,
     RuntimeEvent,
+    WaitingTasks,
 )
 
 BreakerState = Literal["open", "half_open", "closed"]
@@ -94,9 +96,21 @@ def _with_lane(state: AccountState, lane: LaneState) -> AccountState:
     return replace(state, lanes=tuple(sorted((*others, lane), key=lambda entry: entry.lane)))
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where a ledger lives: the machine (keyed digest) and the file on it."""
+
+    machine: str
+    device: int
+    inode: int
+
+
 class RuntimeState(msgspec.Struct, frozen=True):
     """The latest epoch: which process may write, since when, and how it ended (``stopped_by`` empty = it did
-    not, or was killed)."""
+    not, or was killed).
+
+    ``home`` is where the ledger began, or was last taken over: an epoch elsewhere does not move it (REC-10).
+    ``waiting``: tasks that are not bought, since another copy of the ledger may have bought them.
+    """
 
     version: int = 0
     epoch: int = 0
@@ -105,6 +119,8 @@ class RuntimeState(msgspec.Struct, frozen=True):
     stopped_by: str = ""
     exit_code: int = 0
     controls: int = 0
+    home: Place | None = None
+    waiting: tuple[WaitingTasks, ...] = ()
 
 
 EMPTY_RUNTIME = RuntimeState()
@@ -115,7 +131,11 @@ def evolve_runtime(state: RuntimeState, event: RuntimeEvent, *, epoch: int, at_u
     version = state.version + 1
     match event:
         case EpochStarted():
-            return RuntimeState(version, epoch, at_us, event, controls=state.controls)
+            home = state.home or Place(event.machine, event.device, event.inode)
+            return RuntimeState(version, epoch, at_us, event, controls=state.controls, home=home, waiting=state.waiting)
+        case LedgerTakenOver():
+            home = Place(event.machine, event.device, event.inode)
+            return replace(state, version=version, home=home, waiting=event.waiting)
         case EpochEnded():
             return replace(state, version=version, stopped_by=event.stopped_by, exit_code=event.exit_code)
         case ControlTaken():

@@ -137,6 +137,14 @@ class Store:
                 self.run("ROLLBACK")
             raise
 
+    def copy_to(self, target: "Store") -> None:
+        """Copy the whole database as of one moment; a writer beside it goes on meanwhile."""
+        try:
+            # All pages in one step: in several, SQLite would begin again after each commit of the writer.
+            self._connection.backup(target._connection, pages=-1)
+        except sqlite3.Error as exc:
+            raise translated(exc) from exc
+
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
@@ -294,6 +302,13 @@ def open_reader(path: Path, *, scratch: bool = False) -> Store:
     except BaseException:
         store.close()
         raise
+    return store
+
+
+def open_copy(path: Path) -> Store:
+    """Open a file that was just created to take a copy in."""
+    store = Store(_connect(path, "rw"), path)
+    store.run("PRAGMA synchronous = FULL")
     return store
 
 

@@ -91,6 +91,28 @@ class EpochStarted(Fact, frozen=True):
     command: str
 
 
+class WaitingTasks(msgspec.Struct, frozen=True):
+    """Tasks of a batch, up to number ``through``, that somebody else may have bought with another copy of the ledger."""
+
+    batch: int
+    through: int
+
+
+class LedgerTakenOver(Fact, frozen=True):
+    """The operator says that this file, here, is the ledger that goes on from now (REC-10).
+
+    ``waiting``: what stays unbought until the operator says that it may be bought; nothing once that was said.
+    """
+
+    TYPE: ClassVar[str] = "runtime.ledger_taken_over.v1"
+    operator: str
+    machine: str  # where it goes on, as in EpochStarted
+    device: int
+    inode: int
+    reasons: tuple[str, ...] = ()  # why it could not go on by itself
+    waiting: tuple[WaitingTasks, ...] = ()
+
+
 class EpochEnded(Fact, frozen=True):
     TYPE: ClassVar[str] = "runtime.epoch_ended.v1"
     stopped_by: str
@@ -469,7 +491,7 @@ class ResultReviewed(Fact, frozen=True):
     note: PayloadRef | None = None
 
 
-RuntimeEvent: TypeAlias = EpochStarted | EpochEnded | ControlTaken
+RuntimeEvent: TypeAlias = EpochStarted | LedgerTakenOver | EpochEnded | ControlTaken
 AccountEvent: TypeAlias = (
     AccountOpened
     | AccountKeyChanged

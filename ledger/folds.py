@@ -29,6 +29,7 @@ from ledger.account_fold import EMPTY_ACCOUNT as EMPTY_ACCOUNT
 from ledger.account_fold import EMPTY_RUNTIME as EMPTY_RUNTIME
 from ledger.account_fold import AccountState as AccountState
 from ledger.account_fold import LaneState as LaneState
+from ledger.account_fold import Place as Place
 from ledger.account_fold import RuntimeState as RuntimeState
 from ledger.account_fold import evolve_account as evolve_account
 from ledger.account_fold import evolve_runtime as evolve_runtime

@@ -39,7 +39,7 @@ from ledger.replay import (
     KIND_SHIFT,
     TASK_KIND,
 )
-from ledger.schema import VIEWS
+from ledger.schema import COPIED, VIEWS
 from ledger.staging import NewTask, Staged, StagedRow, Staging
 from ledger.streams import account_stream, runtime_stream, stream_label, stream_parts, task_stream
 from ledger.views import stored_projection
@@ -166,6 +166,12 @@ class Ledger:
             self._judge.judge(Decision(appends=(append,), at_us=at_us))
             self._flush()
         return self._judge.epoch
+
+    def settle(self) -> None:
+        """This file is no backup any more, but the ledger that goes on; durable when it returns."""
+        self._usable()
+        with self._fatal(), self.store.transaction():
+            self.store.run("DELETE FROM meta WHERE name = ?", (COPIED,))
 
     # --- appending ----------------------------------------------------------------------------------------
 

@@ -29,12 +29,12 @@ from ledger.events import (
     TaskQueued,
     TaskShared,
 )
-from ledger.folds import LIVE, AccountState, AttemptPhase, BatchState, TaskPhase, TaskState
+from ledger.folds import LIVE, AccountState, AttemptPhase, BatchState, RuntimeState, TaskPhase, TaskState
 from ledger.money import Balance
 from ledger.projection import TALLIES
 from ledger.replay import load_state
-from ledger.schema import FORMAT
-from ledger.streams import account_stream, batch_stream, stream_parts, task_stream
+from ledger.schema import COPIED, FORMAT
+from ledger.streams import account_stream, batch_stream, runtime_stream, stream_parts, task_stream
 
 _FIRST_TASK = 1
 _LAST_TASK = (1 << 36) - 1
@@ -204,6 +204,15 @@ class Reader:
     def epoch(self) -> int:
         """The newest epoch, 0 before the first."""
         found = self.store.row("SELECT coalesce(max(epoch), 0) FROM epochs")
+        return 0 if found is None else int(found[0])
+
+    def runtime(self) -> RuntimeState:
+        """The newest epoch, where the ledger is at home, and what waits since it was taken over."""
+        return cast(RuntimeState, load_state(self.store, runtime_stream()))
+
+    def copied_at_us(self) -> int:
+        """When this file was made as a backup, 0 for one that was not (or has been taken over since)."""
+        found = self.store.row("SELECT value FROM meta WHERE name = ?", (COPIED,))
         return 0 if found is None else int(found[0])
 
     def epochs(self) -> list[EpochRow]:

@@ -18,6 +18,9 @@ VIEWS = "1"
 """Version of the projection: another one in the file means that the views must be rebuilt before use."""
 APPLICATION_ID = 0x42594457  # "BYDW", so that file(1) and a wrong path can be told apart
 
+COPIED = "copied_at_us"
+"""The row of ``meta`` that a backup carries until it is taken over."""
+
 MIGRATION_SET = "bydawn.ledger"
 MIGRATION_NAMES = ("m001_ledger",)
 """All of :mod:`ledger.migrations`, told here without importing sqlite-utils: a file that has them is up to date."""
