@@ -15,11 +15,9 @@ from bydawn.cli.options import ledger_options
 F = TypeVar("F", bound=Callable[..., object])
 
 
-def input_options(command: F) -> F:
-    """The options that ``run`` and ``plan`` share."""
+def reading_options(command: F) -> F:
+    """The options that say what an input means and who is bought from; ``torture`` takes them, too."""
     options: Sequence[Callable[[F], F]] = (
-        click.option("--name", default="", metavar="NAME", help="Of the batch; else the input's file name."),
-        click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Output folder; else ./BATCH."),
         click.option("--provider", "providers", multiple=True, metavar="NAME[,..]", help="Accounts or providers."),
         click.option("--model", "models", multiple=True, metavar="NAME[,..]", help="nano-banana-2 by default."),
         click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Or FIELD='text with {Column}'."),
@@ -29,25 +27,41 @@ def input_options(command: F) -> F:
         click.option("--aspect", "aspects", multiple=True, metavar="A[,B]", help="1:1,9:16 buys each row in both."),
         click.option("--resolution", "resolutions", multiple=True, metavar="R[,..]", help="1K by default."),
         click.option("--variants", metavar="N", help="N different images of each request."),
+        click.option("--encoding", metavar="NAME", help="Of the input, when it is not UTF-8."),
+        click.option("--dedupe", metavar="share|off", help="Buy identical requests once, or each."),
+        click.option("--fit-references", is_flag=True, help="Use smaller copies where a file is not taken as it is."),
+        click.option("--skip-invalid", is_flag=True, help="Leave bad rows out (they go to rejected.csv)."),
+    )
+    return _with(command, options)
+
+
+def input_options(command: F) -> F:
+    """The options that ``run`` and ``plan`` share."""
+    named: Sequence[Callable[[F], F]] = (
+        click.option("--name", default="", metavar="NAME", help="Of the batch; else the input's file name."),
+        click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Output folder; else ./BATCH."),
+    )
+    bought: Sequence[Callable[[F], F]] = (
         click.option("--limit", metavar="N", help="Buy only the first N tasks; the next run may buy the rest."),
         click.option("--sample", metavar="N", help="Buy only N tasks, spread evenly."),
         click.option("--budget", metavar="USD", help="The most this batch may ever spend; counts as consent."),
         click.option("--max-at-risk", metavar="USD", help="The most that may be in doubt at once."),
+        click.option("--max-duplicate-usd", metavar="USD", help="The most that buying again may cost (1 %)."),
         click.option("--deadline", metavar="WHEN", help="Stop buying at 07:00, in 8h, or at an ISO time."),
         click.option("--attempts", metavar="N", help="Failed attempts before a task fails (3)."),
         click.option("--name-template", metavar="TEXT", help="Of image files: {row} {aspect} {variant} and columns."),
         click.option("--webhook-url", metavar="URL", help="Where providers call bydawn back; off ends it."),
         click.option("--webhook-listen", metavar="HOST:PORT", help="Where bydawn listens for them (127.0.0.1:8787)."),
-        click.option("--encoding", metavar="NAME", help="Of the input, when it is not UTF-8."),
-        click.option("--dedupe", metavar="share|off", help="Buy identical requests once, or each."),
         click.option("--on-change", metavar="error|keep", help="When known tasks would want another image."),
-        click.option("--fit-references", is_flag=True, help="Use smaller copies where a file is not taken as it is."),
-        click.option("--skip-invalid", is_flag=True, help="Leave bad rows out (they go to rejected.csv)."),
         click.option("--new-ledger", is_flag=True, help="Off a terminal: begin a new ledger here."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object per line; the last is the summary."),
         click.option("--quiet", "-q", is_flag=True, help="No progress."),
         click.option("-v", "verbose", count=True, help="Say more; twice: everything."),
     )
+    return _with(reading_options(_with(command, bought)), named)
+
+
+def _with(command: F, options: Sequence[Callable[[F], F]]) -> F:
     for option in reversed(options):
         command = option(command)
     return command
