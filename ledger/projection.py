@@ -30,7 +30,7 @@ CountKey = tuple[int, str, str]  # batch, state, provider
 TALLIES = ("flagged", "rejected", "shared")
 """Counted beside the phases, under the same key."""
 
-_OPEN = LIVE | {"unknown"}
+OPEN = LIVE | {"unknown"}
 """A restart looks at an attempt in one of these again."""
 _PAID = frozenset({"done", "failed", "surplus", "lost"})
 
@@ -116,8 +116,8 @@ class Projection:
             for index, attempt in enumerate(new):
                 was = old[index] if index < len(old) else None
                 if was is not attempt:
-                    is_open = attempt.phase in _OPEN
-                    if is_open != (was is not None and was.phase in _OPEN):
+                    is_open = attempt.phase in OPEN
+                    if is_open != (was is not None and was.phase in OPEN):
                         self._attempts[stream, index + 1] = attempt.account if is_open else None
         if after.phase != before.phase or after.results is not before.results or change.queued == seq:
             batch = batch_of(stream)
@@ -135,7 +135,11 @@ class Projection:
         self._batches[batch] = after
         if isinstance(event, ImportDropped):
             # Nothing happens to a task before its import is sealed (LED-11), so they are all queued.
-            self._dropped.append((task_stream(batch, event.first), task_stream(batch, event.last)))
+            first, last = task_stream(batch, event.first), task_stream(batch, event.last)
+            self._dropped.append((first, last))
+            # Drops are written first, so what a rebuild gathered of these tasks since would come back with it.
+            for stream in [stream for stream in self._tasks if first <= stream <= last]:
+                del self._tasks[stream]
             self._count((batch, "queued", ""), event.first - event.last - 1)
 
     def account(self, number: int, _event: AccountEvent, after: AccountState) -> None:
@@ -158,19 +162,8 @@ class Projection:
         self._touched_counts.add(key)
 
     def _count_task(self, batch: int, state: TaskState, number: int) -> None:
-        """Count a task under its keys."""
-        phase = state.phase
-        provider = state.attempts[-1].provider if state.attempts and phase != "queued" else ""
-        self._count((batch, phase, provider), number)
-        if not state.results:
-            return
-        current = state.results[-1]
-        if current.verdict == "rejected":
-            self._count((batch, "rejected", provider), number)
-        elif current.flags:
-            self._count((batch, "flagged", provider), number)
-        if current.owner and phase == "succeeded":
-            self._count((batch, "shared", provider), number)
+        for key in count_keys(batch, state):
+            self._count(key, number)
 
     def take(self) -> Rows:
         """Return the row operations since the last call."""
@@ -201,6 +194,23 @@ class Projection:
         )
         self._clear()
         return rows
+
+
+def count_keys(batch: int, state: TaskState) -> list[CountKey]:
+    """What a task is counted under: its phase, and the tallies that hold of it."""
+    phase = state.phase
+    provider = state.attempts[-1].provider if state.attempts and phase != "queued" else ""
+    keys: list[CountKey] = [(batch, phase, provider)]
+    if not state.results:
+        return keys
+    current = state.results[-1]
+    if current.verdict == "rejected":
+        keys.append((batch, "rejected", provider))
+    elif current.flags:
+        keys.append((batch, "flagged", provider))
+    if current.owner and phase == "succeeded":
+        keys.append((batch, "shared", provider))
+    return keys
 
 
 def task_columns(state: TaskState, at_us: int) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.audit import verify
 from ledger.commands import Fail
 from ledger.decisions import Append, Decision
 from ledger.errors import LedgerError
@@ -188,6 +189,7 @@ def test_a_killed_import_of_another_input_is_dropped_as_an_event(tmp_path: Path)
         with ledger.reader() as reader:
             assert [(task.n, task.id) for task in reader.tasks(1)] == [(4, "row-2"), (5, "row-11")]
             assert {count.state: count.n for count in reader.counts(1)} == {"queued": 2}
+    assert verify(path).ok
 
 
 def test_an_input_that_breaks_off_leaves_nothing_staged(tmp_path: Path) -> None:
