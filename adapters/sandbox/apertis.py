@@ -13,17 +13,24 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import admit, billed, held_s
+from adapters.sandbox.accepting import accept, admit, charge_on_success, held_s, jobs_of, state_of
 from adapters.sandbox.apertis_input import PRICES, Wanted, chat, image
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.openaistyle import Turned, error, read_body, wire_text, with_image
-from adapters.sandbox.wirefmt import EmulatorSettings, account_digest, bearer, file_url, json_reply, key_standing
+from adapters.sandbox.wirefmt import (
+    EmulatorSettings,
+    account_digest,
+    bearer,
+    file_url,
+    is_locked,
+    json_reply,
+    key_standing,
+)
 
 _KEY_SHAPE = re.compile(r"sk-(sub[-_])?[A-Za-z0-9]{16,64}")
 _DOOR = re.compile(r"mozilla|openai|curl", re.IGNORECASE)
 _OPENING_MICROUSD = 1_000_000_000
 _SUBMITS = {"/v1/images/generations": image, "/v1/chat/completions": chat}
-_ALL = 1_000_000_000
 _FATES = {
     "fail": Turned(502, "The upstream provider did not answer", kind="upstream_error", code="upstream_error"),
     "policy": Turned(
@@ -66,13 +73,11 @@ class ApertisEmulator:
             return error(turned)
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        return "failed" if job.fate in _FATES else "succeeded"
+        return state_of(job, now_us, failures=_FATES)
 
     def charged(self, job: Job, now_us: int) -> int:
         """What came out is charged, whether or not its answer arrived."""
-        return job.charge_microusd if self.state(job, now_us) == "succeeded" else 0
+        return charge_on_success(job, self.state(job, now_us))
 
     def webhook(self, job: Job, now_us: int) -> Webhook:
         raise ValueError("Apertis calls nobody back")
@@ -102,30 +107,20 @@ class ApertisEmulator:
         unreadable = Turned(400, "The body must be JSON", kind="invalid_request_error", code="invalid_request")
         body = read_body(call, unreadable)
         wanted = _SUBMITS[call.path](body)
-        if "locked" in key:
+        if is_locked(key):
             raise Turned(403, "The key may not use this model", kind="permission_error", code="model_access_denied")
         if not has_credit:
             raise Turned(402, "The balance is too low", kind="billing_error", code="insufficient_balance")
-        settings = self._settings
-        admission = admit(settings, self.name, now_us)
-        job = Job(
-            id=f"req-{admission.entropy[:16].hex()}",
-            provider=self.name,
+        admission = admit(self._settings, self.name, now_us)
+        job = accept(
+            self._settings,
+            wanted.asked,
+            admission,
             account=account_digest(key),
-            model=wanted.model,
+            job_id=f"req-{admission.entropy[:16].hex()}",
             wire=wire_text(body),
-            prompt=wanted.prompt,
-            references=wanted.references,
-            aspect=wanted.aspect,
-            resolution=wanted.resolution,
-            output_format="png",
-            created_us=admission.created_us,
-            started_us=admission.started_us,
-            done_us=admission.done_us,
-            charge_microusd=billed(settings, PRICES[wanted.model][wanted.resolution]),
-            fate=admission.fate,
+            price_microusd=PRICES[wanted.asked.model][wanted.asked.resolution],
         )
-        settings.jobs.add(job)
         return msgspec.structs.replace(self._result(job, wanted), delay_s=held_s(job, now_us))
 
     def _result(self, job: Job, wanted: Wanted) -> Reply:
@@ -143,7 +138,7 @@ class ApertisEmulator:
         return msgspec.structs.replace(reply, draws=job.id)
 
     def _usage(self, account: str, now_us: int, *, has_credit: bool) -> Reply:
-        jobs = self._settings.jobs.list(self.name, account, since_us=0, until_us=now_us, limit=_ALL)
+        jobs = jobs_of(self._settings, self.name, account, until_us=now_us)
         used = sum(self.charged(job, now_us) for job in jobs)
         total = _OPENING_MICROUSD if has_credit else used
         told = {

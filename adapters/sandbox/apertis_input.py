@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from adapters.sandbox.accepting import Asked
 from adapters.sandbox.openaistyle import Turned, choice, identity, inline_bytes, is_inline
 
 # Apertis counts tokens and publishes no price per image.  Nano Banana 2: the comparison that bydawn started from;
@@ -36,13 +37,9 @@ _MAX_IMAGE = 20_000_000
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A validated request; ``form`` says how the image is to be answered."""
+    """A validated request, and how the image is to be answered."""
 
-    model: str
-    prompt: str
-    references: tuple[str, ...]
-    aspect: str
-    resolution: str
+    asked: Asked
     form: Literal["b64_json", "url", "chat"]
 
 
@@ -60,7 +57,8 @@ def image(body: dict[str, object]) -> Wanted:
         raise _wrong("n")
     form = choice(body, "response_format", ("url", "b64_json"), _wrong("response_format"))
     resolution, aspect = _size(body.get("size", "auto"), model)
-    return Wanted(model, prompt, (), aspect, resolution, "url" if form == "url" else "b64_json")
+    asked = Asked(model, prompt, (), aspect, resolution, "png")
+    return Wanted(asked, "url" if form == "url" else "b64_json")
 
 
 def chat(body: dict[str, object]) -> Wanted:
@@ -69,11 +67,11 @@ def chat(body: dict[str, object]) -> Wanted:
     if body.get("stream") or body.get("n", 1) != 1:
         raise _wrong("stream")
     try:
-        asked = msgspec.convert(body, _Chat)
+        sent = msgspec.convert(body, _Chat)
     except msgspec.ValidationError:
         raise _wrong("messages") from None
     prompt, references = "", []
-    for part in asked.messages[-1].content if asked.messages else ():
+    for part in sent.messages[-1].content if sent.messages else ():
         if part.type == "text" and part.text:
             prompt = part.text
         elif part.type == "image_url" and part.image_url is not None and _is_image(part.image_url.url):
@@ -82,10 +80,10 @@ def chat(body: dict[str, object]) -> Wanted:
             raise _wrong("messages", code="invalid_image")
     if not prompt or len(references) > _MAX_REFERENCES:
         raise _wrong("messages")
-    config = asked.image_config
+    config = sent.image_config
     if config.image_size not in PRICES[model] or config.aspect_ratio not in ("auto", *_SIZES.values()):
         raise _wrong("image_config")
-    return Wanted(model, prompt, tuple(references), config.aspect_ratio, config.image_size, "chat")
+    return Wanted(Asked(model, prompt, tuple(references), config.aspect_ratio, config.image_size, "png"), "chat")
 
 
 def _is_image(url: str) -> bool:

@@ -11,11 +11,19 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import admit, billed, held_s
+from adapters.sandbox.accepting import accept, admit, charge_on_success, held_s, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.byteplus_input import Wanted, validate
 from adapters.sandbox.openaistyle import Turned, error, read_body, wire_text, with_image
-from adapters.sandbox.wirefmt import EmulatorSettings, account_digest, bearer, file_url, json_reply, key_standing
+from adapters.sandbox.wirefmt import (
+    EmulatorSettings,
+    account_digest,
+    bearer,
+    file_url,
+    is_locked,
+    json_reply,
+    key_standing,
+)
 
 _KEY_SHAPE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|ark-[A-Za-z0-9-]{16,64}")
 _PLAN_MICROUSD = 215_000  # 50,000 tokens at 4.30 dollars a million: the token plans of the comparison
@@ -71,13 +79,11 @@ class BytePlusEmulator:
             return error(turned)
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        return "failed" if job.fate in ("fail", "policy") else "succeeded"
+        return state_of(job, now_us, failures=("fail", "policy"))
 
     def charged(self, job: Job, now_us: int) -> int:
         """What came out is charged, whether or not its answer arrived."""
-        return job.charge_microusd if self.state(job, now_us) == "succeeded" else 0
+        return charge_on_success(job, self.state(job, now_us))
 
     def webhook(self, job: Job, now_us: int) -> Webhook:
         raise ValueError("BytePlus calls nobody back about images")
@@ -89,32 +95,23 @@ class BytePlusEmulator:
         unreadable = Turned(400, "The body must be JSON", kind="BadRequest", code="InvalidParameter")
         body = {name: value for name, value in read_body(call, unreadable).items() if value is not None}
         wanted, account, settings = validate(body), account_digest(key), self._settings
-        if "locked" in key:
-            why = f"Your account has not activated the model {wanted.model}"
+        if is_locked(key):
+            why = f"Your account has not activated the model {wanted.asked.model}"
             raise Turned(404, why, kind="NotFound", code="ModelNotOpen")
         if settings.limits.take(f"byteplus/{account}", count=_PER_MINUTE, per_s=60.0, now_us=now_us):
             raise _too_fast("ModelAccountIpmRateLimitExceeded")
         if settings.jobs.running(self.name, account, now_us) >= self._in_flight:
             raise _too_fast("InflightBatchsizeExceeded")
         admission = admit(settings, self.name, now_us)
-        job = Job(
-            id=f"02{admission.entropy[:20].hex()}",
-            provider=self.name,
+        job = accept(
+            settings,
+            wanted.asked,
+            admission,
             account=account,
-            model=wanted.model,
+            job_id=f"02{admission.entropy[:20].hex()}",
             wire=wire_text(body),
-            prompt=wanted.prompt,
-            references=wanted.references,
-            aspect=wanted.aspect,
-            resolution=wanted.resolution,
-            output_format=wanted.output_format,
-            created_us=admission.created_us,
-            started_us=admission.started_us,
-            done_us=admission.done_us,
-            charge_microusd=billed(settings, _PLAN_MICROUSD),
-            fate=admission.fate,
+            price_microusd=_PLAN_MICROUSD,
         )
-        settings.jobs.add(job)
         return msgspec.structs.replace(self._result(job, wanted), delay_s=held_s(job, now_us))
 
     def _result(self, job: Job, wanted: Wanted) -> Reply:

@@ -5,6 +5,7 @@ Strict where the real thing may be lax: unknown fields are refused, and sizes ou
 
 import msgspec
 
+from adapters.sandbox.accepting import Asked
 from adapters.sandbox.openaistyle import Turned, choice, identity, inline_bytes, is_inline, is_reachable, is_url
 
 _SIZES = {
@@ -35,16 +36,11 @@ _MODELS = {
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A validated request."""
+    """A validated request, the size in pixels, and how the image is to be answered."""
 
-    model: str
-    prompt: str
-    references: tuple[str, ...]
-    aspect: str
-    resolution: str
+    asked: Asked
     width: int
     height: int
-    output_format: str
     as_url: bool
 
 
@@ -74,17 +70,15 @@ def validate(body: dict[str, object]) -> Wanted:
         raise _wrong("output_format")
     tier, place = _size(body.get("size", model.tiers[0]), model)
     width, _, height = _SIZES[tier][place].partition("x")
-    return Wanted(
+    asked = Asked(
         model=name,
         prompt=prompt,
         references=_references(body.get("image", []), model),
         aspect=_ASPECTS[place],
         resolution=tier,
-        width=int(width),
-        height=int(height),
         output_format="png" if _choice(body, "output_format", "jpeg", "png") == "png" else "jpg",
-        as_url=_choice(body, "response_format", "url", "b64_json") == "url",
     )
+    return Wanted(asked, int(width), int(height), as_url=_choice(body, "response_format", "url", "b64_json") == "url")
 
 
 def _size(size: object, model: _Model) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.google_batches import Batches, expires_us, is_line
 from adapters.sandbox.google_files import Files
 from adapters.sandbox.google_input import MODELS, Model, Refused, Wanted, invalid, plain, price, usage, validate
-from adapters.sandbox.wirefmt import EmulatorSettings, account_digest, json_object, json_reply, key_standing
+from adapters.sandbox.wirefmt import EmulatorSettings, account_digest, is_locked, json_object, json_reply, key_standing
 
 _KEY_SHAPE = re.compile(r"AIza[0-9A-Za-z_-]{35}")
 _VERSION = re.compile(r"/(?:(upload|download)/)?(v1|v1beta)/(.+)")
@@ -229,7 +229,7 @@ def _model(name: str, key: str) -> Model:
     if model is None:
         text = f"models/{name} is not found for API version v1beta, or is not supported for generateContent."
         raise Refused(404, "NOT_FOUND", text)
-    if "locked" in key:
+    if is_locked(key):
         raise Refused(403, "PERMISSION_DENIED", "The caller does not have permission to use this model.")
     return model
 

@@ -11,10 +11,18 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import admit, billed, held_s
+from adapters.sandbox.accepting import Asked, accept, admit, charge_on_success, held_s, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.openaistyle import Turned, choice, error, is_reachable, is_url, read_body, with_image
-from adapters.sandbox.wirefmt import EmulatorSettings, account_digest, bearer, file_url, json_reply, key_standing
+from adapters.sandbox.wirefmt import (
+    EmulatorSettings,
+    account_digest,
+    bearer,
+    file_url,
+    is_locked,
+    json_reply,
+    key_standing,
+)
 
 _KEY_SHAPE = re.compile(r"(tgp_v1_)?[A-Za-z0-9_-]{40,64}")
 _PER_MINUTE = 60
@@ -84,7 +92,7 @@ class TogetherEmulator:
             if standing == "refused":
                 raise Turned(401, "Invalid API key provided", kind="invalid_request_error", code="invalid_api_key")
             if (call.method, call.path) == ("GET", "/v1/models"):
-                return _answer(_models(locked="locked" in key))
+                return _answer(_models(locked=is_locked(key)))
             if not self.is_submit(call):
                 raise Turned(404, "Not found", kind="invalid_request_error")
             return self._generate(call, key, now_us, has_credit=standing == "good")
@@ -92,13 +100,11 @@ class TogetherEmulator:
             return _answer(error(turned))
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        return "failed" if job.fate in _FATES else "succeeded"
+        return state_of(job, now_us, failures=_FATES)
 
     def charged(self, job: Job, now_us: int) -> int:
         """What came out is charged, whether or not its answer arrived."""
-        return job.charge_microusd if self.state(job, now_us) == "succeeded" else 0
+        return charge_on_success(job, self.state(job, now_us))
 
     def webhook(self, job: Job, now_us: int) -> Webhook:
         raise ValueError("Together calls nobody back")
@@ -107,66 +113,47 @@ class TogetherEmulator:
         return with_image(reply, picture)
 
     def _generate(self, call: Call, key: str, now_us: int, *, has_credit: bool) -> Reply:
-        wanted = _validate(read_body(call, _invalid("The request body must be JSON", "")))
+        asked, as_url = _validate(read_body(call, _invalid("The request body must be JSON", "")))
         account, settings = account_digest(key), self._settings
-        if "locked" in key:
+        if is_locked(key):
             why = "This model needs third-party data sharing to be enabled for the organization"
             raise Turned(403, why, kind="invalid_request_error", code="third_party_data_sharing_blocked")
         if not has_credit:
             raise Turned(402, "Calling image models requires a positive credit balance", kind="credit_limit")
-        bucket = f"together/{account}/{wanted.model}"
+        bucket = f"together/{account}/{asked.model}"
         wait_s = settings.limits.take(bucket, count=_PER_MINUTE, per_s=60.0, now_us=now_us)
         if wait_s:
             return _too_fast(wait_s)
         if settings.jobs.running(self.name, account, now_us) >= self._capacity:
             raise Turned(503, "The service is at capacity; please retry", kind="service_unavailable")
         admission = admit(settings, self.name, now_us)
-        job = Job(
-            id=f"o{admission.entropy[:8].hex()}-{admission.entropy[8:16].hex()}",
-            provider=self.name,
+        job = accept(
+            settings,
+            asked,
+            admission,
             account=account,
-            model=wanted.model,
+            job_id=f"o{admission.entropy[:8].hex()}-{admission.entropy[8:16].hex()}",
             wire=call.body.decode(),
-            prompt=wanted.prompt,
-            references=wanted.references,
-            aspect=wanted.aspect,
-            resolution=wanted.resolution,
-            output_format="jpg",
-            created_us=admission.created_us,
-            started_us=admission.started_us,
-            done_us=admission.done_us,
-            charge_microusd=billed(settings, _PRICES[wanted.model][wanted.resolution]),
-            fate=admission.fate,
+            price_microusd=_PRICES[asked.model][asked.resolution],
         )
-        settings.jobs.add(job)
-        return msgspec.structs.replace(_answer(self._result(job, wanted)), delay_s=held_s(job, now_us))
+        return msgspec.structs.replace(_answer(self._result(job, as_url=as_url)), delay_s=held_s(job, now_us))
 
-    def _result(self, job: Job, wanted: "_Wanted") -> Reply:
+    def _result(self, job: Job, *, as_url: bool) -> Reply:
         if job.fate in _FATES:
             return error(_of_fate(job.fate))
         timings = {"inference": (job.done_us - job.started_us) / 1_000_000}
         item: dict[str, object] = {"index": 0, "type": "b64_json", "b64_json": "", "timings": timings}
-        if wanted.as_url:
+        if as_url:
             item = {"index": 0, "type": "url", "url": file_url(self._settings, job), "timings": timings}
         reply = json_reply(200, {"id": job.id, "model": job.model, "object": "list", "data": [item]})
-        return reply if wanted.as_url else msgspec.structs.replace(reply, draws=job.id)
+        return reply if as_url else msgspec.structs.replace(reply, draws=job.id)
 
 
 # --- what is asked ------------------------------------------------------------------------------------------
 
 
-class _Wanted(msgspec.Struct, frozen=True):
-    """A validated request."""
-
-    model: str
-    prompt: str
-    references: tuple[str, ...]
-    aspect: str
-    resolution: str
-    as_url: bool
-
-
-def _validate(body: dict[str, object]) -> _Wanted:
+def _validate(body: dict[str, object]) -> tuple[Asked, bool]:
+    """Check a request; with it goes whether the image is to be answered as a URL."""
     for field in body:
         if field not in _FIELDS:
             raise _invalid(f"Unrecognized request argument supplied: {field}", field)
@@ -185,14 +172,9 @@ def _validate(body: dict[str, object]) -> _Wanted:
         raise _invalid("this emulator draws one image per call", "n")
     resolution, aspect = _size(body, model)
     _choice(body, "output_format", "jpeg", "png")
-    return _Wanted(
-        model=model,
-        prompt=prompt,
-        references=_references(body, _MAX_REFERENCES.get(model, 14)),
-        aspect=aspect,
-        resolution=resolution,
-        as_url=_choice(body, "response_format", "url", "base64") == "url",
-    )
+    references = _references(body, _MAX_REFERENCES.get(model, 14))
+    as_url = _choice(body, "response_format", "url", "base64") == "url"
+    return Asked(model, prompt, references, aspect, resolution, "jpg"), as_url
 
 
 def _size(body: dict[str, object], model: str) -> tuple[str, str]:
