@@ -18,6 +18,7 @@ from bydawn.buying import Buying, buy, check_accounts, exit_code, spent_so_far
 from bydawn.cli.formats import count, counted
 from bydawn.config import load_config, refuse_stray_ledger
 from bydawn.consent import ask_leave, exceeds, plan_lines, refuse_uncovered
+from bydawn.doubtful import duplicates_allowed, on_unknown
 from bydawn.errors import UserError
 from bydawn.inputs import Checked, InputFile, InputOptions, fit_for, open_input, with_defaults_of
 from bydawn.keys import chosen_accounts
@@ -27,6 +28,7 @@ from bydawn.opening import Opened, held_error, opened_for_writing, operator
 from bydawn.practice import find_or_start, practice_accounts
 from bydawn.quoting import quotes_of_plan, tell_prices, with_quotes
 from bydawn.request import Request, Settings, now_us
+from bydawn.resuming import resume_lines
 from bydawn.saying import say_summary, say_where
 from bydawn.selection import ledger_path
 from bydawn.shapes import groups_of, shapes_of, share_of, wanted_tasks
@@ -367,6 +369,8 @@ def _buy(
             providers=settings.many("provider", request.providers) or None,
             budget_microusd=settings.money("budget"),
             max_at_risk_microusd=settings.money("max_at_risk"),
+            max_duplicate_usd_micro=settings.money("max_duplicate_usd"),
+            on_unknown=on_unknown(settings.text("on_unknown")),
             attempts=settings.whole("attempts"),
             deadline_us=deadline_us,
             limit=settings.whole("limit", least=1) or 0,
@@ -423,6 +427,10 @@ def _buy(
         if events:
             importing.append_batch(ledger, batch, *events)
         state = ledger.batch(batch)
+        allowed_microusd = duplicates_allowed(state, reader, batch, talk)
+        if agreed_before is not None:
+            for line in resume_lines(reader, batch, state, allowed_microusd=allowed_microusd):
+                talk(line)
     for line in calling.lines(accounts) if calling else ():
         talk(line)
     expected = state.agreed.expected_microusd if state.agreed else 0
@@ -435,6 +443,7 @@ def _buy(
             max_at_risk_microusd=state.settings.max_at_risk_microusd or default_at_risk(expected),
             limit=state.settings.limit or 0,
             sample=state.settings.sample or 0,
+            max_duplicate_microusd=allowed_microusd,
         ),
         follow=tuple(accounts),
         buy_from=frozenset(account.name for account in accounts),

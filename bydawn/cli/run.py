@@ -46,6 +46,11 @@ def input_options(command: F) -> F:
         click.option("--sample", metavar="N", help="Buy only N tasks, spread evenly."),
         click.option("--budget", metavar="USD", help="The most this batch may ever spend; counts as consent."),
         click.option("--max-at-risk", metavar="USD", help="The most that may be in doubt at once."),
+        click.option(
+            "--on-unknown",
+            metavar="hold|resubmit|ask",
+            help="When nobody can tell whether a purchase was taken: hold it (default), or buy again.",
+        ),
         click.option("--max-duplicate-usd", metavar="USD", help="The most that buying again may cost (1 %)."),
         click.option("--deadline", metavar="WHEN", help="Stop buying at 07:00, in 8h, or at an ISO time."),
         click.option("--attempts", metavar="N", help="Failed attempts before a task fails (3)."),

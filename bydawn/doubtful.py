@@ -1,0 +1,73 @@
+"""What a run does about purchases in doubt: the policy ``--on-unknown``, and its budget (MON-4)."""
+
+import sys
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import click
+
+from bydawn import values
+from bydawn.cli.formats import counted, dollars
+from bydawn.errors import UserError
+from ledger.folds import BatchState
+from ledger.reader import LiveAttempt, Reader
+
+Policy: TypeAlias = Literal["hold", "resubmit", "ask"]
+POLICIES: tuple[Policy, ...] = ("hold", "resubmit", "ask")
+
+
+def on_unknown(text: str) -> Policy | None:
+    """Read the option; None when it was not given."""
+    for policy in POLICIES:
+        if text == policy:
+            return policy
+    if text:
+        values.one_of(text, POLICIES, where="--on-unknown")
+    return None
+
+
+def default_duplicates(expected_microusd: int) -> int:
+    """Return the default of ``--max-duplicate-usd``: 1 % of the expected cost, a dollar at least, in whole cents."""
+    return max(1_000_000, expected_microusd // 100 // 10_000 * 10_000)
+
+
+def duplicates_allowed(state: BatchState, reader: Reader, batch: int, talk: Callable[[str], None]) -> int | None:
+    """Return how much may be spent on buying beside doubtful attempts in this run; None = they are held.
+
+    ``ask`` asks now, about what earlier runs left held; off a terminal it holds, and what this run leaves in doubt is
+    asked about by the next one.
+
+    Raises:
+        UserError: a budget for duplicates without leave to make any.
+    """
+    settings = state.settings
+    most = settings.max_duplicate_usd_micro
+    expected = state.agreed.expected_microusd if state.agreed else 0
+    match settings.on_unknown:
+        case "resubmit":
+            return default_duplicates(expected) if most is None else most
+        case "ask":
+            return _asked(reader.held(batch), most, talk)
+        case _:
+            if most is not None:
+                raise UserError(
+                    "BD-020",
+                    "a budget for duplicates has no use while doubtful tasks are held",
+                    where="--max-duplicate-usd",
+                    fix="add --on-unknown resubmit (or ask), or leave the budget out",
+                )
+            return None
+
+
+def _asked(held: list[LiveAttempt], most: int | None, talk: Callable[[str], None]) -> int | None:
+    if not held:
+        return None
+    worst = sum(each.state.attempts[each.attempt - 1].ceiling_microusd for each in held)
+    providers = ", ".join(sorted({each.state.attempts[each.attempt - 1].provider for each in held}))
+    talk(f"{counted(len(held), 'task')} are held at {providers}: nobody could tell whether they were bought")
+    if not sys.stdin.isatty():
+        talk("  this is not a terminal, so they stay held: bydawn resolve decides")
+        return None
+    if click.confirm(f"Buy them again, for at most {dollars(worst)}?", err=True):
+        return worst if most is None else min(worst, most)
+    return None

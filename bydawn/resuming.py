@@ -1,0 +1,45 @@
+"""What going on with a batch means, before it goes on: what stays, what is fetched, looked up, bought and held.
+
+From the counts of the views alone, so that it costs nothing at a million tasks; what is left to buy is estimated by the
+price that was agreed for one image.
+"""
+
+from collections import Counter
+
+from bydawn.cli.formats import count, counted, dollars
+from ledger.folds import BatchState
+from ledger.money import Balance, batch_money, risk_money
+from ledger.reader import Reader
+
+
+def resume_lines(reader: Reader, batch: int, state: BatchState, *, allowed_microusd: int | None) -> list[str]:
+    """Say it in one line, and one more where something may be bought a second time."""
+    counts = Counter[str]()
+    for row in reader.counts(batch):
+        counts[row.state] += row.n
+    money = reader.money()
+    spent, at_risk = (money.get(name(batch), Balance()) for name in (batch_money, risk_money))
+    fetched = counts["accepted"] + counts["ready"]
+    doubtful = counts["intended"] + counts["ambiguous"]
+    parts = [f"{counted(counts['succeeded'], 'image')} stay ({dollars(spent.captured)})"]
+    if fetched:
+        parts.append(f"{counted(fetched, 'job')} are fetched")
+    if doubtful:
+        parts.append(f"{count(doubtful)} in doubt are looked up ({dollars(at_risk.reserved)})")
+    if counts["queued"]:
+        parts.append(f"{count(counts['queued'])} are to be bought{_about(counts['queued'], state)}")
+    if counts["failed"]:
+        parts.append(f"{count(counts['failed'])} failed stay")
+    if counts["held"]:
+        parts.append(f"{count(counts['held'])} held{' stay' if allowed_microusd is None else ''}")
+    lines = ["goes on: " + ", ".join(parts)]
+    if allowed_microusd is not None:
+        lines.append(f"  what is in doubt may be bought again, for at most {dollars(allowed_microusd)} in this batch")
+    return lines
+
+
+def _about(images: int, state: BatchState) -> str:
+    agreed = state.agreed
+    if agreed is None or not agreed.images:
+        return ""
+    return f" (about {dollars(agreed.expected_microusd * images // agreed.images)})"

@@ -1,0 +1,73 @@
+"""What a run does about purchases in doubt: hold them, or buy again within a budget, said first (MON-2, MON-4)."""
+
+import pytest
+
+from tests.system.shop import Shop, prompts
+
+TASKS = 20
+RISK = ("--max-at-risk", "50")
+
+
+def in_doubt(shop: Shop, what: str) -> tuple[str, ...]:
+    """A batch at Kie that was killed with submits in the air; gives the command that goes on."""
+    table = shop.table("pots.jsonl", prompts(what, TASKS))
+    command = ("run", table, "--provider", "kie", *RISK, "--sandbox")
+    assert shop.run(*command, fault="reply_read:5").code == -9
+    return command
+
+
+def ceiling(shop: Shop) -> float:
+    """What one image may cost at most, in dollars."""
+    return max(attempt.ceiling_microusd for state in shop.tasks("pots") for attempt in state.attempts) / 1e6
+
+
+def test_resubmit_buys_what_is_in_doubt_again_and_nothing_else(shop: Shop) -> None:
+    command = in_doubt(shop, "resubmitted")
+    doubtful = shop.doubtful("kie")
+    done = shop.run(*command, "--on-unknown", "resubmit", "--max-duplicate-usd", "5", "--json")
+    assert done.code == 0, done.err
+    assert "goes on: " in done.err
+    assert "in doubt are looked up ($" in done.err
+    assert "may be bought again, for at most $5.00 in this batch" in done.err
+    assert done.json()[-1]["duplicates_paid"] == doubtful > 0
+    verdict = shop.verdict("pots")
+    assert len(verdict.twice) <= doubtful
+    assert len(verdict.once) + len(verdict.twice) == TASKS
+    assert shop.run("verify", "--sandbox").code == 0
+
+
+def test_the_budget_for_duplicates_is_never_exceeded(shop: Shop) -> None:
+    """MON-4: by ceilings, in the transaction of the intent."""
+    command = in_doubt(shop, "a small budget")
+    doubtful = shop.doubtful("kie")
+    assert doubtful >= 2
+    small = ("--on-unknown", "resubmit", "--max-duplicate-usd", f"{ceiling(shop):.6f}")
+    done = shop.run(*command, *small)
+    assert done.code == 3, done.err
+    held = [row for row in shop.manifest("pots") if row.status == "held"]
+    assert len(held) == doubtful - 1
+    again = shop.run(*command)  # the options keep their last values
+    assert again.code == 3, again.err
+    assert [row.id for row in shop.manifest("pots") if row.status == "held"] == [row.id for row in held]
+
+
+@pytest.mark.parametrize("options", [(), ("--on-unknown", "ask"), ("--on-unknown", "hold")])
+def test_without_leave_it_is_held(shop: Shop, options: tuple[str, ...]) -> None:
+    """``ask`` asks on a terminal only."""
+    command = in_doubt(shop, f"held {options}")
+    doubtful = shop.doubtful("kie")
+    for _ in range(2):
+        done = shop.run(*command, *options)
+        assert done.code == 3, done.err
+        assert shop.phases("pots")["held"] == doubtful
+    assert ("they stay held" in done.err) == ("ask" in options)
+    assert shop.verdict("pots").agrees
+
+
+def test_a_budget_without_leave_is_refused_before_anything(shop: Shop) -> None:
+    table = shop.table("pots.jsonl", prompts("a budget alone", 3))
+    refused = shop.run("run", table, "--max-duplicate-usd", "2", "--sandbox")
+    assert refused.code == 2, refused.err
+    assert "--on-unknown resubmit" in refused.err
+    assert shop.run("run", table, "--on-unknown", "twice", "--sandbox").code == 2
+    assert shop.bill() == []
