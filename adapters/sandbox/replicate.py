@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from adapters.sandbox.accepting import Admission, admit, billed, unreachable
+from adapters.sandbox.accepting import Admission, accept, admit, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.forms import read_form
 from adapters.sandbox.replicate_input import MODELS, Invalid, cancel_after_s, named_version, prefer_wait_s, validate
@@ -46,7 +46,7 @@ _START_SHARE = 0.1  # of the latency: how long a prediction is "starting"
 
 _ERRORS = {
     "fail": "Service is currently unavailable due to high demand. Please try again later. (E003)",
-    "reference": "Failed to download input file: HTTP 404 Not Found",
+    "unreachable": "Failed to download input file: HTTP 404 Not Found",
     "policy": "The input or output was flagged as sensitive. Please try again with different inputs. (E005)",
 }
 
@@ -95,11 +95,9 @@ class ReplicateEmulator:
             return _problem(422, "Input validation failed", f"- {field}: {text}\n", invalid_fields=[found])
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        if job.cancelled_us or job.fate == "deadline":
+        if job.fate == "deadline" and now_us >= job.done_us:
             return "cancelled"
-        return "failed" if job.fate in _ERRORS else "succeeded"
+        return state_of(job, now_us, failures=_ERRORS)
 
     def charged(self, job: Job, now_us: int) -> int:
         """Charged on success, and when canceled after the start; failures are not (assumed)."""
@@ -137,8 +135,8 @@ class ReplicateEmulator:
             case "GET", ["v1", "predictions"]:
                 return self._list(call, account, now_us)
             case ("GET", ["v1", "predictions", job_id]) | ("POST", ["v1", "predictions", job_id, "cancel"]):
-                job = self._settings.jobs.get(self.name, job_id)
-                if job is None or job.account != account:
+                job = own_job(self._settings, self.name, account, job_id)
+                if job is None:
                     return _not_found()
                 if call.method == "POST":
                     self._settings.jobs.cancel(self.name, job.id, now_us)
@@ -153,12 +151,11 @@ class ReplicateEmulator:
             return _problem(400, "Bad request", "The request body must be a JSON object")
         by_version = call.path == "/v1/predictions"
         name = named_version(body)[0] if by_version else "/".join(call.path.split("/")[3:5])
-        model = MODELS.get(name)
-        if model is None:
+        if name not in MODELS:
             return _not_found()
         if is_locked(_token(call)):
             return _problem(403, "Forbidden", f"You do not have permission to run {name}")
-        wanted = validate(body, model, by_version=by_version)
+        asked = validate(body, name, by_version=by_version)
         hold_s, life_s = prefer_wait_s(call), cancel_after_s(call)
         if not has_credit:
             return _problem(
@@ -168,26 +165,15 @@ class ReplicateEmulator:
                 " https://replicate.com/account/billing#billing to purchase credit.",
             )
         admission = admit(self._settings, self.name, now_us, queue_s=self._settings.latency_s * _START_SHARE)
-        ends_us, fate = _end(admission, life_s)
-        job = Job(
-            id=base64.b32encode(admission.entropy).decode()[:26].lower(),
-            provider=self.name,
+        job = accept(
+            self._settings,
+            asked,
+            _until(admission, life_s),
             account=account,
-            model=name,
+            job_id=base64.b32encode(admission.entropy).decode()[:26].lower(),
             wire=call.body.decode(),
-            prompt=wanted.prompt,
-            references=wanted.references,
-            aspect=wanted.aspect,
-            resolution=wanted.resolution,
-            output_format=wanted.output_format,
-            created_us=admission.created_us,
-            started_us=admission.started_us,
-            done_us=ends_us,
-            charge_microusd=billed(self._settings, model.prices[wanted.resolution]),
-            fate="reference" if unreachable(wanted.references) else fate,
-            callback_url=wanted.callback_url,
+            price_microusd=MODELS[name].prices[asked.resolution],
         )
-        self._settings.jobs.add(job)
         if hold_s is None:
             return json_reply(201, self._prediction(job, job.created_us, call.origin))
         return self._held(job, now_us, hold_s, call.origin)
@@ -282,11 +268,12 @@ def _status(job: Job, state: JobState, *, started: bool) -> str:
             return state
 
 
-def _end(admission: Admission, life_s: float | None) -> tuple[int, str]:
-    """Say when the job ends and how; ``Cancel-After`` may end it before its time."""
-    if life_s is not None and admission.created_us + round(life_s * 1_000_000) < admission.done_us:
-        return admission.created_us + round(life_s * 1_000_000), "deadline"
-    return admission.done_us, admission.fate
+def _until(admission: Admission, life_s: float | None) -> Admission:
+    """``Cancel-After`` may end a job before its time."""
+    if life_s is None or admission.created_us + round(life_s * 1_000_000) >= admission.done_us:
+        return admission
+    deadline_us = admission.created_us + round(life_s * 1_000_000)
+    return msgspec.structs.replace(admission, done_us=deadline_us, fate="deadline")
 
 
 # --- reading the call ---

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from adapters.sandbox.accepting import Asked
 from adapters.sandbox.base import Call
 
 _VERSION = re.compile(r"(?:(?P<model>[\w.-]+/[\w.-]+):)?(?P<hash>[0-9a-f]{64})")
@@ -59,17 +60,6 @@ MODELS = {
 }
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """A validated create."""
-
-    prompt: str
-    references: tuple[str, ...]
-    aspect: str
-    resolution: str
-    output_format: str
-    callback_url: str
-
-
 class Invalid(Exception):  # the 422 on its way out of the emulator, never further
     """The request does not pass validation: the field, and what is wrong with it."""
 
@@ -114,12 +104,13 @@ def named_version(body: dict[str, object]) -> tuple[str, str]:
     raise Invalid("version", "The specified version does not exist (or perhaps you don't have permission to use it?)")
 
 
-def validate(body: dict[str, object], model: Model, *, by_version: bool) -> Wanted:
-    """Check a create against the model's schema.
+def validate(body: dict[str, object], name: str, *, by_version: bool) -> Asked:
+    """Check a create against the schema of a model there is.
 
     Raises:
         Invalid: what is wrong, in Replicate's words as far as they are known.
     """
+    model = MODELS[name]
     known = {"input", "webhook", "webhook_events_filter", "stream"} | ({"version"} if by_version else set())
     _only(body, known, "")
     fields = body.get("input")
@@ -135,7 +126,8 @@ def validate(body: dict[str, object], model: Model, *, by_version: bool) -> Want
     if not isinstance(prompt, str) or not prompt:
         raise Invalid("input", "prompt is required")
     aspect = _choice(fields, "aspect_ratio", model.aspects, "match_input_image")
-    return Wanted(
+    return Asked(
+        model=name,
         prompt=prompt,
         references=_references(fields, model),
         aspect="auto" if aspect == "match_input_image" else aspect,

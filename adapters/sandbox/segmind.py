@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from adapters.reading import from_base64
-from adapters.sandbox.accepting import admit, billed, unreachable
+from adapters.sandbox.accepting import accept, admit, charge_on_success, held_s, jobs_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.picture import draw
 from adapters.sandbox.segmind_input import MODELS, Refused, day, is_data, number, only, validate
@@ -36,12 +36,12 @@ _OPENING_MICROUSD = 1_000_000_000
 _RECORD_LIFE_US = 3_600_000_000
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ALL = 1_000_000_000
+_MAX_PAGE = 1_000_000_000
 _START_SHARE = 0.1  # of the latency: how long a job is QUEUED
 _ERRORS = {
     "fail": "The upstream model did not answer in time",
     "policy": "Content was flagged by the safety filter",
-    "reference": "Invalid image_urls: an image could not be downloaded",
+    "unreachable": "Invalid image_urls: an image could not be downloaded",
 }
 _HTML_405 = b"<!doctype html>\n<html lang=en>\n<title>405 Method Not Allowed</title>\n<h1>Method Not Allowed</h1>\n"
 
@@ -100,13 +100,11 @@ class SegmindEmulator:
             return _error(status, text)
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        return "failed" if job.fate in _ERRORS else "succeeded"
+        return state_of(job, now_us, failures=_ERRORS)
 
     def charged(self, job: Job, now_us: int) -> int:
         """Only what completed is charged."""
-        return job.charge_microusd if self.state(job, now_us) == "succeeded" else 0
+        return charge_on_success(job, self.state(job, now_us))
 
     def webhook(self, job: Job, now_us: int) -> Webhook:
         raise ValueError("Segmind calls nobody back")
@@ -145,39 +143,28 @@ class SegmindEmulator:
                 raise Refused(404, "Not Found")
 
     def _submit(self, call: Call, account: str, slug: str, now_us: int, *, has_credit: bool) -> Job:
-        model = MODELS.get(slug)
-        if model is None:
+        if slug not in MODELS:
             raise Refused(404, "Model not found")
         if not call.headers.get("content-type", "").startswith("application/json"):
             raise Refused(406, "Invalid content type")
         body = json_object(call.body)
         if body is None:
             raise Refused(400, "The request body must be a JSON object")
-        wanted = validate(body, model)
+        asked = validate(body, slug)
         if not has_credit:
             raise Refused(406, "Insufficient credits")
         settings = self._settings
-        queue_s = settings.latency_s * _START_SHARE + self._stall_s(wanted.aspect)
+        queue_s = settings.latency_s * _START_SHARE + self._stall_s(asked.aspect)
         admission = admit(settings, self.name, now_us, queue_s=queue_s)
-        job = Job(
-            id=str(uuid.UUID(bytes=admission.entropy[:16], version=4)),
-            provider=self.name,
+        return accept(
+            settings,
+            asked,
+            admission,
             account=account,
-            model=slug,
+            job_id=str(uuid.UUID(bytes=admission.entropy[:16], version=4)),
             wire=call.body.decode(),
-            prompt=wanted.prompt,
-            references=wanted.references,
-            aspect=wanted.aspect,
-            resolution=wanted.resolution,
-            output_format=wanted.output_format,
-            created_us=admission.created_us,
-            started_us=admission.started_us,
-            done_us=admission.done_us,
-            charge_microusd=billed(self._settings, model.prices[wanted.resolution]),
-            fate="reference" if unreachable(wanted.references) else admission.fate,
+            price_microusd=MODELS[slug].prices[asked.resolution],
         )
-        settings.jobs.add(job)
-        return job
 
     def _stall_s(self, aspect: str) -> float:
         if self._aspect_queues:
@@ -186,7 +173,7 @@ class SegmindEmulator:
 
     def _blocking(self, job: Job, now_us: int) -> Reply:
         """Answer v1: hold until the job ends, then the image itself."""
-        delay_s = (job.done_us - now_us) / 1_000_000
+        delay_s = held_s(job, now_us)
         if self.state(job, job.done_us) == "failed":
             return msgspec.structs.replace(_error(500, _ERRORS[job.fate]), delay_s=delay_s)
         headers = {
@@ -201,8 +188,8 @@ class SegmindEmulator:
     # --- asking -------------------------------------------------------------------------------------------
 
     def _job(self, account: str, job_id: str) -> Job:
-        job = self._settings.jobs.get(self.name, job_id)
-        if job is None or job.account != account:
+        job = own_job(self._settings, self.name, account, job_id)
+        if job is None:
             raise Refused(404, "Request not found")
         return job
 
@@ -242,27 +229,22 @@ class SegmindEmulator:
     def _credits(self, account: str, now_us: int, *, has_credit: bool) -> Reply:
         if not has_credit:
             raise Refused(404, "No credits found for the user")
-        jobs = self._settings.jobs.list(self.name, account, since_us=0, until_us=now_us, limit=_ALL)
+        jobs = jobs_of(self._settings, self.name, account, until_us=now_us)
         spent = sum(self.charged(job, now_us) for job in jobs)
         return json_reply(200, {"credits": max(0, _OPENING_MICROUSD - spent) / 1e6})
 
     # --- history and uploads ------------------------------------------------------------------------------
 
     def _history(self, query: Mapping[str, str], account: str, now_us: int) -> Reply:
-        page, size = number(query, "page", 1, _ALL), number(query, "per_page", 20, 100)
+        page, size = number(query, "page", 1, _MAX_PAGE), number(query, "per_page", 20, 100)
         today = (_EPOCH + timedelta(microseconds=now_us)).date()
         first, last = day(query, "from_date", today - 7 * _DAY), day(query, "to_date", today)
         if not timedelta(0) <= last - first <= 31 * _DAY:
             raise Refused(400, "The window may span at most 31 days")
         if query.get("sort_by", "model_created") != "model_created":
             raise Refused(400, "sort_by is not supported here")
-        jobs = self._settings.jobs.list(
-            self.name,
-            account,
-            since_us=_day_us(first),
-            until_us=min(_day_us(last + _DAY) - 1, now_us - self._lag_us),
-            limit=_ALL,
-        )
+        until_us = min(_day_us(last + _DAY) - 1, now_us - self._lag_us)
+        jobs = jobs_of(self._settings, self.name, account, since_us=_day_us(first), until_us=until_us)
         named, status = query.get("model_name", ""), query.get("status", "")
         jobs = [job for job in jobs if named in job.model and status in ("", self._row_status(job, now_us))]
         if query.get("sort_order", "desc") == "asc":

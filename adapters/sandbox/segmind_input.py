@@ -9,6 +9,7 @@ from datetime import date
 
 import msgspec
 
+from adapters.sandbox.accepting import Asked
 from adapters.sandbox.base import Call
 
 _ASPECTS = ("1:1", "2:3", "3:2", "4:3", "3:4", "4:5", "5:4", "16:9", "9:16", "21:9")
@@ -39,16 +40,6 @@ MODELS = {
 }
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """A validated submission."""
-
-    prompt: str
-    references: tuple[str, ...]
-    aspect: str
-    resolution: str
-    output_format: str
-
-
 class Refused(Exception):  # the 4xx on its way out of the emulator, never further
     """The request is not taken: the status, and what Segmind says about it."""
 
@@ -62,12 +53,13 @@ def only(method: str, call: Call) -> None:
         raise Refused(405, "Method Not Allowed")
 
 
-def validate(body: dict[str, object], model: Model) -> Wanted:
-    """Check a submission against the model's fields.
+def validate(body: dict[str, object], slug: str) -> Asked:
+    """Check a submission against the fields of a model there is.
 
     Raises:
         Refused: with the status and words that Segmind has for it.
     """
+    model = MODELS[slug]
     for field in body:
         if field not in model.fields():
             raise Refused(400, f"Unsupported parameter: {field}")
@@ -82,7 +74,8 @@ def validate(body: dict[str, object], model: Model) -> Wanted:
             raise _not_acceptable(field)
     _choice(body, "thinking_level", ("minimal", "high"))
     _choice(body, "response_modalities", ("TEXT_AND_IMAGE", "IMAGE"))
-    return Wanted(
+    return Asked(
+        model=slug,
         prompt=prompt,
         references=_references(body, model),
         aspect=_choice(body, "aspect_ratio", model.aspects),

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import admit, billed, unreachable
+from adapters.sandbox.accepting import accept, admit, charge_on_success, jobs_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.forms import file_name, image_type, read_form
 from adapters.sandbox.toapis_input import MODELS, Invalid, validate
@@ -101,13 +101,11 @@ class ToapisEmulator:
                 return _error(404, f"Invalid URL ({method} {path})", "invalid_request_error")
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        return "failed" if job.fate in _ERRORS else "succeeded"
+        return state_of(job, now_us, failures=_ERRORS)
 
     def charged(self, job: Job, now_us: int) -> int:
         """Charged when the image is there: what was deducted before comes back for a failed task (assumed)."""
-        return job.charge_microusd if self.state(job, now_us) == "succeeded" else 0
+        return charge_on_success(job, self.state(job, now_us))
 
     def webhook(self, job: Job, now_us: int) -> Webhook:
         """The event of the end, signed over id, time and body when the key has a secret."""
@@ -131,33 +129,23 @@ class ToapisEmulator:
 
     def _create(self, call: Call, account: str, now_us: int, *, has_credit: bool, locked: bool) -> Reply:
         try:
-            wanted = validate(call, callback_origin=self._callback_origin)
+            asked = validate(call, callback_origin=self._callback_origin)
         except Invalid as exc:
             return _error(400, str(exc), "invalid_request")
         if locked:
-            return _error(403, f"This token has no access to model {wanted.model}", "permission_error")
+            return _error(403, f"This token has no access to model {asked.model}", "permission_error")
         if not has_credit:
             return _error(402, "Insufficient balance", "insufficient_quota")
         admission = admit(self._settings, self.name, now_us)
-        job = Job(
-            id="img_" + admission.entropy.hex()[:32],
-            provider=self.name,
+        job = accept(
+            self._settings,
+            asked,
+            admission,
             account=account,
-            model=wanted.model,
+            job_id="img_" + admission.entropy.hex()[:32],
             wire=call.body.decode(),
-            prompt=wanted.prompt,
-            references=wanted.references,
-            aspect=wanted.aspect,
-            resolution=wanted.resolution,
-            output_format="jpg",
-            created_us=admission.created_us,
-            started_us=admission.started_us,
-            done_us=admission.done_us,
-            charge_microusd=billed(self._settings, MODELS[wanted.model].prices[wanted.resolution]),
-            fate="unreachable" if unreachable(wanted.references) else admission.fate,
-            callback_url=wanted.callback_url,
+            price_microusd=MODELS[asked.model].prices[asked.resolution],
         )
-        self._settings.jobs.add(job)
         return self._status(job, job.created_us)
 
     def _many(self, call: Call, account: str, now_us: int) -> Reply:
@@ -165,12 +153,12 @@ class ToapisEmulator:
         asked = body.get("task_ids")
         if not isinstance(asked, list) or not 0 < len(asked) <= _MAX_BATCH:
             return _error(400, f"task_ids must name 1 to {_MAX_BATCH} tasks", "invalid_request")
-        found = [self._settings.jobs.get(self.name, task) for task in asked if isinstance(task, str)]
-        data = [self._task(job, now_us) for job in found if job is not None and job.account == account]
+        found = [own_job(self._settings, self.name, account, task) for task in asked if isinstance(task, str)]
+        data = [self._task(job, now_us) for job in found if job is not None]
         return json_reply(200, {"object": "list", "data": data})
 
     def _balance(self, account: str, now_us: int, *, has_credit: bool) -> dict[str, object]:
-        jobs = self._settings.jobs.list(self.name, account, since_us=0, until_us=now_us, limit=1_000_000_000)
+        jobs = jobs_of(self._settings, self.name, account, until_us=now_us)
         used = sum(self.charged(job, now_us) for job in jobs) / _CREDIT_MICROUSD
         left = _OPENING_CREDITS - used if has_credit else 0
         return {
@@ -190,9 +178,7 @@ class ToapisEmulator:
         job = self._settings.jobs.get(self.name, wanted)
         if job is not None or _TASK_ID.fullmatch(wanted) is not None:
             return job if job is not None and job.account == account else None
-        jobs = self._settings.jobs.list(
-            self.name, account, since_us=0, until_us=now_us - self._lag_us, limit=1_000_000_000
-        )
+        jobs = jobs_of(self._settings, self.name, account, until_us=now_us - self._lag_us)
         return next((job for job in jobs if wanted in job.wire and _reference(job) == wanted), None)
 
     def _status(self, job: Job, now_us: int) -> Reply:

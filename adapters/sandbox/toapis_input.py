@@ -7,6 +7,7 @@ import re
 
 import msgspec
 
+from adapters.sandbox.accepting import Asked
 from adapters.sandbox.base import Call
 from adapters.sandbox.wirefmt import json_object, takes_callbacks
 
@@ -46,22 +47,11 @@ MODELS = {
 _ALIASES = {"nano-banana": "gemini-2.5-flash-image-preview", "nano-banana-pro": "gemini-3-pro-image-preview"}
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """A validated generation."""
-
-    model: str
-    prompt: str
-    references: tuple[str, ...]
-    aspect: str
-    resolution: str
-    callback_url: str
-
-
 class Invalid(Exception):  # the 400 on its way out of the emulator, never further
     """The request does not pass validation; the text is what Toapis would say."""
 
 
-def validate(call: Call, *, callback_origin: str) -> Wanted:
+def validate(call: Call, *, callback_origin: str) -> Asked:
     """Check a generation.
 
     Raises:
@@ -88,12 +78,13 @@ def validate(call: Call, *, callback_origin: str) -> Wanted:
     if not isinstance(body.get("client_business_id", ""), str):
         raise Invalid("client_business_id must be a string")
     metadata = _metadata(body, model)
-    return Wanted(
+    return Asked(
         model=name,
         prompt=prompt,
         references=_references(body),
         aspect=_choice(body, "size", model.aspects, "1:1"),
         resolution=_choice(metadata, "resolution", tuple(model.prices), "1K"),
+        output_format="jpg",
         callback_url=_callback(body, callback_origin),
     )
 

@@ -17,9 +17,9 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import admit, billed, unreachable
+from adapters.sandbox.accepting import Admission, accept, admit, billed, jobs_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
-from adapters.sandbox.wavespeed_input import MODELS, Invalid, Wanted, callback_url, validate, window
+from adapters.sandbox.wavespeed_input import MODELS, Invalid, callback_url, validate, window
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
@@ -39,14 +39,13 @@ _WEEK_US = 7 * 86_400 * 1_000_000
 _START_SHARE = 0.1  # of the latency: how long a task is "created"
 _SYNC_WAIT_S = 60.0  # how long a request in sync mode is held
 _OPENING_MICROUSD = 1_000_000_000
-_ALL = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 
 _ERRORS = {
     "fail": "Upstream provider error: HTTP 503 Service Unavailable",
     "policy": "The request was flagged by the content policy of the model",
-    "reference": "Failed to download the input image",
+    "unreachable": "Failed to download the input image",
 }
 
 
@@ -95,11 +94,7 @@ class WaveSpeedEmulator:
             return _error(400, str(exc))
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        if job.cancelled_us:
-            return "cancelled"
-        return "failed" if job.fate in _ERRORS else "succeeded"
+        return state_of(job, now_us, failures=_ERRORS)
 
     def charged(self, job: Job, now_us: int) -> int:
         """Failures are refunded.  What is deleted while it runs is charged whole: the worst of a "partial refund"."""
@@ -123,13 +118,12 @@ class WaveSpeedEmulator:
 
     def _submit(self, call: Call, key: str, now_us: int, *, has_credit: bool) -> Reply:
         path = call.path.removeprefix("/api/v3/")
-        model = MODELS.get(path)
-        if model is None:
+        if path not in MODELS:
             return _error(404, f"model {path} not found")
         if is_locked(key):
             return _error(403, f"model {path} is not available to this account")
-        wanted = validate(_body(call), model)
-        url = callback_url(call.query)
+        wanted = validate(_body(call), path)
+        asked = msgspec.structs.replace(wanted.asked, callback_url=callback_url(call.query))
         if not has_credit:
             return _error(402, "Insufficient balance, please top up")
         account = account_digest(key)
@@ -139,34 +133,26 @@ class WaveSpeedEmulator:
         )
         if wait_s:
             return _throttled(wait_s)
-        job = self._admitted(call, wanted, account, now_us, level)
-        self._settings.jobs.add(msgspec.structs.replace(job, callback_url=url))
+        admission = self._admit(account, now_us, level)
+        job = accept(
+            self._settings,
+            asked,
+            admission,
+            account=account,
+            job_id=admission.entropy.hex()[:32],
+            wire=call.body.decode(),
+            price_microusd=wanted.price_microusd,
+        )
         if not wanted.sync:
             return _success(self._prediction(job, job.created_us, call.origin))
         return self._held(job, now_us, call.origin)
 
-    def _admitted(self, call: Call, wanted: Wanted, account: str, now_us: int, level: _Level) -> Job:
+    def _admit(self, account: str, now_us: int, level: _Level) -> Admission:
+        """What is above the level's concurrency waits."""
         settings = self._settings
         at_once = max(1, round(level.at_once * settings.rate_factor))
         ahead = settings.jobs.running(self.name, account, now_us) // at_once
-        admission = admit(settings, self.name, now_us, queue_s=settings.latency_s * (_START_SHARE + ahead))
-        return Job(
-            id=admission.entropy.hex()[:32],
-            provider=self.name,
-            account=account,
-            model=call.path.removeprefix("/api/v3/"),
-            wire=call.body.decode(),
-            prompt=wanted.prompt,
-            references=wanted.references,
-            aspect=wanted.aspect,
-            resolution=wanted.resolution,
-            output_format=wanted.output_format,
-            created_us=admission.created_us,
-            started_us=admission.started_us,
-            done_us=admission.done_us,
-            charge_microusd=billed(settings, wanted.price_microusd),
-            fate="reference" if unreachable(wanted.references) else admission.fate,
-        )
+        return admit(settings, self.name, now_us, queue_s=settings.latency_s * (_START_SHARE + ahead))
 
     def _held(self, job: Job, now_us: int, origin: str) -> Reply:
         """Answer in sync mode: the finished task, or after a while that it goes on without us."""
@@ -203,10 +189,8 @@ class WaveSpeedEmulator:
                 return _error(404, "not found")
 
     def _job(self, account: str, job_id: str, now_us: int) -> Job | None:
-        job = self._settings.jobs.get(self.name, job_id)
-        if job is None or job.account != account or now_us >= job.created_us + _WEEK_US:
-            return None
-        return job
+        job = own_job(self._settings, self.name, account, job_id)
+        return job if job is not None and now_us < job.created_us + _WEEK_US else None
 
     def _one(self, call: Call, account: str, job_id: str, now_us: int) -> Reply:
         job = self._job(account, job_id, now_us)
@@ -228,13 +212,8 @@ class WaveSpeedEmulator:
 
     def _list(self, call: Call, account: str, now_us: int) -> Reply:
         asked = window(_body(call), now_us)
-        jobs = self._settings.jobs.list(
-            self.name,
-            account,
-            since_us=max(asked.since_us, now_us - _WEEK_US),
-            until_us=min(asked.until_us, now_us - self._lag_us),
-            limit=_ALL,
-        )
+        since_us, until_us = max(asked.since_us, now_us - _WEEK_US), min(asked.until_us, now_us - self._lag_us)
+        jobs = jobs_of(self._settings, self.name, account, since_us=since_us, until_us=until_us)
         jobs = [
             job
             for job in jobs
@@ -247,14 +226,13 @@ class WaveSpeedEmulator:
     def _price(self, call: Call) -> Reply:
         body = _body(call)
         path, inputs = body.get("model_id"), body.get("inputs")
-        model = MODELS.get(path) if isinstance(path, str) else None
-        if model is None or not isinstance(inputs, dict):
+        if not isinstance(path, str) or path not in MODELS or not isinstance(inputs, dict):
             raise Invalid("model_id and inputs are required")
-        usd = billed(self._settings, validate(inputs, model).price_microusd) / 1e6
+        usd = billed(self._settings, validate(inputs, path).price_microusd) / 1e6
         return _success({"model_id": path, "price": usd, "discounted_price": usd, "currency": "USD"})
 
     def _balance(self, account: str, now_us: int) -> float:
-        jobs = self._settings.jobs.list(self.name, account, since_us=0, until_us=now_us, limit=_ALL)
+        jobs = jobs_of(self._settings, self.name, account, until_us=now_us)
         spent = sum(self.charged(job, now_us) for job in jobs)
         return max(0, _OPENING_MICROUSD - spent) / 1e6
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from adapters.sandbox.accepting import Asked
 from adapters.sandbox.wirefmt import takes_callbacks
 
 _TEN = ("1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
@@ -69,13 +70,9 @@ MODELS = {
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A validated submission."""
+    """A validated submission, what it costs, and whether the caller waits for its end."""
 
-    prompt: str
-    references: tuple[str, ...]
-    aspect: str
-    resolution: str  # "1K"
-    output_format: str  # "jpg", "png"
+    asked: Asked
     price_microusd: int
     sync: bool
 
@@ -95,12 +92,13 @@ class Invalid(Exception):  # the 400 on its way out of the emulator, never furth
     """The request is not valid; the text says why."""
 
 
-def validate(body: Mapping[str, object], model: Model) -> Wanted:
-    """Check a submission against the model's schema.
+def validate(body: Mapping[str, object], path: str) -> Wanted:
+    """Check a submission against the schema of a model there is.
 
     Raises:
         Invalid: what is wrong.
     """
+    model = MODELS[path]
     for field in body:
         if field not in model.properties():
             raise Invalid(f"property {field} is not allowed")
@@ -115,15 +113,15 @@ def validate(body: Mapping[str, object], model: Model) -> Wanted:
         raise Invalid("enable_base64_output is not served here")
     size = _choice(body, "resolution", tuple(model.prices))
     searches = sum(bool(switches.get(flag)) for flag in ("enable_web_search", "enable_image_search"))
-    return Wanted(
+    asked = Asked(
+        model=path,
         prompt=prompt,
         references=_references(body, model),
         aspect=_choice(body, "aspect_ratio", model.aspects) if "aspect_ratio" in body else "auto",
         resolution=_RESOLUTIONS[size],
         output_format="jpg" if _choice(body, "output_format", ("png", "jpeg")) == "jpeg" else "png",
-        price_microusd=model.prices[size] + searches * _SEARCH_MICROUSD,
-        sync=bool(switches["enable_sync_mode"]),
     )
+    return Wanted(asked, model.prices[size] + searches * _SEARCH_MICROUSD, sync=bool(switches["enable_sync_mode"]))
 
 
 def _choice(body: Mapping[str, object], field: str, allowed: tuple[str, ...]) -> str:
