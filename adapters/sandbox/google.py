@@ -15,11 +15,11 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import admit, billed
+from adapters.sandbox.accepting import accept, admit, billed, held_s, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.google_batches import Batches, expires_us, is_line
 from adapters.sandbox.google_files import Files
-from adapters.sandbox.google_input import MODELS, Model, Refused, Wanted, invalid, plain, price, usage, validate
+from adapters.sandbox.google_input import MODELS, Refused, invalid, plain, price, usage, validate
 from adapters.sandbox.wirefmt import EmulatorSettings, account_digest, is_locked, json_object, json_reply, key_standing
 
 _KEY_SHAPE = re.compile(r"AIza[0-9A-Za-z_-]{35}")
@@ -76,13 +76,9 @@ class GoogleEmulator:
             return _error(exc)
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if job.cancelled_us:
-            return "cancelled"
-        if is_line(job) and job.done_us > expires_us(job):
+        if is_line(job) and not job.cancelled_us and job.done_us > expires_us(job):
             return "failed" if now_us >= expires_us(job) else "running"
-        if now_us < job.done_us:
-            return "running"
-        return "succeeded" if job.fate not in _ENDINGS else "failed"
+        return state_of(job, now_us, failures=_ENDINGS)
 
     def charged(self, job: Job, now_us: int) -> int:
         """An image costs its tokens, a blocked one those of its prompt; what failed or expired costs nothing."""
@@ -90,7 +86,7 @@ class GoogleEmulator:
             case "succeeded":
                 return job.charge_microusd
             case "failed" if job.fate == "policy" and now_us >= job.done_us:
-                return self._price(job, drawn=False)
+                return billed(self._settings, price(job, drawn=False, half=is_line(job)))
             case _:
                 return 0
 
@@ -107,17 +103,18 @@ class GoogleEmulator:
         resource, _, verb = path.partition(":")
         match call.method, resource.split("/"), verb:
             case "POST", ["models", name], "generateContent":
-                return self._generate(call, _model(name, key), name, account, now_us, broke="broke" in key)
+                _check_model(name, key)
+                return self._generate(call, name, account, now_us, broke="broke" in key)
             case "POST", ["models", name], "batchGenerateContent":
-                model = _model(name, key)
+                _check_model(name, key)
                 if "broke" in key:
                     raise _spent()
                 self._take(f"batch/{account}", 100, now_us)
-                return self._batches.create(call, name, model, account, now_us)
+                return self._batches.create(call, name, account, now_us)
             case "GET", ["models"], "":
                 return json_reply(200, {"models": [_described(name) for name in MODELS]})
             case "GET", ["models", name], "":
-                _model(name, key)
+                _check_model(name, key)
                 return json_reply(200, _described(name))
             case _, ["batches", *rest], _ if not root:
                 return self._batches.handle(call, rest, verb, account, now_us)
@@ -128,44 +125,31 @@ class GoogleEmulator:
             case _:
                 raise Refused(404, "NOT_FOUND", "Method not found.")
 
-    def _generate(self, call: Call, model: Model, name: str, account: str, now_us: int, *, broke: bool) -> Reply:
+    def _generate(self, call: Call, name: str, account: str, now_us: int, *, broke: bool) -> Reply:
         body = json_object(call.body)
         if body is None:
             raise invalid("Invalid JSON payload received. Unexpected token.")
-        wanted = validate(plain(body), model, lambda uri: self._files.content(uri, account, now_us))
+        asked = validate(plain(body), name, lambda uri: self._files.content(uri, account, now_us))
         if broke:
             raise _spent()
         self._take(f"{name}/{account}", 60, now_us)
         admission = admit(self._settings, self.name, now_us)
-        job = Job(
-            id=base64.urlsafe_b64encode(admission.entropy[:16]).decode().rstrip("="),
-            provider=self.name,
+        job = accept(
+            self._settings,
+            asked,
+            admission,
             account=account,
-            model=name,
+            job_id=base64.urlsafe_b64encode(admission.entropy[:16]).decode().rstrip("="),
             wire="",  # nothing shows it again, and references make it large
-            prompt=wanted.prompt,
-            references=wanted.references,
-            aspect=wanted.aspect,
-            resolution=wanted.resolution,
-            output_format="jpg",
-            created_us=admission.created_us,
-            started_us=admission.started_us,
-            done_us=admission.done_us,
-            charge_microusd=billed(self._settings, price(model, wanted, drawn=True, half=False)),
-            fate=admission.fate,
+            price_microusd=price(asked, drawn=True, half=False),
         )
-        self._settings.jobs.add(job)
-        delay_s = (job.done_us - now_us) / 1_000_000
-        drawn = job.fate not in _ENDINGS
-        return msgspec.structs.replace(json_reply(200, answer(job)), delay_s=delay_s, draws=job.id if drawn else "")
+        draws = job.id if job.fate not in _ENDINGS else ""
+        return msgspec.structs.replace(json_reply(200, answer(job)), delay_s=held_s(job, now_us), draws=draws)
 
     def _take(self, bucket: str, count: int, now_us: int) -> None:
         wait_s = self._settings.limits.take(f"{self.name}/{bucket}", count=count, per_s=60.0, now_us=now_us)
         if wait_s:
             raise _exhausted(wait_s)
-
-    def _price(self, job: Job, *, drawn: bool) -> int:
-        return billed(self._settings, price(MODELS[job.model], _wanted(job), drawn=drawn, half=is_line(job)))
 
 
 class GoogleBatchEmulator(GoogleEmulator):
@@ -210,10 +194,6 @@ def _pictured(said: dict[str, object], picture: bytes) -> dict[str, object]:
     return {"candidates": [{"content": {"parts": parts, "role": "model"}, **candidates[0]}]}
 
 
-def _wanted(job: Job) -> Wanted:
-    return Wanted(job.prompt, job.references, job.aspect, job.resolution)
-
-
 def _account(key: str) -> str:
     if not key:
         text = "Method doesn't allow unregistered callers (callers without established identity)."
@@ -224,14 +204,12 @@ def _account(key: str) -> str:
     return account_digest(key)
 
 
-def _model(name: str, key: str) -> Model:
-    model = MODELS.get(name)
-    if model is None:
+def _check_model(name: str, key: str) -> None:
+    if name not in MODELS:
         text = f"models/{name} is not found for API version v1beta, or is not supported for generateContent."
         raise Refused(404, "NOT_FOUND", text)
     if is_locked(key):
         raise Refused(403, "PERMISSION_DENIED", "The caller does not have permission to use this model.")
-    return model
 
 
 def _described(name: str) -> dict[str, object]:

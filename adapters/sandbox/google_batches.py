@@ -8,19 +8,19 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
-from adapters.sandbox.accepting import admit, billed
+from adapters.sandbox.accepting import Asked, admit, job_of, jobs_of
 from adapters.sandbox.base import Call, Job, Reply
 from adapters.sandbox.faults import job_fate
 from adapters.sandbox.google_files import LIFE_US, Files, iso
-from adapters.sandbox.google_input import Model, Refused, Wanted, invalid, plain, price, prompt_tokens, validate
+from adapters.sandbox.google_input import MODELS, Refused, invalid, plain, price, prompt_tokens, validate
 from adapters.sandbox.picture import draw
 from adapters.sandbox.wirefmt import EmulatorSettings, json_object, json_reply
 
 EXPIRES_US = 48 * 3_600_000_000
 _MAX_INLINE_BYTES = 20_000_000
 _MAX_RUNNING = 100
-_ALL = 1_000_000_000
 _AHEAD_US = 1_000_000  # creation times are distinct, so the lines of a batch are a little ahead of the clock
 _TYPE = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch"
 _OUTPUT = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatchOutput"
@@ -38,7 +38,7 @@ class _Wire(msgspec.Struct, frozen=True):
     problem: str = ""  # why the request of this line is not valid
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _Sent(msgspec.Struct, frozen=True):
     """One line as it came."""
 
     key: str
@@ -98,7 +98,7 @@ class Batches:
 
     # --- creating -----------------------------------------------------------------------------------------
 
-    def create(self, call: Call, name: str, model: Model, account: str, now_us: int) -> Reply:
+    def create(self, call: Call, name: str, account: str, now_us: int) -> Reply:
         """Take a batch: with a new id every time, also when the same one was created a moment ago."""
         told = json_object(call.body) or {}
         batch = told.get("batch")
@@ -111,40 +111,33 @@ class Batches:
         display_name = batch.get("displayName", batch.get("display_name"))
         if not isinstance(display_name, str) or not display_name:
             raise invalid("batch.display_name is required")
-        asked, inline = self._input(batch.get("inputConfig", batch.get("input_config")), call, account, now_us)
-        wanted = [self._judged(line, model, account, now_us) for line in asked]
-        self._admit(name, model, wanted, account, now_us)
+        sent, inline = self._input(batch.get("inputConfig", batch.get("input_config")), call, account, now_us)
+        judged = [self._judged(line, name, account, now_us) for line in sent]
+        self._admit(name, [asked for asked, _ in judged], account, now_us)
         admission = admit(self._settings, self._provider, now_us)
         batch_id = admission.entropy.hex()[:20]
-        done_us = admission.done_us + self._stalled_us
+        done_us = max(admission.done_us + self._stalled_us, admission.created_us + len(sent))
         lines: list[Job] = []
-        for index, (line, (judged, problem)) in enumerate(zip(asked, wanted, strict=True)):
+        for index, (line, (asked, problem)) in enumerate(zip(sent, judged, strict=True)):
             wire = _Wire(line.key, display_name, inline, admission.created_us + EXPIRES_US, problem)
+            fate = "fail" if problem else job_fate(self._settings.chaos, _entropy(admission.entropy, index))
             lines.append(
-                Job(
-                    id=f"{batch_id}.{line.key}",
-                    provider=self._provider,
+                job_of(
+                    self._settings,
+                    asked,
+                    replace(admission, created_us=admission.created_us + index, done_us=done_us, fate=fate),
                     account=account,
-                    model=name,
+                    job_id=f"{batch_id}.{line.key}",
                     wire=msgspec.json.encode(wire).decode(),
-                    prompt=judged.prompt,
-                    references=judged.references,
-                    aspect=judged.aspect,
-                    resolution=judged.resolution,
-                    output_format="jpg",
-                    created_us=admission.created_us + index,
-                    started_us=admission.started_us,
-                    done_us=max(done_us, admission.created_us + len(asked)),
-                    charge_microusd=billed(self._settings, price(model, judged, drawn=True, half=True)),
-                    fate="fail" if problem else job_fate(self._settings.chaos, _entropy(admission.entropy, index)),
+                    price_microusd=price(asked, drawn=True, half=True),
                 )
             )
-        keys = msgspec.json.encode([line.key for line in asked])
+        keys = msgspec.json.encode([line.key for line in sent])
         self._settings.jobs.keep(self._provider, f"batch/{batch_id}", keys)
         self._settings.jobs.add_all(lines)
         return self._operation(lines, now_us)
 
-    def _input(self, config: object, call: Call, account: str, now_us: int) -> tuple[list[_Asked], bool]:
+    def _input(self, config: object, call: Call, account: str, now_us: int) -> tuple[list[_Sent], bool]:
         match config:
             case {"requests": {"requests": list(entries)}} if entries:
                 if len(call.body) > _MAX_INLINE_BYTES:
@@ -161,29 +154,29 @@ class Batches:
             case _:
                 raise invalid("batch.input_config is not specified")
 
-    def _judged(self, line: _Asked, model: Model, account: str, now_us: int) -> tuple[Wanted, str]:
+    def _judged(self, line: _Sent, name: str, account: str, now_us: int) -> tuple[Asked, str]:
         """Check one line.  A wrong one fails by itself, later, and costs nothing."""
         try:
-            return validate(plain(line.request), model, lambda uri: self._files.content(uri, account, now_us)), ""
+            return validate(plain(line.request), name, lambda uri: self._files.content(uri, account, now_us)), ""
         except Refused as exc:
-            return Wanted("", (), "1:1", "1K"), exc.message
+            return Asked(name, "", (), "1:1", "1K", "jpg"), exc.message
 
-    def _admit(self, name: str, model: Model, wanted: Iterable[tuple[Wanted, str]], account: str, now_us: int) -> None:
+    def _admit(self, name: str, wanted: Iterable[Asked], account: str, now_us: int) -> None:
         """Hold the limits of what may wait: batches at one time, and tokens per model."""
         # What was accepted longer ago than the slowest batch takes has ended.
         slowest_us = round(self._settings.latency_s * 3_000_000) + self._stalled_us + 1_000_000
         running = [
             line
-            for line in self._settings.jobs.list(
-                self._provider, account, since_us=now_us - slowest_us, until_us=now_us + _AHEAD_US, limit=_ALL
+            for line in jobs_of(
+                self._settings, self._provider, account, since_us=now_us - slowest_us, until_us=now_us + _AHEAD_US
             )
             if is_line(line) and line.done_us > now_us and not line.cancelled_us
         ]
         if len({line.id.partition(".")[0] for line in running}) >= _MAX_RUNNING:
             raise Refused(429, "RESOURCE_EXHAUSTED", "Too many concurrent batch jobs.")
         tokens = sum(prompt_tokens(line.prompt, len(line.references)) for line in running if line.model == name)
-        tokens += sum(prompt_tokens(each.prompt, len(each.references)) for each, _ in wanted)
-        if tokens > model.enqueued:
+        tokens += sum(prompt_tokens(each.prompt, len(each.references)) for each in wanted)
+        if tokens > MODELS[name].enqueued:
             raise Refused(429, "RESOURCE_EXHAUSTED", "Enqueued token limit of this model exceeded.")
 
     # --- telling ------------------------------------------------------------------------------------------
@@ -201,7 +194,7 @@ class Batches:
         size, token = query.get("pageSize", "50"), query.get("pageToken", "0")
         if not (size.isascii() and size.isdigit() and token.isascii() and token.isdigit()):
             raise invalid("Invalid page size or token.")
-        jobs = self._settings.jobs.list(self._provider, account, since_us=0, until_us=now_us + _AHEAD_US, limit=_ALL)
+        jobs = jobs_of(self._settings, self._provider, account, until_us=now_us + _AHEAD_US)
         names = dict.fromkeys(job.id.partition(".")[0] for job in jobs if is_line(job))
         known = [
             self._lines(name, account) for name in names if self._settings.jobs.kept(self._provider, f"batch/{name}")
@@ -302,24 +295,24 @@ def _counted(lines: Sequence[Job], state: str) -> dict[str, str]:
     return counts | {"successfulRequestCount": str(len(lines) - failed), "failedRequestCount": str(failed)}
 
 
-def _inlined(entry: object, index: int) -> _Asked:
+def _inlined(entry: object, index: int) -> _Sent:
     match entry:
         case {"request": request, "metadata": {"key": str(key)}} if _is_key(key):
-            return _Asked(key, request)
+            return _Sent(key, request)
         case {"request": request}:
-            return _Asked(str(index), request)
+            return _Sent(str(index), request)
         case _:
             raise invalid("A request of the batch is not specified.")
 
 
-def _read_row(row: bytes, number: int) -> _Asked:
+def _read_row(row: bytes, number: int) -> _Sent:
     found = json_object(row)
     if found is None or set(found) != {"key", "request"}:
         raise invalid(f"Line {number} of the input file is not a request with a key.")
     key = found["key"]
     if not isinstance(key, str) or not _is_key(key):
         raise invalid(f"Line {number} of the input file has no usable key.")
-    return _Asked(key, found["request"])
+    return _Sent(key, found["request"])
 
 
 def _is_key(key: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from adapters.sandbox.accepting import Asked
 from adapters.sandbox.base import Job
 
 _ASPECTS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
@@ -60,15 +61,6 @@ MODELS = {
 }
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """A validated request.  References are the digests of their bytes: the same file is the same reference."""
-
-    prompt: str
-    references: tuple[str, ...]
-    aspect: str
-    resolution: str
-
-
 # --- tokens and money ---------------------------------------------------------------------------------------
 
 
@@ -88,10 +80,11 @@ def usage(job: Job, *, drawn: bool) -> dict[str, object]:
     return counted
 
 
-def price(model: Model, wanted: Wanted, *, drawn: bool, half: bool) -> int:
+def price(asked: Asked | Job, *, drawn: bool, half: bool) -> int:
     """Price a request in micro-dollars by its tokens, rounded up."""
-    nanousd = prompt_tokens(wanted.prompt, len(wanted.references)) * model.told
-    nanousd += model.images[wanted.resolution] * model.drawn if drawn else 0
+    model = MODELS[asked.model]
+    nanousd = prompt_tokens(asked.prompt, len(asked.references)) * model.told
+    nanousd += model.images[asked.resolution] * model.drawn if drawn else 0
     return -(-nanousd // (2_000 if half else 1_000))
 
 
@@ -105,8 +98,10 @@ def plain(value: object) -> object:
     return [plain(each) for each in value] if isinstance(value, list) else value
 
 
-def validate(body: object, model: Model, file: Callable[[str], bytes]) -> Wanted:
-    """Check a body against what the model takes.
+def validate(body: object, name: str, file: Callable[[str], bytes]) -> Asked:
+    """Check a body against what a model takes, which there is.
+
+    References are the digests of their bytes: the same file is the same reference.
 
     Args:
         file: gives the bytes of an uploaded file by its address; raises Refused.
@@ -114,6 +109,7 @@ def validate(body: object, model: Model, file: Callable[[str], bytes]) -> Wanted
     Raises:
         Refused: as Google words it.
     """
+    model = MODELS[name]
     fields = _object(body, "request", {"model", "contents", "generationConfig", "tools", "safetySettings"})
     contents = fields.get("contents")
     if not isinstance(contents, list) or not contents:
@@ -135,7 +131,7 @@ def validate(body: object, model: Model, file: Callable[[str], bytes]) -> Wanted
     _numbers(config)
     if not aspect:
         aspect = "auto" if references else "1:1"
-    return Wanted("\n".join(prompt), tuple(references), aspect, resolution)
+    return Asked(name, "\n".join(prompt), tuple(references), aspect, resolution, "jpg")
 
 
 def _read_part(part: object, prompt: list[str], references: list[str], file: Callable[[str], bytes]) -> None:
