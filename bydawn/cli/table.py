@@ -79,6 +79,12 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "[BATCH]",
                 "Check the ledger against itself and against the image files",
             ),
+            (
+                "replay",
+                "bydawn.cli.replay:replay",
+                "BATCH",
+                "The state of a batch at a moment, or between two, from events alone",
+            ),
             ("export", "bydawn.cli.export:export", "[BATCH]", "One line per task as JSONL or CSV"),
         ),
     ),
