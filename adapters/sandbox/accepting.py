@@ -5,7 +5,7 @@ ends, and ``accept`` adds it.  Which fates are failures there, and what else tha
 """
 
 import hashlib
-from collections.abc import Container, Iterable
+from collections.abc import Container
 
 import msgspec
 
@@ -96,7 +96,7 @@ def job_of(
         started_us=admission.started_us,
         done_us=admission.done_us,
         charge_microusd=billed(settings, price_microusd),
-        fate="unreachable" if unreachable(asked.references) else admission.fate,
+        fate="unreachable" if any(map(_is_unreachable, asked.references)) else admission.fate,
         callback_url=asked.callback_url,
     )
 
@@ -147,6 +147,6 @@ def jobs_of(settings: EmulatorSettings, provider: str, account: str, *, since_us
     return settings.jobs.list(provider, account, since_us=since_us, until_us=until_us, limit=_ALL)
 
 
-def unreachable(references: Iterable[str]) -> bool:
-    """Whether the provider cannot fetch one of the references: the host ``missing.example`` has nothing."""
-    return any("//missing.example/" in url for url in references)
+def _is_unreachable(reference: str) -> bool:
+    """Whether nobody can fetch it: the host ``missing.example`` has nothing."""
+    return "//missing.example/" in reference

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adapters.sandbox.accepting import admit, latency_s
+from adapters.sandbox.accepting import Asked, accept, admit, jobs_of, latency_s, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, JobTable, Reply, Webhook
 from adapters.sandbox.faults import PROFILES, Chaos, ChaosProfile, job_fate, load_profile
 from adapters.sandbox.jobs import MemoryJobs, SqliteJobs
@@ -406,6 +406,48 @@ def test_admission_orders_the_times_of_a_job() -> None:
     assert (admission.created_us, admission.started_us) == (5 * S, 8 * S)
     assert 8 * S < admission.done_us <= 8 * S + 6 * S
     assert admission.fate == "ok"
+
+
+ASKED = Asked("nano-banana-2", "a mug", ("https://a.example/1.png",), "1:1", "2K", "png", "https://hooks.example/1")
+
+
+def accepted(asked: Asked, **changes: object) -> tuple[EmulatorSettings, Job]:
+    world = settings(MemoryJobs(), **changes)
+    admission = admit(world, "kie", 5 * S)
+    return world, accept(world, asked, admission, account="acc", job_id="j-1", wire="{}", price_microusd=40_000)
+
+
+def test_what_was_asked_is_in_the_table_at_the_price_of_today() -> None:
+    world, job = accepted(ASKED, price_factor=1.5)
+    assert world.jobs.get("kie", "j-1") == job
+    assert {name: getattr(job, name) for name in ASKED.__struct_fields__} == msgspec.structs.asdict(ASKED)
+    assert (job.charge_microusd, job.fate, job.cancelled_us) == (60_000, "ok", 0)
+
+
+def test_a_reference_that_nobody_can_fetch_is_the_fate_of_its_job() -> None:
+    references = (*ASKED.references, "https://missing.example/2.png")
+    _, job = accepted(msgspec.structs.replace(ASKED, references=references))
+    assert job.fate == "unreachable"
+    assert state_of(job, job.done_us, failures=("unreachable",)) == "failed"
+
+
+def test_a_state_follows_from_the_row_and_the_time() -> None:
+    world, job = accepted(ASKED)
+    assert state_of(job, job.done_us - 1, failures=()) == "running"
+    assert state_of(job, job.done_us, failures=("fail",)) == "succeeded"
+    assert state_of(job, job.done_us, failures=("ok",)) == "failed"
+    world.jobs.cancel("kie", "j-1", 5 * S + 1)
+    cancelled = world.jobs.get("kie", "j-1")
+    assert cancelled is not None
+    assert state_of(cancelled, 5 * S + 1, failures=("ok",)) == "cancelled"
+
+
+def test_jobs_of_other_accounts_are_not_there() -> None:
+    world, job = accepted(ASKED)
+    assert own_job(world, "kie", "acc", "j-1") == job
+    assert own_job(world, "kie", "other", "j-1") is None
+    assert jobs_of(world, "kie", "acc", until_us=5 * S) == [job]
+    assert jobs_of(world, "kie", "other", until_us=5 * S) == []
 
 
 def test_latency_is_jittered_around_the_median() -> None:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import admit, billed, unreachable
+from adapters.sandbox.accepting import Asked, accept, admit, charge_on_success, jobs_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
@@ -62,20 +62,18 @@ class AcmeEmulator:
             case "GET", ["v1", "account"]:
                 return json_reply(200, {"name": f"acme-{account[:6]}", "usd": 100.0 if standing == "good" else 0.0})
             case "GET", ["v1", "images", job_id]:
-                return self._shown(self._settings.jobs.get(self.name, job_id), account, now_us)
+                return self._shown(own_job(self._settings, self.name, account, job_id), now_us)
             case "GET", ["v1", "references", reference]:
-                jobs = self._settings.jobs.list(self.name, account, since_us=0, until_us=now_us, limit=1_000_000)
+                jobs = jobs_of(self._settings, self.name, account, until_us=now_us)
                 made = (job for job in jobs if msgspec.json.decode(job.wire, type=_Wanted).reference == reference)
-                return self._shown(next(made, None), account, now_us)
+                return self._shown(next(made, None), now_us)
         return _problem(404, "no_such_call", f"{call.method} {call.path}")
 
     def state(self, job: Job, now_us: int) -> JobState:
-        if now_us < job.done_us:
-            return "running"
-        return "failed" if job.fate in _FATES else "succeeded"
+        return state_of(job, now_us, failures=_FATES)
 
     def charged(self, job: Job, now_us: int) -> int:
-        return job.charge_microusd if self.state(job, now_us) == "succeeded" else 0
+        return charge_on_success(job, self.state(job, now_us))
 
     def webhook(self, job: Job, now_us: int) -> Webhook:
         raise ValueError("Acme calls nobody back")  # never asked: no job has an address to call
@@ -94,28 +92,19 @@ class AcmeEmulator:
         if not has_credit:
             return _problem(402, "credit", "no credit left")
         admission = admit(self._settings, self.name, now_us)
-        job = Job(
-            id="im_" + admission.entropy.hex()[:24],
-            provider=self.name,
+        job = accept(
+            self._settings,
+            Asked(wanted.model, wanted.prompt, wanted.images, wanted.ratio, wanted.size, wanted.format),
+            admission,
             account=account,
-            model=wanted.model,
+            job_id="im_" + admission.entropy.hex()[:24],
             wire=call.body.decode(),
-            prompt=wanted.prompt,
-            references=wanted.images,
-            aspect=wanted.ratio,
-            resolution=wanted.size,
-            output_format=wanted.format,
-            created_us=admission.created_us,
-            started_us=admission.started_us,
-            done_us=admission.done_us,
-            charge_microusd=billed(self._settings, _PRICES[wanted.size]),
-            fate="unreachable" if unreachable(wanted.images) else admission.fate,
+            price_microusd=_PRICES[wanted.size],
         )
-        self._settings.jobs.add(job)
         return json_reply(201, {"id": job.id, "state": "running"})
 
-    def _shown(self, job: Job | None, account: str, now_us: int) -> Reply:
-        if job is None or job.account != account:
+    def _shown(self, job: Job | None, now_us: int) -> Reply:
+        if job is None:
             return _problem(404, "not_found", "no such image")
         match self.state(job, now_us):
             case "succeeded":
