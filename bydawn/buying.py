@@ -20,6 +20,7 @@ from bydawn.manifest import Naming, write_outputs
 from bydawn.opening import Opened
 from bydawn.progress import Progress
 from bydawn.results import ResultLines
+from bydawn.sealing import Sealer
 from bydawn.webhooks import Calling
 from ledger.decisions import Append, Decision
 from ledger.errors import CommitFailed
@@ -46,7 +47,7 @@ from runtime.work import Work
 _log = logging.getLogger(__name__)
 
 _TELL_S = 0.5
-_EXIT = {"budget": 5, "at_risk": 5, "deadline": 5, "no_provider": 6, "disk_full": 7, "interrupted": 130}
+_EXIT = {"budget": 5, "at_risk": 5, "deadline": 5, "takeover": 5, "no_provider": 6, "disk_full": 7, "interrupted": 130}
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -134,19 +135,29 @@ def buy(opened: Opened, buying: Buying, talk: Callable[[str], None]) -> Ended:
         disk = RealDisk()
         folder = Path(reader.batch(buying.batch).folder)
         disk.make_dir(folder)
+        sealer = Sealer(disk, folder, reader)
+        _seal(sealer, folder)  # from here on an older copy in this place is known as one
         try:
             night = _night(opened, buying, reader, disk, folder)
-            stopped = trio.run(_with_signals, night, buying, reader, opened, talk)
+            stopped = trio.run(_with_signals, night, buying, reader, opened, sealer, talk)
         except BaseExceptionGroup as group:
             raise _translated(group, folder) from group
         parked = {actor.account.name: actor.parked for actor in night.actors if actor.parked}
         ended = Ended(stopped, time.monotonic() - started, spent_so_far(reader, buying.batch) - before, parked)
         _record_end(opened, reader, buying.batch, ended)
+        _seal(sealer, folder)
         try:
             write_outputs(reader, buying.batch, disk)
         except (DiskFull, DiskFailed) as exc:
             raise _disk_error(exc, folder) from exc
     return ended
+
+
+def _seal(sealer: Sealer, folder: Path) -> None:
+    try:
+        sealer.seal()
+    except (DiskFull, DiskFailed) as exc:
+        raise _disk_error(exc, folder) from exc
 
 
 def exit_code(ended: Ended, *, failed: int, held: int) -> int:
@@ -214,7 +225,7 @@ def _night(opened: Opened, buying: Buying, reader: Reader, disk: RealDisk, folde
 
 
 async def _with_signals(
-    night: Night, buying: Buying, reader: Reader, opened: Opened, talk: Callable[[str], None]
+    night: Night, buying: Buying, reader: Reader, opened: Opened, sealer: Sealer, talk: Callable[[str], None]
 ) -> StopReason:
     """The first SIGINT or SIGTERM drains, the second stops hard; both continue later."""
 
@@ -234,6 +245,7 @@ async def _with_signals(
             nursery.start_soon(progress.run)
         if buying.as_json:
             nursery.start_soon(_tell_results, ResultLines(reader, buying.batch))
+        nursery.start_soon(sealer.keep_sealing, TrioThreads(1))
         stopped = await night.run()
         nursery.cancel_scope.cancel()
     return stopped

@@ -150,6 +150,21 @@ _RUNNING: dict[str, Explanation] = {
         "The input, the accounts, the prices or the worst cost differ from the saved plan by more than --tolerance.",
         "Have the new plan approved: `bydawn plan INPUT --save FILE`.",
     ),
+    "BD-113": Explanation(
+        "This ledger is a copy, was restored, or is on another machine: nothing is bought with it yet.",
+        "Two copies that both go on would buy everything twice, and neither can see the other.",
+        "If no other copy goes on: `bydawn ledger takeover`.  Else use the other one.  All reading commands work.",
+    ),
+    "BD-114": Explanation(
+        "Taking a ledger over needs your word.",
+        "Nobody but you can know that no other copy of it goes on; off a terminal bydawn cannot ask.",
+        "`bydawn ledger takeover --yes`",
+    ),
+    "BD-115": Explanation(
+        "There is a file where the backup would go.",
+        "It may be the only copy of something; nothing is overwritten without being told.",
+        "Choose another name, or --force.",
+    ),
     "BD-111": Explanation(
         "The run that holds the ledger has not taken a control message yet.",
         "It may be busy, or stopped.",

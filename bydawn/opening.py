@@ -59,7 +59,7 @@ def opened_for_writing(path: Path, *, create: bool) -> Iterator[Opened]:
     try:
         keyed = keyed_by(path)
         ledger.start_epoch(
-            machine=keyed(_machine()),
+            machine=keyed(machine()),
             pid=os.getpid(),
             app_version=bydawn.__version__,
             operator=operator(),
@@ -139,8 +139,11 @@ def _ledger_secret(path: Path) -> bytes:
     return secret
 
 
-def _machine() -> str:
-    """What tells this machine from another: its systemd id where there is one, else its host name."""
+def machine() -> str:
+    """What tells this machine from another: the name it is given, else its systemd id, else its host name."""
+    given = os.environ.get("BYDAWN_MACHINE", "").strip()
+    if given:
+        return given
     try:
         return Path("/etc/machine-id").read_text().strip() or os.uname().nodename
     except OSError:

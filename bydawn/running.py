@@ -24,7 +24,7 @@ from bydawn.inputs import Checked, InputFile, InputOptions, fit_for, open_input,
 from bydawn.keys import chosen_accounts
 from bydawn.localrefs import file_lines, files_are_missing
 from bydawn.naming import check_template
-from bydawn.opening import Opened, held_error, opened_for_writing, operator
+from bydawn.opening import Opened, held_error, operator
 from bydawn.practice import find_or_start, practice_accounts
 from bydawn.quoting import quotes_of_plan, tell_prices, with_quotes
 from bydawn.request import Request, Settings, now_us
@@ -33,6 +33,7 @@ from bydawn.saying import say_summary, say_where
 from bydawn.selection import ledger_path
 from bydawn.shapes import groups_of, shapes_of, share_of, wanted_tasks
 from bydawn.summary import summarise
+from bydawn.takeover import opened_for_buying, waiting_through
 from bydawn.webhooks import Calling, calling_of
 from ledger.errors import LedgerHeld, LedgerMissing
 from ledger.events import BatchConfigured
@@ -98,7 +99,7 @@ def start(request: Request) -> int:
             sandbox=request.sandbox,
         )
         try:
-            with opened_for_writing(ledger_file, create=True) as opened:
+            with opened_for_buying(ledger_file, create=True) as opened:
                 batch = _find_or_open(opened, request, named.name, folder)
                 say_where(opened.ledger.path, opened.ledger.batch(batch), talk, created=opened.created)
                 if checked is not None:
@@ -150,7 +151,7 @@ def _continue(
             return _show_plan(request, left_plan, Path(reader.batch(batch).folder), notes=notes)
     check_accounts(accounts, egress)
     try:
-        with opened_for_writing(ledger_file, create=False) as opened:
+        with opened_for_buying(ledger_file, create=False) as opened:
             say_where(opened.ledger.path, opened.ledger.batch(batch), talk, created=opened.created)
             return _buy(opened, batch, request, settings, accounts, egress, None, talk)
     except LedgerHeld as exc:
@@ -388,6 +389,7 @@ def _buy(
         deadline_us = last_deadline_us  # an option that was not given keeps its last value
     with ledger.reader() as reader:
         _refuse_unreachable(reader, accounts)
+        after_takeover = waiting_through(reader, batch)
         wanted = wanted_tasks(state)
         # All shapes, also under --limit: which of them come first is not known here.
         asked = shapes_of(reader, batch, accounts) if groups is None and tell_prices(accounts) else groups
@@ -444,6 +446,7 @@ def _buy(
             limit=state.settings.limit or 0,
             sample=state.settings.sample or 0,
             max_duplicate_microusd=allowed_microusd,
+            waiting_through=after_takeover,
         ),
         follow=tuple(accounts),
         buy_from=frozenset(account.name for account in accounts),

@@ -41,6 +41,9 @@ def say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callabl
     left = summary.tasks - summary.succeeded - summary.failed - summary.held - summary.cancelled
     if ended.stopped_by:
         talk(f"stopped by {ended.stopped_by.replace('_', ' ')}; {counted(left, 'task')} are left")
-    if left:
+    if ended.stopped_by == "takeover":
+        talk("they may have been bought with another copy of this ledger; to buy them here all the same:")
+        talk(f"  bydawn ledger takeover --buy-queued{practice}")
+    elif left:
         talk(f"go on: bydawn run {state.name}{practice}")
     talk(f"manifest: {Path(state.folder) / 'manifest.jsonl'}")

@@ -92,7 +92,7 @@ class EpochStarted(Fact, frozen=True):
 
 
 class WaitingTasks(msgspec.Struct, frozen=True):
-    """Tasks of a batch, up to number ``through``, that somebody else may have bought with another copy of the ledger."""
+    """Tasks of a batch, up to number ``through``, that may have been bought with another copy of the ledger."""
 
     batch: int
     through: int

@@ -89,6 +89,17 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         ),
     ),
     (
+        "Keep",
+        (
+            (
+                "ledger",
+                "bydawn.cli.ledger:ledger",
+                "backup|takeover",
+                "Back the ledger up while it is in use; go on with a copy, or in another place",
+            ),
+        ),
+    ),
+    (
         "Set up",
         (
             (

@@ -1,0 +1,171 @@
+"""May the ledger go on buying here, and if not: taking it over (REC-10).
+
+A run asks first and buys nothing where :mod:`ledger.life` finds a sign of another copy.  Taking over is a person's word
+that this file goes on and no other does.  What that word cannot know is what the other copy bought since it was parted
+from this one, so every task that is not settled stays unbought until that is said as well.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from adapters import registry
+from bydawn.config import load_config
+from bydawn.errors import UserError
+from bydawn.opening import Opened, keyed_by, machine, opened_for_writing, operator
+from bydawn.sealing import HEAD, Sealer, sealed_heads
+from ledger.decisions import Append, Decision
+from ledger.events import LedgerTakenOver, WaitingTasks
+from ledger.folds import Place
+from ledger.life import Strange, contradiction, strange
+from ledger.reader import BatchRow, Reader
+from ledger.streams import runtime_stream
+from runtime.disk import RealDisk
+from runtime.ports import DiskFailed, DiskFull
+
+_SETTLED = frozenset(("succeeded", "failed", "cancelled"))
+
+
+class WaitingBatch(msgspec.Struct, frozen=True):
+    """What a batch wanted to buy when it was taken over, and the most that this would cost."""
+
+    batch: int
+    name: str
+    through: int
+    queued: int
+    worst_microusd: int
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a ledger stands: signs of another copy, and the tasks that such a copy may have bought.
+
+    ``since_us``: the last that this ledger knows of; ``held_back``: tasks wait since an earlier taking over.
+    """
+
+    signs: tuple[Strange, ...]
+    unsettled: tuple[WaitingBatch, ...]
+    since_us: int
+    held_back: bool
+
+
+@contextmanager
+def opened_for_buying(path: Path, *, create: bool) -> Iterator[Opened]:
+    """As :func:`bydawn.opening.opened_for_writing`, for what may buy.  Raises UserError where another copy may live."""
+    with opened_for_writing(path, create=create) as opened:
+        with opened.ledger.reader() as reader:
+            signs = signs_of(reader, _place(opened))
+        if signs:
+            raise UserError(
+                "BD-113",
+                "nothing is bought with this ledger until it is taken over",
+                where=str(path),
+                why="; ".join(each.text for each in signs) + "; two copies that both buy would pay twice",
+                fix="if no other copy goes on: bydawn ledger takeover" + _sandbox(path, opened),
+            )
+        yield opened
+
+
+def _sandbox(path: Path, opened: Opened) -> str:
+    with opened.ledger.reader() as reader:
+        practice = any(row.sandbox for row in reader.batches())
+    return " --sandbox" if practice else ""
+
+
+def signs_of(reader: Reader, here: Place) -> tuple[Strange, ...]:
+    """What speaks against buying with this ledger in this place."""
+    return strange(
+        reader.runtime().home,
+        here,
+        copied=bool(reader.copied_at_us()),
+        contradicted=contradiction(reader.path, [head for _, head in sealed_heads(reader)]),
+    )
+
+
+def look(path: Path) -> Standing:
+    """Say how the ledger at ``path`` stands, changing nothing.  Raises LedgerMissing."""
+    with Reader(path) as reader:
+        file = path.stat()
+        here = Place(keyed_by(path)(machine()), file.st_dev, file.st_ino)
+        newest = reader.events(after=max(0, reader.head().seq - 1), limit=1)
+        return Standing(
+            signs=signs_of(reader, here),
+            unsettled=tuple(_unsettled(reader)),
+            since_us=reader.copied_at_us() or (newest[0].at_us if newest else 0),
+            held_back=bool(reader.runtime().waiting),
+        )
+
+
+def take_over(path: Path, standing: Standing, *, buy_queued: bool) -> None:
+    """Make this file the ledger that goes on, durably, and seal its head beside its results.
+
+    Raises LedgerHeld, LedgerError; UserError when a sealed head cannot be replaced: call it again then.
+    """
+    with opened_for_writing(path, create=False) as opened:
+        ledger = opened.ledger
+        waiting = () if buy_queued else tuple(WaitingTasks(each.batch, each.through) for each in standing.unsettled)
+        place = _place(opened)
+        event = LedgerTakenOver(
+            operator=operator(),
+            machine=place.machine,
+            device=place.device,
+            inode=place.inode,
+            reasons=tuple(each.sign for each in standing.signs),
+            waiting=waiting,
+        )
+        with ledger.reader() as reader:
+            append = Append(runtime_stream(), reader.version(runtime_stream()), (event,))
+            ledger.commit([Decision(appends=(append,), at_us=time.time_ns() // 1000)])
+            ledger.settle()
+            _seal_all(reader)
+
+
+def waiting_through(reader: Reader, batch: int) -> int:
+    """Up to which task a batch buys nothing since the ledger was taken over; 0 = all may be bought."""
+    return next((each.through for each in reader.runtime().waiting if each.batch == batch), 0)
+
+
+def _place(opened: Opened) -> Place:
+    device, inode = opened.ledger.identity()
+    return Place(opened.keyed(machine()), device, inode)
+
+
+def _seal_all(reader: Reader) -> None:
+    """Replace the heads of the other life.  If it should run on, in these folders, it finds itself contradicted."""
+    disk = RealDisk()
+    for folder, _ in sealed_heads(reader):
+        try:
+            Sealer(disk, folder, reader).seal()
+        except (DiskFull, DiskFailed) as exc:
+            raise UserError(
+                "BD-080",
+                "the head of the ledger cannot be sealed beside its results",
+                where=str(folder / HEAD),
+                why=str(exc),
+                fix="free some space, or remove that file, and run the same command again",
+                exit_code=7,
+            ) from exc
+
+
+def _unsettled(reader: Reader) -> Iterator[WaitingBatch]:
+    for row in reader.batches():
+        if any(each.n and each.state not in _SETTLED for each in reader.counts(row.batch)):
+            queued, worst = _queued(reader, row)
+            yield WaitingBatch(row.batch, row.name, row.sealed_through, queued, worst)
+
+
+def _queued(reader: Reader, row: BatchRow) -> tuple[int, int]:
+    """How many tasks are still to be bought, and their cost at the dearest of the batch's providers."""
+    shapes = reader.queued_shapes(row.batch)
+    config = load_config(Path.cwd(), os.environ)
+    book = config.price_book()
+    names: Sequence[str] = reader.batch(row.batch).settings.providers or tuple(registry.entries())
+    providers = {config.accounts[name][0].provider if name in config.accounts else name for name in names}
+    worst = 0
+    for shape in shapes:
+        quotes = (book.quote(each, shape.model, shape.resolution, references=shape.references) for each in providers)
+        worst += shape.count * max((quote.ceiling_microusd for quote in quotes if quote is not None), default=0)
+    return sum(shape.count for shape in shapes), worst
