@@ -281,19 +281,15 @@ def check_promises(path: Path, journal_mode: Row | None, synchronous: Row | None
         raise LedgerPlace(f"{path}: SQLite answers journal_mode {journal_mode}, synchronous {synchronous}")
 
 
-def open_reader(path: Path, *, scratch: bool = False) -> Store:
+def open_reader(path: Path) -> Store:
     """Open for reading only.  A newer ledger may be read as far as its events are known; one whose making was cut
     short is not there yet.
-
-    Args:
-        scratch: allow writing to temporary databases beside it; the ledger itself stays read-only.
     """
     if not path.is_file():
         raise LedgerMissing(f"there is no ledger at {path}")
     store = Store(_connect(path, "ro"), path)
     try:
-        if not scratch:
-            store.run("PRAGMA query_only = ON")
+        store.run("PRAGMA query_only = ON")
         store.run("PRAGMA cache_size = -4000")
         if _in_the_making(store):
             raise LedgerMissing(f"there is no ledger at {path} yet: its making was cut short, and a run completes it")

@@ -1,6 +1,6 @@
 """Replay: every event once more, through the same projection that the writer uses.
 
-Used to rebuild views of another version, and by the audit, which rebuilds them beside the stored ones and compares.
+Used to rebuild views of another version.  (The audit goes from stream to stream instead: :mod:`ledger.audit_streams`.)
 Memory stays bounded: a settled task is forgotten, and only so many others are kept; a forgotten one that moves again
 is folded anew from its stream.
 """

@@ -128,11 +128,6 @@ VIEW_INDEXES: tuple[str, ...] = (
 )
 
 
-def view_tables(schema: str = "") -> list[str]:
-    """The statements that create the tables of the views, in another ``schema`` (``"replay."``) for comparing."""
-    return [f"CREATE TABLE {schema}{name} {columns}" for name, columns in VIEW_TABLES.items()]
-
-
 def view_statements() -> list[str]:
-    """The statements that create the views in the ledger itself."""
-    return view_tables() + list(VIEW_INDEXES)
+    """The statements that create the views."""
+    return [f"CREATE TABLE {name} {columns}" for name, columns in VIEW_TABLES.items()] + list(VIEW_INDEXES)

@@ -6,36 +6,36 @@ from ledger.projection import Projection, Rows
 
 _STATEMENTS: tuple[tuple[str, str], ...] = (
     # Drops come first: a commit that drops an import may also open the next one.
-    ("dropped", "DELETE FROM {s}tasks WHERE stream BETWEEN ? AND ?"),
+    ("dropped", "DELETE FROM tasks WHERE stream BETWEEN ? AND ?"),
     # What every imported task has in common is not bound a million times.
     (
         "imported",
-        "INSERT INTO {s}tasks VALUES (?, 1, 'queued', '', '', 0, 0, 1, ?, ?, '', '', ?, NULL, ?)",
+        "INSERT INTO tasks VALUES (?, 1, 'queued', '', '', 0, 0, 1, ?, ?, '', '', ?, NULL, ?)",
     ),
-    ("new_tasks", "INSERT INTO {s}tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+    ("new_tasks", "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
     (
         "tasks",
-        "UPDATE {s}tasks SET version = ?, phase = ?, account = ?, provider = ?, attempts = ?, cost_microusd = ?,"
+        "UPDATE tasks SET version = ?, phase = ?, account = ?, provider = ?, attempts = ?, cost_microusd = ?,"
         " slot = ?, owner = ?, at_us = ?, reason = ?, flags = ?, result = coalesce(?, result) WHERE stream = ?",
     ),
-    ("ended_attempts", "DELETE FROM {s}open_attempts WHERE stream = ? AND attempt = ?"),
-    ("attempts", "INSERT OR REPLACE INTO {s}open_attempts VALUES (?, ?, ?)"),
-    ("money", "INSERT OR REPLACE INTO {s}money VALUES (?, ?, ?, ?)"),
-    ("counts", "INSERT OR REPLACE INTO {s}counts VALUES (?, ?, ?, ?)"),
-    ("batches", "INSERT OR REPLACE INTO {s}batches VALUES (?, ?, ?, ?, ?, ?)"),
-    ("accounts", "INSERT OR REPLACE INTO {s}accounts VALUES (?, ?, ?, ?, ?, ?, ?)"),
-    ("lanes", "INSERT OR REPLACE INTO {s}lanes VALUES (?, ?, ?, ?, ?)"),
-    ("epochs", "INSERT OR REPLACE INTO {s}epochs VALUES (?, ?, NULL)"),
-    ("ended_epochs", "UPDATE {s}epochs SET ended = ? WHERE epoch = ?"),
+    ("ended_attempts", "DELETE FROM open_attempts WHERE stream = ? AND attempt = ?"),
+    ("attempts", "INSERT OR REPLACE INTO open_attempts VALUES (?, ?, ?)"),
+    ("money", "INSERT OR REPLACE INTO money VALUES (?, ?, ?, ?)"),
+    ("counts", "INSERT OR REPLACE INTO counts VALUES (?, ?, ?, ?)"),
+    ("batches", "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?)"),
+    ("accounts", "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?)"),
+    ("lanes", "INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?, ?)"),
+    ("epochs", "INSERT OR REPLACE INTO epochs VALUES (?, ?, NULL)"),
+    ("ended_epochs", "UPDATE epochs SET ended = ? WHERE epoch = ?"),
 )
 
 
-def write_rows(store: Store, rows: Rows, schema: str = "") -> None:
-    """Write inside the caller's transaction; ``schema`` is ``"temp."`` on a rebuild beside the stored views."""
+def write_rows(store: Store, rows: Rows) -> None:
+    """Write inside the caller's transaction."""
     for name, sql in _STATEMENTS:
         values = getattr(rows, name)
         if values:
-            store.run_many(sql.format(s=schema), values)
+            store.run_many(sql, values)
 
 
 def stored_projection(store: Store) -> Projection:

@@ -6,15 +6,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ledger.audit import SealedHead, check_against, export_head, verify
-from ledger.commands import Review
+from ledger.audit_chain import audit_chain_of
+from ledger.commands import Record, Review
 from ledger.decisions import Append, Committed, Decision
 from ledger.errors import LedgerDamaged, LedgerMissing
-from ledger.events import AccountOpened, BreakerChanged, EpochEnded, LimiterSaved
+from ledger.events import AccountOpened, AttemptAccepted, BreakerChanged, EpochEnded, LimiterSaved, ResultReady
 from ledger.journal import Ledger
 from ledger.streams import account_stream, runtime_stream
-from tests.ledger.ledgers import do, opened
+from tests.ledger.ledgers import decision, do, opened
 from tests.ledger.stories import INTEND, UNKNOWN, bought
 
 
@@ -65,10 +67,10 @@ def test_an_honest_ledger_is_in_order(path: Path) -> None:
     ("statements", "code", "place"),
     [
         # Event 8 is the intent of task 1: a digit of its price, one byte.
-        (["UPDATE events SET data = replace(data, '60000', '60001') WHERE seq = 8"], "chain", "events 8-8"),
-        (["UPDATE events SET at_us = at_us + 1 WHERE seq = 9"], "chain", "events 9-9"),
-        (["UPDATE events SET key = x'00' WHERE seq = 9"], "chain", "events 9-9"),
-        (["UPDATE events SET epoch = 0 WHERE seq = 9"], "epoch", "event 9"),
+        (["UPDATE events SET data = replace(data, '60000', '60001') WHERE seq = 8"], "chain", "event 8 (task-1-1)"),
+        (["UPDATE events SET at_us = at_us + 1 WHERE seq = 9"], "chain", "event 9 (task-1-1)"),
+        (["UPDATE events SET key = x'00' WHERE seq = 9"], "chain", "event 9 (task-1-1)"),
+        (["UPDATE events SET epoch = 0 WHERE seq = 9"], "epoch", "event 9 (task-1-1)"),
         # Two tasks queued in one commit change places.
         (
             [
@@ -77,30 +79,47 @@ def test_an_honest_ledger_is_in_order(path: Path) -> None:
                 "UPDATE events SET seq = 5 WHERE seq = 1000",
             ],
             "chain",
-            "events 2-7",
+            "events 2-7 (batch-1, task-1-2, task-1-1 and 1 more)",
         ),
         (["DELETE FROM events WHERE seq = 9"], "seq", "event 9"),
-        (["DELETE FROM events WHERE seq = 9"], "chain", "events 9-9"),
+        (["DELETE FROM events WHERE seq = 9"], "chain", "event 9"),
         (["DELETE FROM events WHERE seq = 9"], "version", "event 10 (task-1-1)"),
         (["DELETE FROM events WHERE seq >= 16"], "chain", "events 16-19"),
         # Cut cleanly, with its commit: only the views still tell.
         (["DELETE FROM events WHERE seq >= 16", "DELETE FROM commits WHERE seq >= 16"], "views", "epochs: 1"),
-        (["DELETE FROM commits WHERE seq = (SELECT max(seq) FROM commits)"], "chain", "events 16-19"),
+        (
+            ["DELETE FROM commits WHERE seq = (SELECT max(seq) FROM commits)"],
+            "chain",
+            "events 16-19 (account-1, runtime)",
+        ),
         (
             ["INSERT INTO events SELECT 1000, stream, version + 9, epoch, at_us, type, NULL, data FROM events LIMIT 1"],
             "seq",
             "event 20",
         ),
         (["UPDATE events SET type = 'task.unheard_of.v9' WHERE seq = 9"], "event", "event 9 (task-1-1)"),
-        (["UPDATE events SET stream = 5 WHERE seq = 9"], "event", "event 9"),
+        (["UPDATE events SET stream = 5 WHERE seq = 9"], "event", "event 9 (stream 5)"),
         (["UPDATE events SET type = 'batch.cancelled.v1' WHERE seq = 9"], "event", "event 9 (task-1-1)"),
         (["UPDATE tasks SET phase = 'succeeded' WHERE phase = 'held'"], "views", "tasks: task-1-2"),
-        (["DELETE FROM open_attempts"], "views", "open_attempts: task-1-2"),
+        (["DELETE FROM open_attempts"], "views", "open_attempts: task-1-2, 1"),
         (["UPDATE money SET captured = captured + 1 WHERE account = 'batch/1'"], "books", "batch/1"),
         (["UPDATE money SET reserved = -1 WHERE account = 'batch/1'"], "books", "batch/1"),
         (["DELETE FROM money WHERE account = 'batch/1'"], "books", "batch/1"),
-        (["UPDATE payloads SET text = 'another picture' WHERE row = 3"], "payload", "task-1-3"),
-        (["DELETE FROM payloads WHERE row = 3"], "payload", "task-1-3"),
+        (["UPDATE payloads SET text = 'another picture' WHERE row = 3"], "payload", "event 6 (task-1-3)"),
+        (["DELETE FROM payloads WHERE row = 3"], "payload", "event 6 (task-1-3)"),
+        # Rows of tasks that no event speaks of, before, between and behind the others; and one that is gone.
+        (
+            ["INSERT INTO tasks SELECT 5, 1, phase, '', '', 0, 0, 1, 0, 0, '', '', 0, 0, id FROM tasks LIMIT 1"],
+            "views",
+            "tasks: stream 5",
+        ),
+        (["UPDATE tasks SET stream = stream + 1 WHERE id = 'row-3'"], "views", "tasks: task-1-4"),
+        (["DELETE FROM tasks WHERE id = 'row-3'"], "views", "tasks: task-1-3"),
+        (["DELETE FROM lanes"], "views", "lanes: 1, default"),
+        (["UPDATE counts SET n = n + 1 WHERE state = 'held'"], "views", "counts: 1, held, kie"),
+        (["INSERT INTO counts VALUES (1, 'failed', 'kie', 1)"], "views", "counts: 1, failed, kie"),
+        (["DELETE FROM events WHERE seq = 4", "DELETE FROM tasks WHERE id = 'row-1'"], "version", "event 8 (task-1-1)"),
+        (["UPDATE events SET data = '{}' WHERE seq = 4"], "event", "event 4 (task-1-1)"),
     ],
 )
 def test_tampering_is_found_and_its_place_named(path: Path, statements: list[str], code: str, place: str) -> None:
@@ -110,6 +129,51 @@ def test_tampering_is_found_and_its_place_named(path: Path, statements: list[str
     assert not report.ok
     assert (code, place) in {(problem.code, problem.place) for problem in report.problems}
     assert report.counts[code] >= 1
+
+
+def test_a_changed_row_of_a_view_is_told_column_by_column(path: Path) -> None:
+    tamper(path, "UPDATE tasks SET phase = 'succeeded', attempts = 7 WHERE id = 'row-2'")
+    (problem,) = verify(path).problems
+    assert problem.text == "phase is 'succeeded', the events say 'held'; attempts is 7, the events say 1"
+
+
+def test_a_total_of_nothing_may_be_on_record_or_not(path: Path) -> None:
+    tamper(path, "INSERT INTO money VALUES ('lane/x/y', 0, 0, 0)", "DELETE FROM counts WHERE n = 0")
+    assert verify(path).ok
+
+
+def test_a_second_process_finds_the_same(path: Path) -> None:
+    """LED-8: the chain and the texts are checked on another core when the ledger is large."""
+    assert verify(path, large=1) == verify(path)
+    with closing(sqlite3.connect(path)) as raw:
+        (ledger_id,) = raw.execute("SELECT value FROM meta WHERE name = 'ledger_id'").fetchone()
+    events, findings = audit_chain_of(path, ledger_id, through=19)  # what it is given to do
+    assert (events, findings.named) == (19, [])
+    tamper(path, "UPDATE events SET at_us = 3 WHERE seq = 9", "DELETE FROM payloads WHERE row = 3")
+    assert verify(path, large=1) == verify(path)
+    assert verify(path).counts.keys() >= {"chain", "payload"}
+
+
+@pytest.mark.parametrize("row", ["url", "upload"])
+def test_every_text_is_held_against_its_event(path: Path, row: str) -> None:
+    """Addresses of results and of uploaded references as well as requests; an erased one is no problem (SEC-8)."""
+    with opened(path) as ledger:
+        texts = {name: ledger.payload(f"https://files.example/{name}.png") for name in ("url", "upload")}
+        bought_now = replace(INTEND, uploads=(texts["upload"][0],))
+        ready = Record(ResultReady(attempt=1, cost_microusd=1, url=texts["url"][0]))
+        accepted = Record(AttemptAccepted(attempt=1, job="job-3"))
+        decisions = [decision(ledger, 3, bought_now)]
+        (outcome,) = ledger.commit([replace(decisions[0], payloads=tuple(text for _, text in texts.values()))])
+        assert isinstance(outcome, Committed)
+        do(ledger, 3, accepted, ready)
+    assert verify(path).ok
+    number = texts[row][0].row
+    tamper(path, f"UPDATE payloads SET text = 'https://elsewhere.example/' WHERE row = {number}")
+    (problem,) = verify(path).problems
+    seq = {"upload": 20, "url": 22}[row]
+    assert (problem.code, problem.place) == ("payload", f"event {seq + 1} (task-1-3)")
+    tamper(path, f"UPDATE payloads SET text = NULL, salt = NULL WHERE row = {number}")
+    assert verify(path).ok
 
 
 def test_one_break_in_the_chain_is_one_problem(path: Path) -> None:
