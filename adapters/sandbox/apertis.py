@@ -15,7 +15,7 @@ import msgspec
 
 from adapters.sandbox.accepting import accept, admit, charge_on_success, held_s, jobs_of, state_of
 from adapters.sandbox.apertis_input import PRICES, Wanted, chat, image
-from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
+from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.openaistyle import Turned, error, read_body, wire_text, with_image
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
@@ -78,9 +78,6 @@ class ApertisEmulator:
     def charged(self, job: Job, now_us: int) -> int:
         """What came out is charged, whether or not its answer arrived."""
         return charge_on_success(job, self.state(job, now_us))
-
-    def webhook(self, job: Job, now_us: int) -> Webhook:
-        raise ValueError("Apertis calls nobody back")
 
     def embed(self, reply: Reply, picture: bytes) -> Reply:
         told = msgspec.json.decode(reply.body, type=dict[str, object])

@@ -181,10 +181,6 @@ class Emulator(Protocol):
         """What the provider has charged for the job by now, in micro-dollars."""
         ...
 
-    def webhook(self, job: Job, now_us: int) -> Webhook:
-        """The callback for an ended job that asked for one."""
-        ...
-
     def handle(self, call: Call, now_us: int) -> Reply:
         """Answer as the provider would: auth first, then fields, then limits, then the job table."""
         ...
@@ -196,6 +192,15 @@ class Embeds(Protocol):
 
     def embed(self, reply: Reply, picture: bytes) -> Reply:
         """Complete the body of a reply that names a job to draw."""
+        ...
+
+
+@runtime_checkable
+class CallsBack(Protocol):
+    """An emulator that tells of the end of a job that asked for it."""
+
+    def webhook(self, job: Job, now_us: int) -> Webhook:
+        """The callback for an ended job that asked for one."""
         ...
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from adapters.sandbox.accepting import accept, admit, charge_on_success, held_s, state_of
-from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
+from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.byteplus_input import Wanted, validate
 from adapters.sandbox.openaistyle import Turned, error, read_body, wire_text, with_image
 from adapters.sandbox.wirefmt import (
@@ -84,9 +84,6 @@ class BytePlusEmulator:
     def charged(self, job: Job, now_us: int) -> int:
         """What came out is charged, whether or not its answer arrived."""
         return charge_on_success(job, self.state(job, now_us))
-
-    def webhook(self, job: Job, now_us: int) -> Webhook:
-        raise ValueError("BytePlus calls nobody back about images")
 
     def embed(self, reply: Reply, picture: bytes) -> Reply:
         return with_image(reply, picture)

@@ -218,9 +218,6 @@ class Chaos:
     def charged(self, job: Job, now_us: int) -> int:
         return self._inner.charged(job, now_us)
 
-    def webhook(self, job: Job, now_us: int) -> Webhook:
-        return self._inner.webhook(job, now_us)
-
     def embed(self, reply: Reply, picture: bytes) -> Reply:
         return self._inner.embed(reply, picture) if isinstance(self._inner, Embeds) else reply
 

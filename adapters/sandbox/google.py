@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from adapters.sandbox.accepting import accept, admit, billed, held_s, state_of
-from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
+from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.google_batches import Batches, expires_us, is_line
 from adapters.sandbox.google_files import Files
 from adapters.sandbox.google_input import MODELS, Refused, invalid, plain, price, usage, validate
@@ -89,9 +89,6 @@ class GoogleEmulator:
                 return billed(self._settings, price(job, drawn=False, half=is_line(job)))
             case _:
                 return 0
-
-    def webhook(self, job: Job, now_us: int) -> Webhook:
-        raise ValueError("Google calls nobody back about an image")
 
     def embed(self, reply: Reply, picture: bytes) -> Reply:
         body = json_object(reply.body) or {}

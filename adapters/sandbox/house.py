@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 
 from adapters.registry import PROVIDERS, Entry, entries, load
-from adapters.sandbox.base import Call, Embeds, Emulator, Job, JobState, Reply, Webhook
+from adapters.sandbox.base import Call, CallsBack, Embeds, Emulator, Job, JobState, Reply, Webhook
 from adapters.sandbox.faults import Chaos, Dice, RequestFault, forgeries, hook_fate
 from adapters.sandbox.picture import draw, request_digest
 from adapters.sandbox.wirefmt import EmulatorSettings, json_reply
@@ -56,6 +56,7 @@ class House:
         """
         self._settings = settings
         self._emulators: dict[str, Emulator] = {}
+        self._callers: dict[str, CallsBack] = {}
         self.left_out: dict[str, str] = {}
         known = entries()
         for name in providers or known:
@@ -71,6 +72,8 @@ class House:
                 self.left_out[name] = f"{type(exc).__name__}: {exc}"
             else:
                 self._emulators[name] = Chaos(emulator, jobs=settings.jobs, profile=settings.chaos, seed=settings.seed)
+                if isinstance(emulator, CallsBack):  # bare: what goes wrong with a callback is drawn in _hooks
+                    self._callers[name] = emulator
         start = settings.jobs.count()
         self._dice = Dice("files", profile=settings.chaos, seed=settings.seed, start=start)
 
@@ -124,15 +127,15 @@ class House:
         """Callbacks to be sent now, in any order; each that is no extra one stays due until :meth:`webhook_sent`."""
         return [
             hook
-            for name, emulator in self._emulators.items()
+            for name, caller in self._callers.items()
             for job in self._settings.jobs.due_callbacks(name, now_us, limit)
-            for hook in self._hooks(emulator, job, now_us)
+            for hook in self._hooks(caller, job, now_us)
         ]
 
-    def _hooks(self, emulator: Emulator, job: Job, now_us: int) -> Sequence[Webhook]:
+    def _hooks(self, caller: CallsBack, job: Job, now_us: int) -> Sequence[Webhook]:
         """What is sent about a job: as the chaos profile says."""
         jobs, chaos = self._settings.jobs, self._settings.chaos
-        hook = emulator.webhook(job, now_us)
+        hook = caller.webhook(job, now_us)
         match hook_fate(chaos, job):
             case "hook_lost":
                 jobs.called_back(job.provider, job.id, retry_at_us=None)

@@ -12,7 +12,7 @@ import msgspec
 
 from adapters.sandbox import jobapi
 from adapters.sandbox.accepting import Asked, charge_on_success, jobs_of, own_job, state_of
-from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
+from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.forms import file_name, image_type, read_form
 from adapters.sandbox.jobapi import Invalid
 from adapters.sandbox.wirefmt import (
@@ -118,9 +118,6 @@ class NewportAiEmulator:
     def charged(self, job: Job, now_us: int) -> int:
         """Charged when the image is there (assumed: refunds are documented nowhere)."""
         return charge_on_success(job, self.state(job, now_us))
-
-    def webhook(self, job: Job, now_us: int) -> Webhook:
-        raise ValueError("NewportAI calls nobody back")
 
     # --- the calls ----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import msgspec
 
 from adapters.reading import from_base64
 from adapters.sandbox.accepting import accept, admit, charge_on_success, held_s, jobs_of, own_job, state_of
-from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
+from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.picture import draw
 from adapters.sandbox.segmind_input import MODELS, Refused, day, is_data, number, only, validate
 from adapters.sandbox.wirefmt import (
@@ -105,9 +105,6 @@ class SegmindEmulator:
     def charged(self, job: Job, now_us: int) -> int:
         """Only what completed is charged."""
         return charge_on_success(job, self.state(job, now_us))
-
-    def webhook(self, job: Job, now_us: int) -> Webhook:
-        raise ValueError("Segmind calls nobody back")
 
     # --- routes -------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from adapters.sandbox.accepting import Asked, accept, admit, charge_on_success, held_s, state_of
-from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
+from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.openaistyle import Turned, choice, error, is_reachable, is_url, read_body, with_image
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
@@ -105,9 +105,6 @@ class TogetherEmulator:
     def charged(self, job: Job, now_us: int) -> int:
         """What came out is charged, whether or not its answer arrived."""
         return charge_on_success(job, self.state(job, now_us))
-
-    def webhook(self, job: Job, now_us: int) -> Webhook:
-        raise ValueError("Together calls nobody back")
 
     def embed(self, reply: Reply, picture: bytes) -> Reply:
         return with_image(reply, picture)

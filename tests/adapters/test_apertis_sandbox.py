@@ -167,12 +167,6 @@ def test_chaos_speaks_apertis(emulator: ApertisEmulator) -> None:
     assert isinstance(APERTIS.read_submit(http(emulator.refusal("broken"))), Unclear)
 
 
-def test_apertis_calls_nobody_back(world: EmulatorSettings, emulator: ApertisEmulator) -> None:
-    submit(emulator, VALID)
-    with pytest.raises(ValueError, match="nobody"):
-        emulator.webhook(last(world), START_US)
-
-
 @pytest.mark.parametrize("name", ["image", "invalid", "unauthorized", "no_model", "usage"])
 def test_answers_have_the_recorded_keys(world: EmulatorSettings, emulator: ApertisEmulator, name: str) -> None:
     replies = {

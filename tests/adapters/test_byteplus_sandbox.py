@@ -172,12 +172,6 @@ def test_chaos_speaks_modelark(emulator: BytePlusEmulator) -> None:
     assert isinstance(BYTEPLUS.read_submit(http(emulator.refusal("broken"))), Unclear)
 
 
-def test_byteplus_calls_nobody_back(world: EmulatorSettings, emulator: BytePlusEmulator) -> None:
-    submit(emulator, VALID)
-    with pytest.raises(ValueError, match="nobody"):
-        emulator.webhook(last(world), START_US)
-
-
 @pytest.mark.parametrize("name", ["image", "invalid", "unauthorized", "no_model", "tasks"])
 def test_answers_have_the_recorded_keys(emulator: BytePlusEmulator, name: str) -> None:
     replies = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adapters.base import Accepted, Callbacks, Codec, Context, ImageRequest, MalformedReply, Secret
 from adapters.reading import is_job_id
 from adapters.registry import PROVIDERS, codec, load
-from adapters.sandbox.base import Emulator, SignsForAccount, Webhook
+from adapters.sandbox.base import CallsBack, Emulator, SignsForAccount, Webhook
 from adapters.sandbox.wirefmt import EmulatorSettings
 from tests.adapters.inprocess import ORIGIN, START_US, S, ask, sandbox
 
@@ -45,6 +45,7 @@ def sample(provider: str, key: str = KEY) -> Sample:
     assert isinstance(outcome, Accepted)
     (job,) = settings.jobs.due_callbacks(provider, ENDED_US, 10)
     secret = shop.webhook_secret(job.account) if isinstance(shop, SignsForAccount) else key
+    assert isinstance(shop, CallsBack)
     hook = shop.webhook(job, ENDED_US)
     assert hook.url == url
     assert isinstance(dialect, Callbacks)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from adapters import batchfile, registry
 from adapters.base import (
+    Callbacks,
     Cancels,
     Context,
     HttpReply,
@@ -34,6 +35,7 @@ from adapters.base import (
     UploadRefused,
 )
 from adapters.batchfile import BatchFiles
+from adapters.sandbox.base import CallsBack
 from adapters.sandbox.picture import read_digest, request_digest
 from runtime.accounts import Account
 from runtime.planning import Group, plan
@@ -307,6 +309,11 @@ def test_a_model_has_a_price_or_the_plan_refuses_it(name: str) -> None:
             else:
                 assert not made.uncovered
                 assert made.expected_microusd == 3 * price.microusd
+
+
+@EVERYONE
+def test_the_emulator_calls_back_where_the_codec_can_be_called(name: str) -> None:
+    assert isinstance(World(name).solo.emulator, CallsBack) == isinstance(CODECS[name], Callbacks)
 
 
 def offered() -> list[tuple[str, str, str]]:

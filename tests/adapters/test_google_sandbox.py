@@ -274,12 +274,6 @@ def test_one_model_is_described(emulator: GoogleEmulator) -> None:
     assert json_of(reply)["name"] == "models/gemini-3-pro-image"
 
 
-def test_nobody_is_called_back(emulator: GoogleEmulator, world: EmulatorSettings) -> None:
-    bought(emulator, world)
-    with pytest.raises(ValueError, match="calls nobody back"):
-        emulator.webhook(world.jobs.since(0, 1)[0][1], START_US)
-
-
 # --- files --------------------------------------------------------------------------------------------------
 
 

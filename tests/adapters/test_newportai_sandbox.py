@@ -281,14 +281,6 @@ def test_sixty_calls_a_minute_polls_included() -> None:
     assert submit(emulator) == Throttled()
 
 
-def test_it_calls_nobody_back(emulator: NewportAiEmulator, world: EmulatorSettings) -> None:
-    buy(emulator)
-    ((_, job),) = world.jobs.since(0, 9)
-    assert job.callback_url == ""
-    with pytest.raises(ValueError, match="nobody"):
-        emulator.webhook(job, LATER)
-
-
 # --- the rows ---------------------------------------------------------------------------------------------
 
 

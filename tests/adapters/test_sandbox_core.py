@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from adapters.sandbox.accepting import Asked, accept, admit, jobs_of, latency_s, own_job, state_of
-from adapters.sandbox.base import Call, Job, JobState, JobTable, Reply, Webhook
+from adapters.sandbox.base import Call, Job, JobState, JobTable, Reply
 from adapters.sandbox.faults import PROFILES, Chaos, ChaosProfile, job_fate, load_profile
 from adapters.sandbox.jobs import MemoryJobs, SqliteJobs
 from adapters.sandbox.limits import TokenBuckets
@@ -290,9 +290,6 @@ class OneJobPerPost:
     def charged(self, job: Job, now_us: int) -> int:
         return job.charge_microusd
 
-    def webhook(self, job: Job, now_us: int) -> Webhook:
-        return Webhook(self.name, job.id, job.callback_url, {}, b"{}")
-
     def handle(self, call: Call, now_us: int) -> Reply:
         if self.is_submit(call) and call.body != b"no":
             number = self._jobs.count() + 1
@@ -355,7 +352,6 @@ def test_chaos_is_otherwise_the_emulator_it_wraps() -> None:
     assert job is not None
     assert (chaos.name, chaos.result_life_s, chaos.is_submit(post())) == ("toy", 60.0, True)
     assert (chaos.state(job, 0), chaos.charged(job, 0)) == ("running", 40_000)
-    assert chaos.webhook(job, 0).job == "job1"
     assert chaos.refusal("throttled").status == 429
 
 

@@ -198,6 +198,15 @@ def test_a_refused_callback_is_tried_three_times() -> None:
     assert tries == 3
 
 
+def test_a_provider_that_calls_nobody_is_not_asked_to() -> None:
+    jobs, url = MemoryJobs(), "http://hooks.test/"
+    job = Job("j", "segmind", "a", "m", "{}", "p", (), "1:1", "1K", "jpg", 1, 1, 2, 5, callback_url=url)
+    jobs.add(job)
+    house = House(EmulatorSettings(jobs=jobs, limits=TokenBuckets(), files_origin=ORIGIN), ("segmind",))
+    assert list(jobs.due_callbacks("segmind", S, 10)) == [job]
+    assert house.due_webhooks(S) == []
+
+
 def owed(fate: str) -> World:
     """A world in which somebody is to be called about an ended job, and that goes wrong so."""
     world = World(ChaosProfile(**{fate: 1.0}))

@@ -194,13 +194,6 @@ def test_chaos_speaks_segmind(emulator: SegmindEmulator) -> None:
     assert isinstance(SEGMIND.read_submit(http(emulator.refusal("broken"))), Unclear)
 
 
-def test_segmind_calls_nobody_back(world: EmulatorSettings, emulator: SegmindEmulator) -> None:
-    job = _job(world, buy(emulator))
-    assert job.callback_url == ""
-    with pytest.raises(ValueError, match="nobody"):
-        emulator.webhook(job, START_US)
-
-
 # --- queues -------------------------------------------------------------------------------------------------
 
 

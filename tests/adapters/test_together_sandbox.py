@@ -169,13 +169,6 @@ def test_chaos_speaks_together(emulator: TogetherEmulator) -> None:
     assert isinstance(TOGETHER.read_submit(http(emulator.refusal("broken"))), Unclear)
 
 
-def test_together_calls_nobody_back(world: EmulatorSettings, emulator: TogetherEmulator) -> None:
-    submit(emulator, VALID)
-    ((_, job),) = world.jobs.since(0, 10)
-    with pytest.raises(ValueError, match="nobody"):
-        emulator.webhook(job, START_US)
-
-
 @pytest.mark.parametrize("name", ["image", "image_by_url", "invalid", "unauthorized", "no_model"])
 def test_answers_have_the_recorded_keys(world: EmulatorSettings, emulator: TogetherEmulator, name: str) -> None:
     asked: dict[str, tuple[dict[str, Any], dict[str, str]]] = {

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from adapters.sandbox.accepting import Asked, accept, admit, charge_on_success, jobs_of, own_job, state_of
-from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
+from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
     account_digest,
@@ -74,9 +74,6 @@ class AcmeEmulator:
 
     def charged(self, job: Job, now_us: int) -> int:
         return charge_on_success(job, self.state(job, now_us))
-
-    def webhook(self, job: Job, now_us: int) -> Webhook:
-        raise ValueError("Acme calls nobody back")  # never asked: no job has an address to call
 
     def _create(self, call: Call, account: str, now_us: int, *, has_credit: bool, locked: bool) -> Reply:
         try:
