@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from functools import partial
@@ -38,6 +39,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_BODY = 16 * 1024 * 1024  # references may come as data: URIs
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
+_ARRIVALS_KEPT = 10_000
 
 
 class SandboxSettings(msgspec.Struct, frozen=True):
@@ -142,10 +144,28 @@ class _Idleness:
             await trio.sleep_until(self._since + self._limit_s)
 
 
+class Arrivals:
+    """How many requests the providers were sent, and when the latest ones came."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._times_us: deque[int] = deque(maxlen=_ARRIVALS_KEPT)
+
+    def note(self, at_us: int) -> None:
+        self.count += 1
+        self._times_us.append(at_us)
+
+    def first_after(self, count: int) -> int:
+        """When the request came that followed the first ``count``; 0 when it has not, or long ago."""
+        place = count - (self.count - len(self._times_us))
+        return self._times_us[place] if 0 <= place < len(self._times_us) else 0
+
+
 def application(house: House, settings: SandboxSettings, asked: Callable[[], None]) -> Starlette:
     """The ASGI skin: requests become calls, replies become responses; ``asked`` hears of every request."""
     # Two cores' worth of drawing at once; more would only make every picture later.
     brushes = trio.CapacityLimiter(2)
+    arrivals = Arrivals()
 
     async def about(request: Request) -> Response:
         asked()
@@ -162,13 +182,21 @@ def application(house: House, settings: SandboxSettings, asked: Callable[[], Non
 
     async def bill(request: Request) -> Response:
         asked()
-        after = request.query_params.get("after", "0")
-        if not after.isascii() or not after.isdigit():
+        after = _after(request)
+        if after is None:
             return Response("after must be a number\n", status_code=400)
-        return StreamingResponse(_bill_lines(house, int(after)), media_type="application/jsonl")
+        return StreamingResponse(_bill_lines(house, after), media_type="application/jsonl")
+
+    async def requests(request: Request) -> Response:
+        asked()
+        after = _after(request)
+        if after is None:
+            return Response("after must be a number\n", status_code=400)
+        return JSONResponse({"requests": arrivals.count, "first_us": arrivals.first_after(after)})
 
     async def emulate(request: Request) -> Response:
         asked()
+        arrivals.note(now_us())
         call = await _as_call(request)
         if call is None:
             return Response(status_code=413)
@@ -182,6 +210,7 @@ def application(house: House, settings: SandboxSettings, asked: Callable[[], Non
         routes=[
             Route("/sandbox", about, methods=["GET"]),
             Route("/sandbox/bill", bill, methods=["GET"]),
+            Route("/sandbox/requests", requests, methods=["GET"]),
             Route("/{path:path}", emulate, methods=_METHODS),
         ]
     )
@@ -204,6 +233,12 @@ class _Skin(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         half = bytes(self.body)[: len(self.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})
+
+
+def _after(request: Request) -> int | None:
+    """The number that a reader has seen already; None when it is none."""
+    after = request.query_params.get("after", "0")
+    return int(after) if after.isascii() and after.isdigit() else None
 
 
 async def _as_call(request: Request) -> Call | None:

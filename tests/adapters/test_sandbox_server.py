@@ -27,7 +27,7 @@ from adapters.sandbox.house import House
 from adapters.sandbox.jobs import MemoryJobs, SqliteJobs
 from adapters.sandbox.limits import TokenBuckets
 from adapters.sandbox.picture import read_digest
-from adapters.sandbox.server import SandboxBusy, SandboxSettings, serve
+from adapters.sandbox.server import Arrivals, SandboxBusy, SandboxSettings, serve
 from adapters.sandbox.webhooks import deliver_callbacks, now_us, post
 from adapters.sandbox.wirefmt import EmulatorSettings
 
@@ -95,14 +95,28 @@ def test_a_task_goes_through_the_server(tmp_path: Path) -> None:
             assert (line["prompt"], line["charged_microusd"], line["job"]) == ("a mug ☕", 40_000, accepted.job)
             assert read_digest(picture.content).hex() == line["digest"]
             assert await bill(client, after=1) == []
+            seen = (await client.get("/sandbox/requests")).json()
+            assert seen["requests"] >= 3  # submitted, polled, fetched
+            assert (await client.get("/sandbox/requests?after=1")).json()["first_us"] >= seen["first_us"] > 0
+            assert (await client.get(f"/sandbox/requests?after={seen['requests']}")).json() == {**seen, "first_us": 0}
 
     trio.run(run)
+
+
+def test_the_first_request_after_so_many_is_known_for_a_while() -> None:
+    arrivals = Arrivals()
+    assert (arrivals.count, arrivals.first_after(0)) == (0, 0)
+    for n in range(10_001):
+        arrivals.note(1_000 + n)
+    assert arrivals.count == 10_001
+    assert [arrivals.first_after(n) for n in (0, 1, 10_000, 10_001)] == [0, 1_001, 11_000, 0]
 
 
 def test_requests_nobody_can_serve_are_refused(tmp_path: Path) -> None:
     async def run() -> None:
         async with sandbox(tmp_path) as (client, _):
             assert (await client.get("/sandbox/bill?after=x")).status_code == 400
+            assert (await client.get("/sandbox/requests?after=x")).status_code == 400
             assert (await client.get("/elsewhere")).status_code == 404
             assert (await client.post("/kie/api", content=b"x" * (16 * 1024 * 1024 + 1))).status_code == 413
 
