@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bydawn.blobcheck import Broken, broken_blobs
+from bydawn.blobcheck import Broken, Promise, broken_blobs
 from bydawn.cli.formats import count, counted
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import Ticker, bad, good, json_line, line
@@ -84,7 +84,15 @@ def check(path: Path, batch: int, *, files: bool, sealed: SealedHead | None, as_
         for problem in problems:
             json_line("problem", code=problem.code, place=problem.place, text=problem.text)
         for entry in broken:
-            json_line("problem", code="file", place=str(entry.promise.path), text=entry.text, seq=entry.promise.seq)
+            promise = entry.promise
+            json_line(
+                "problem",
+                code="file",
+                place=str(promise.path),
+                text=entry.text,
+                seq=promise.seq,
+                task=promise.task,
+            )
         json_line(
             "verified",
             ledger=str(path),
@@ -98,7 +106,7 @@ def check(path: Path, batch: int, *, files: bool, sealed: SealedHead | None, as_
         for problem in problems:
             line(f"{bad(problem.code)} at {problem.place}: {problem.text}")
         for entry in broken[:SHOWN]:
-            line(f"{bad('file')} {entry.promise.path}: {entry.text} (event {entry.promise.seq})")
+            line(f"{bad('file')} {entry.promise.path}: {entry.text} ({named(entry.promise)})")
         hidden = total - len(problems) - min(len(broken), SHOWN)
         if hidden:
             line(f"and {count(hidden)} more of the same kinds")
@@ -106,6 +114,10 @@ def check(path: Path, batch: int, *, files: bool, sealed: SealedHead | None, as_
         verdict = bad(f"{counted(total, 'problem')}") if total else good("all agrees")
         line(f"{path}: {verdict} ({', '.join(parts)}; head {report.head[:16]}…)")
     return not total
+
+
+def named(promise: Promise) -> str:
+    return f"event {promise.seq}, task {promise.task}"
 
 
 def check_files(path: Path, batch: int, *, as_json: bool) -> tuple[int, list[Broken]]:
