@@ -1,7 +1,8 @@
 """From an accepted request to its bill: what all emulators do with a job in the same way.
 
 An emulator reads a request in its provider's own way and says what is ``Asked``; ``admit`` decides when and how the job
-ends, and ``accept`` adds it.  Which fates are failures there, and what else than a success is charged, stays with it.
+ends, and ``job_of`` makes its row.  Which fates are failures there, and what else is charged than a success, stays with
+the emulator.
 """
 
 import hashlib
@@ -73,7 +74,7 @@ def job_of(
     wire: str,
     price_microusd: int,
 ) -> Job:
-    """Make the row of a job; adds nothing to the table.
+    """Make the row of a job that is accepted; whoever asks adds it, alone or with others.
 
     References are fetched while it runs: one out of reach is its fate, where the provider has not refused it before.
 
@@ -99,22 +100,6 @@ def job_of(
         fate="unreachable" if any(map(_is_unreachable, asked.references)) else admission.fate,
         callback_url=asked.callback_url,
     )
-
-
-def accept(
-    settings: EmulatorSettings,
-    asked: Asked,
-    admission: Admission,
-    *,
-    account: str,
-    job_id: str,
-    wire: str,
-    price_microusd: int,
-) -> Job:
-    """Add the job that :func:`job_of` makes."""
-    job = job_of(settings, asked, admission, account=account, job_id=job_id, wire=wire, price_microusd=price_microusd)
-    settings.jobs.add(job)
-    return job
 
 
 def held_s(job: Job, now_us: int) -> float:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import accept, admit, charge_on_success, held_s, jobs_of, state_of
+from adapters.sandbox.accepting import admit, charge_on_success, held_s, job_of, jobs_of, state_of
 from adapters.sandbox.apertis_input import PRICES, Wanted, chat, image
 from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.openaistyle import Turned, error, read_body, wire_text, with_image
@@ -109,7 +109,7 @@ class ApertisEmulator:
         if not has_credit:
             raise Turned(402, "The balance is too low", kind="billing_error", code="insufficient_balance")
         admission = admit(self._settings, self.name, now_us)
-        job = accept(
+        job = job_of(
             self._settings,
             wanted.asked,
             admission,
@@ -118,6 +118,7 @@ class ApertisEmulator:
             wire=wire_text(body),
             price_microusd=PRICES[wanted.asked.model][wanted.asked.resolution],
         )
+        self._settings.jobs.add(job)
         return msgspec.structs.replace(self._result(job, wanted), delay_s=held_s(job, now_us))
 
     def _result(self, job: Job, wanted: Wanted) -> Reply:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import accept, admit, charge_on_success, held_s, state_of
+from adapters.sandbox.accepting import admit, charge_on_success, held_s, job_of, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.byteplus_input import Wanted, validate
 from adapters.sandbox.openaistyle import Turned, error, read_body, wire_text, with_image
@@ -100,7 +100,7 @@ class BytePlusEmulator:
         if settings.jobs.running(self.name, account, now_us) >= self._in_flight:
             raise _too_fast("InflightBatchsizeExceeded")
         admission = admit(settings, self.name, now_us)
-        job = accept(
+        job = job_of(
             settings,
             wanted.asked,
             admission,
@@ -109,6 +109,7 @@ class BytePlusEmulator:
             wire=wire_text(body),
             price_microusd=_PLAN_MICROUSD,
         )
+        settings.jobs.add(job)
         return msgspec.structs.replace(self._result(job, wanted), delay_s=held_s(job, now_us))
 
     def _result(self, job: Job, wanted: Wanted) -> Reply:

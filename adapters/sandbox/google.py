@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import accept, admit, billed, held_s, state_of
+from adapters.sandbox.accepting import admit, billed, held_s, job_of, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.google_batches import Batches, expires_us, is_line
 from adapters.sandbox.google_files import Files
@@ -131,7 +131,7 @@ class GoogleEmulator:
             raise _spent()
         self._take(f"{name}/{account}", 60, now_us)
         admission = admit(self._settings, self.name, now_us)
-        job = accept(
+        job = job_of(
             self._settings,
             asked,
             admission,
@@ -140,6 +140,7 @@ class GoogleEmulator:
             wire="",  # nothing shows it again, and references make it large
             price_microusd=price(asked, drawn=True, half=False),
         )
+        self._settings.jobs.add(job)
         draws = job.id if job.fate not in _ENDINGS else ""
         return msgspec.structs.replace(json_reply(200, answer(job)), delay_s=held_s(job, now_us), draws=draws)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from adapters.sandbox.accepting import Asked, accept, admit
+from adapters.sandbox.accepting import Asked, admit, job_of
 from adapters.sandbox.base import Call, Job, JobState
 from adapters.sandbox.faults import unit
 from adapters.sandbox.wirefmt import EmulatorSettings, json_object
@@ -87,7 +87,9 @@ def create(
     """Add the job of a valid createTask."""
     admission = admit(settings, provider, now_us)
     job_id, wire = admission.entropy.hex()[:32], call.body.decode()
-    return accept(settings, asked, admission, account=account, job_id=job_id, wire=wire, price_microusd=price)
+    job = job_of(settings, asked, admission, account=account, job_id=job_id, wire=wire, price_microusd=price)
+    settings.jobs.add(job)
+    return job
 
 
 def shown_after_us(settings: EmulatorSettings, job: Job) -> int:

@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from adapters.sandbox.accepting import Admission, accept, admit, own_job, state_of
+from adapters.sandbox.accepting import Admission, admit, job_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.forms import read_form
 from adapters.sandbox.replicate_input import MODELS, Invalid, cancel_after_s, named_version, prefer_wait_s, validate
@@ -165,7 +165,7 @@ class ReplicateEmulator:
                 " https://replicate.com/account/billing#billing to purchase credit.",
             )
         admission = admit(self._settings, self.name, now_us, queue_s=self._settings.latency_s * _START_SHARE)
-        job = accept(
+        job = job_of(
             self._settings,
             asked,
             _until(admission, life_s),
@@ -174,6 +174,7 @@ class ReplicateEmulator:
             wire=call.body.decode(),
             price_microusd=MODELS[name].prices[asked.resolution],
         )
+        self._settings.jobs.add(job)
         if hold_s is None:
             return json_reply(201, self._prediction(job, job.created_us, call.origin))
         return self._held(job, now_us, hold_s, call.origin)

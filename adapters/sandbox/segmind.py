@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from adapters.reading import from_base64
-from adapters.sandbox.accepting import accept, admit, charge_on_success, held_s, jobs_of, own_job, state_of
+from adapters.sandbox.accepting import admit, charge_on_success, held_s, job_of, jobs_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.picture import draw
 from adapters.sandbox.segmind_input import MODELS, Refused, day, is_data, number, only, validate
@@ -153,7 +153,7 @@ class SegmindEmulator:
         settings = self._settings
         queue_s = settings.latency_s * _START_SHARE + self._stall_s(asked.aspect)
         admission = admit(settings, self.name, now_us, queue_s=queue_s)
-        return accept(
+        job = job_of(
             settings,
             asked,
             admission,
@@ -162,6 +162,8 @@ class SegmindEmulator:
             wire=call.body.decode(),
             price_microusd=MODELS[slug].prices[asked.resolution],
         )
+        settings.jobs.add(job)
+        return job
 
     def _stall_s(self, aspect: str) -> float:
         if self._aspect_queues:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import accept, admit, charge_on_success, jobs_of, own_job, state_of
+from adapters.sandbox.accepting import admit, charge_on_success, job_of, jobs_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.forms import file_name, image_type, read_form
 from adapters.sandbox.toapis_input import MODELS, Invalid, validate
@@ -137,7 +137,7 @@ class ToapisEmulator:
         if not has_credit:
             return _error(402, "Insufficient balance", "insufficient_quota")
         admission = admit(self._settings, self.name, now_us)
-        job = accept(
+        job = job_of(
             self._settings,
             asked,
             admission,
@@ -146,6 +146,7 @@ class ToapisEmulator:
             wire=call.body.decode(),
             price_microusd=MODELS[asked.model].prices[asked.resolution],
         )
+        self._settings.jobs.add(job)
         return self._status(job, job.created_us)
 
     def _many(self, call: Call, account: str, now_us: int) -> Reply:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import Asked, accept, admit, charge_on_success, held_s, state_of
+from adapters.sandbox.accepting import Asked, admit, charge_on_success, held_s, job_of, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.openaistyle import Turned, choice, error, is_reachable, is_url, read_body, with_image
 from adapters.sandbox.wirefmt import (
@@ -124,7 +124,7 @@ class TogetherEmulator:
         if settings.jobs.running(self.name, account, now_us) >= self._capacity:
             raise Turned(503, "The service is at capacity; please retry", kind="service_unavailable")
         admission = admit(settings, self.name, now_us)
-        job = accept(
+        job = job_of(
             settings,
             asked,
             admission,
@@ -133,6 +133,7 @@ class TogetherEmulator:
             wire=call.body.decode(),
             price_microusd=_PRICES[asked.model][asked.resolution],
         )
+        settings.jobs.add(job)
         return msgspec.structs.replace(_answer(self._result(job, as_url=as_url)), delay_s=held_s(job, now_us))
 
     def _result(self, job: Job, *, as_url: bool) -> Reply:

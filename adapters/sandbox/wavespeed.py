@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import Admission, accept, admit, billed, jobs_of, own_job, state_of
+from adapters.sandbox.accepting import Admission, admit, billed, job_of, jobs_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply, Webhook
 from adapters.sandbox.wavespeed_input import MODELS, Invalid, callback_url, validate, window
 from adapters.sandbox.wirefmt import (
@@ -134,7 +134,7 @@ class WaveSpeedEmulator:
         if wait_s:
             return _throttled(wait_s)
         admission = self._admit(account, now_us, level)
-        job = accept(
+        job = job_of(
             self._settings,
             asked,
             admission,
@@ -143,6 +143,7 @@ class WaveSpeedEmulator:
             wire=call.body.decode(),
             price_microusd=wanted.price_microusd,
         )
+        self._settings.jobs.add(job)
         if not wanted.sync:
             return _success(self._prediction(job, job.created_us, call.origin))
         return self._held(job, now_us, call.origin)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adapters.sandbox.accepting import Asked, accept, admit, jobs_of, latency_s, own_job, state_of
+from adapters.sandbox.accepting import Asked, admit, job_of, jobs_of, latency_s, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, JobTable, Reply
 from adapters.sandbox.faults import PROFILES, Chaos, ChaosProfile, job_fate, load_profile
 from adapters.sandbox.jobs import MemoryJobs, SqliteJobs
@@ -410,12 +410,14 @@ ASKED = Asked("nano-banana-2", "a mug", ("https://a.example/1.png",), "1:1", "2K
 def accepted(asked: Asked, **changes: object) -> tuple[EmulatorSettings, Job]:
     world = settings(MemoryJobs(), **changes)
     admission = admit(world, "kie", 5 * S)
-    return world, accept(world, asked, admission, account="acc", job_id="j-1", wire="{}", price_microusd=40_000)
+    job = job_of(world, asked, admission, account="acc", job_id="j-1", wire="{}", price_microusd=40_000)
+    world.jobs.add(job)
+    return world, job
 
 
-def test_what_was_asked_is_in_the_table_at_the_price_of_today() -> None:
-    world, job = accepted(ASKED, price_factor=1.5)
-    assert world.jobs.get("kie", "j-1") == job
+def test_what_was_asked_is_in_the_row_at_the_price_of_today() -> None:
+    _, job = accepted(ASKED, price_factor=1.5)
+    assert (job.id, job.provider, job.account, job.created_us) == ("j-1", "kie", "acc", 5 * S)
     assert {name: getattr(job, name) for name in ASKED.__struct_fields__} == msgspec.structs.asdict(ASKED)
     assert (job.charge_microusd, job.fate, job.cancelled_us) == (60_000, "ok", 0)
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from adapters.sandbox.accepting import Asked, accept, admit, charge_on_success, jobs_of, own_job, state_of
+from adapters.sandbox.accepting import Asked, admit, charge_on_success, job_of, jobs_of, own_job, state_of
 from adapters.sandbox.base import Call, Job, JobState, Reply
 from adapters.sandbox.wirefmt import (
     EmulatorSettings,
@@ -89,7 +89,7 @@ class AcmeEmulator:
         if not has_credit:
             return _problem(402, "credit", "no credit left")
         admission = admit(self._settings, self.name, now_us)
-        job = accept(
+        job = job_of(
             self._settings,
             Asked(wanted.model, wanted.prompt, wanted.images, wanted.ratio, wanted.size, wanted.format),
             admission,
@@ -98,6 +98,7 @@ class AcmeEmulator:
             wire=call.body.decode(),
             price_microusd=_PRICES[wanted.size],
         )
+        self._settings.jobs.add(job)
         return json_reply(201, {"id": job.id, "state": "running"})
 
     def _shown(self, job: Job | None, now_us: int) -> Reply:
