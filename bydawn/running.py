@@ -23,6 +23,7 @@ from bydawn.errors import UserError
 from bydawn.inputs import Checked, InputFile, InputOptions, fit_for, open_input, with_defaults_of
 from bydawn.keys import chosen_accounts
 from bydawn.localrefs import file_lines, files_are_missing
+from bydawn.moving import follow_moved
 from bydawn.naming import check_template
 from bydawn.opening import Opened, held_error, operator
 from bydawn.practice import find_or_start, practice_accounts
@@ -101,6 +102,7 @@ def start(request: Request) -> int:
         try:
             with opened_for_buying(ledger_file, create=True) as opened:
                 batch = _find_or_open(opened, request, named.name, folder)
+                follow_moved(opened, batch, named=_named_folder(request, settings))
                 say_where(opened.ledger.path, opened.ledger.batch(batch), talk, created=opened.created)
                 if checked is not None:
                     _import(opened.ledger, batch, file, checked, digest, settings, request, options, named.input, talk)
@@ -152,6 +154,7 @@ def _continue(
     check_accounts(accounts, egress)
     try:
         with opened_for_buying(ledger_file, create=False) as opened:
+            follow_moved(opened, batch, named=_named_folder(request, settings))
             say_where(opened.ledger.path, opened.ledger.batch(batch), talk, created=opened.created)
             return _buy(opened, batch, request, settings, accounts, egress, None, talk)
     except LedgerHeld as exc:
@@ -170,10 +173,15 @@ def _accounts(request: Request, settings: Settings, ledger_file: Path, before: B
 
 
 def _folder(request: Request, settings: Settings, name: str, ledger_file: Path) -> Path:
-    given = str(request.to) if request.to else settings.text("to")
-    if given:
-        return Path(given).absolute()
+    named = _named_folder(request, settings)
+    if named is not None:
+        return named
     return ledger_file.parent / (f"{name}-sandbox" if request.sandbox else name)
+
+
+def _named_folder(request: Request, settings: Settings) -> Path | None:
+    given = str(request.to) if request.to else settings.text("to")
+    return Path(given).absolute() if given else None
 
 
 def _check(file: InputFile, accounts: Iterable[Account], folder: Path) -> Checked:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from bydawn.moving import beside
 from ledger.audit import SealedHead
 from ledger.reader import Reader
 from runtime.outputs import write_lines
@@ -62,9 +63,11 @@ def head_of(reader: Reader) -> SealedHead:
 
 
 def sealed_heads(reader: Reader) -> Iterator[tuple[Path, SealedHead]]:
-    """The heads of this ledger that stand beside its results, each with its folder."""
+    """The heads of this ledger that stand beside its results, each with its folder; also where a whole project was
+    moved, and no run has put that on record yet."""
     ledger_id = reader.ledger_id()
-    for folder in dict.fromkeys(Path(reader.batch(row.batch).folder) for row in reader.batches()):
+    recorded = [Path(reader.batch(row.batch).folder) for row in reader.batches()]
+    for folder in dict.fromkeys((*recorded, *(beside(reader.path, each) for each in recorded))):
         path = folder / HEAD
         try:
             head = msgspec.json.decode(path.read_bytes(), type=SealedHead)

@@ -12,6 +12,7 @@ from ledger.events import (
     BatchCancelled,
     BatchConfigured,
     BatchEvent,
+    BatchMoved,
     BatchOpened,
     BatchSealed,
     ImportDropped,
@@ -94,6 +95,8 @@ def evolve_batch(state: BatchState, event: BatchEvent, *, at_us: int) -> BatchSt
             return replace(state, imports=imports, sealed_through=max(state.sealed_through, event.tasks))
         case ImportDropped():
             return replace(state, imports=_closed(state.imports, event.number, phase="dropped", last=event.last))
+        case BatchMoved():
+            return replace(state, folder=event.folder)
         case BatchCancelled():
             return replace(state, cancelled=True)
         case _:

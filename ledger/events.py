@@ -268,6 +268,14 @@ class ImportDropped(Fact, frozen=True):
     last: int
 
 
+class BatchMoved(Fact, frozen=True):
+    """Its results lie in another folder from here on: somebody moved it, and its marker was found there."""
+
+    TYPE: ClassVar[str] = "batch.moved.v1"
+    folder: str
+    operator: str
+
+
 class BatchCancelled(Fact, frozen=True):
     TYPE: ClassVar[str] = "batch.cancelled.v1"
     operator: str
@@ -503,7 +511,7 @@ AccountEvent: TypeAlias = (
     | ReferenceUploaded
 )
 BatchEvent: TypeAlias = (
-    BatchOpened | BatchConfigured | SpendAgreed | ImportOpened | BatchSealed | ImportDropped | BatchCancelled
+    BatchOpened | BatchConfigured | SpendAgreed | ImportOpened | BatchSealed | ImportDropped | BatchMoved | BatchCancelled
 )
 TaskEvent: TypeAlias = (
     TaskQueued

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.shop import Done, Shop, kill, prompts, wait
+from tests.system.shop import Done, Shop, prompts, wait
 
 TASKS = 20
 FILES = ("bydawn-sandbox.db", "bydawn-sandbox.db.key")
@@ -86,6 +86,9 @@ def test_a_moved_folder_goes_on(shop: Shop, tmp_path: Path) -> None:
         there._first_line = shop._first_line
         done = there.run(*command)
         assert done.code == (3 if doubtful else 0), done.err
+        assert not shop.folder.exists()
+        assert there.output("pots") == moved / "pots-sandbox"
+        assert there.run("verify", "--sandbox").code == 0
         verdict = there.verdict("pots")
         assert verdict.agrees, verdict
         assert len(verdict.once) >= TASKS - doubtful
@@ -133,14 +136,15 @@ def test_what_may_have_been_bought_waits_for_the_operator(shop: Shop, tmp_path: 
 
 def test_a_backup_of_a_running_ledger_is_whole_and_buys_nothing(shop: Shop, tmp_path: Path) -> None:
     """REC-10, LED-4: taken in the middle of a run, restored after it."""
-    table = shop.table("pots.jsonl", prompts("backup", TASKS))
+    table = shop.table("pots.jsonl", prompts("backup", 4 * TASKS))
     command = ("run", table, "--provider", "kie,replicate", "--max-at-risk", "50", "--sandbox")
     run = shop.start(*command)
     shop.wait_phases(run, "pots", "succeeded", least=3)
     there = tmp_path / "kept" / "pots.db"
     saved = shop.run("ledger", "backup", str(there), "--sandbox", "--json")
     assert saved.code == 0, saved.err
-    kill(run)
+    run.kill()  # unless it has ended by now, on a fast machine
+    run.communicate()
     bill = len(shop.bill())
     assert saved.json()[0]["key"] is True
     assert there.with_name("pots.db.key").read_bytes() == (shop.folder / FILES[1]).read_bytes()
