@@ -73,6 +73,7 @@ class SimDisk:
         self._durable: dict[Path, _Inode] = {}
         self._dirs: set[Path] = {Path("/")}
         self._faults: dict[int, Fault] = {}
+        self._death: tuple[int, Callable[[], None], bool] | None = None
         self._frozen = False
 
     # --- what a test does to it ---
@@ -80,6 +81,14 @@ class SimDisk:
     def fail(self, after: int, fault: Fault) -> None:
         """Let the effect that comes after ``after`` more effects fail; 0 is the next one."""
         self._faults[self.operations + after] = fault
+
+    def die(self, after: int, dead: Callable[[], None], *, torn: bool = False) -> None:
+        """Call ``dead``, which raises, in place of the effect that comes after ``after`` more effects.
+
+        Args:
+            torn: it dies in the middle of that effect; of what is written, half has reached the file.
+        """
+        self._death = (self.operations + after, dead, torn)
 
     def freeze(self) -> None:
         """From now on every effect raises: the process is dead, its clean-up must not be seen."""
@@ -114,14 +123,14 @@ class SimDisk:
             self._dirs.update((path, *path.parents))
 
     def write_new(self, path: Path, data: bytes) -> None:
-        with self._effect("write", path, size=len(data)):
+        with self._effect("write", path, data):
             if path in self._files or path in self._dirs:
                 raise NameTaken(f"write {path}: File exists")
             inode = self._create(path)
             inode.data = inode.synced = bytes(data)
 
     def append(self, path: Path, data: bytes) -> None:
-        with self._effect("append", path, size=len(data)):
+        with self._effect("append", path, data):
             inode = self._files.get(path) or self._create(path)
             if inode.protected:
                 raise DiskFailed(f"append {path}: Permission denied")
@@ -173,14 +182,20 @@ class SimDisk:
     # --- inside ---
 
     @contextlib.contextmanager
-    def _effect(self, doing: str, path: Path, *, size: int = 0) -> Iterator[None]:
+    def _effect(self, doing: str, path: Path, data: bytes = b"") -> Iterator[None]:
         if self._frozen:
             raise DiskFailed(f"{doing} {path}: the process is dead")
+        if self._death is not None and self.operations == self._death[0]:
+            _, dead, torn = self._death
+            if torn and data and (doing == "append" or path not in self._files):
+                inode = self._files.get(path) or self._create(path)
+                inode.data += data[: len(data) // 2]
+            dead()
         fault = self._faults.pop(self.operations, None)
         self.operations += 1
         if fault == "failed":
             raise DiskFailed(f"{doing} {path}: Input/output error")
-        if fault == "full" or (size and size > self.free_bytes(path)):
+        if fault == "full" or (data and len(data) > self.free_bytes(path)):
             raise DiskFull(f"{doing} {path}: No space left on device")
         yield
 

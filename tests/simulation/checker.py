@@ -43,6 +43,35 @@ def problems(world: World, *, complete: bool = True) -> list[str]:
     return found
 
 
+def missing_at_the_cut(world: World) -> list[str]:
+    """What the ledger says is on the disk and is not, as the next life will find it (RES-1, RES-2, W14)."""
+    found: list[str] = []
+    with Reader(world.path) as reader:
+        for batch in range(1, world.batches + 1):
+            for row in reader.tasks(batch, limit=10_000):
+                work = load_work(reader, batch, row.n)
+                if work.state.phase == "succeeded":
+                    found += [f"at a cut: task {batch}/{row.n}: {text}" for text in _image(world, work)]
+                for attempt in work.state.attempts:
+                    kept = folder(batch) / "spool" / f"{batch}-{row.n}-{attempt.number}"
+                    if attempt.phase == "ready" and attempt.url is None and not world.disk.exists(kept):
+                        found.append(f"at a cut: task {batch}/{row.n}: ready, and its bytes are not in the spool (W14)")
+    return found
+
+
+def torn(world: World) -> list[str]:
+    """Whoever looks now finds whole files under final names, or none (RES-2, RES-5)."""
+    found: list[str] = []
+    for batch in range(1, world.batches + 1):
+        blobs = folder(batch) / "blobs"
+        for name in (
+            f"{start}/{name}" for start in world.disk.names(blobs) for name in world.disk.names(blobs / start)
+        ):
+            if hashlib.sha256(world.disk.read(blobs / name)).hexdigest() != name[3:]:
+                found.append(f"at a cut: blobs/{name} is not what its name says (RES-2, RES-5)")
+    return found
+
+
 def _task(
     world: World, work: Work, bill: dict[str, BillLine], owner: TaskState | None, complete: bool
 ) -> Iterator[str]:
@@ -55,16 +84,21 @@ def _task(
             yield f"not settled ({state.phase})"
     if len(live) + len(undecided) > 1:
         yield "two attempts are open at once (MON-2)"
-    evidence = not (world.weather.listings_fail_s or world.weather.jumps)  # else a listing may prove nothing
+    # A listing may prove nothing.
+    evidence = not (world.weather.listings_fail_s or world.weather.jumps or world.rekeyed)
     if state.phase == "held" and evidence and can_tell(state.attempts[-1].provider):
         yield f"held at {state.attempts[-1].provider}, which can tell ({state.attempts[-1].reason})"
     charged = []
     for attempt in state.attempts:
+        if attempt.phase == "lost":
+            yield f"attempt {attempt.number} is lost, and nothing expired ({attempt.reason}, RES-6)"
         line = bill.get(attempt.job)
         if attempt.job and line is None:
             yield f"bound to {attempt.job}, which no provider knows"
         if line is None:
             continue
+        if attempt.phase == "failed" and attempt.reason != "bad_image" and line.state == "succeeded":
+            yield f"attempt {attempt.number} is failed ({attempt.reason}), and {attempt.job} is done (MON-6)"
         if line.charged_microusd and attempt.phase not in ("failed", "lost", "surplus"):
             charged.append(attempt.job)
         stated = attempt.provider in PRICED and attempt.phase in ("done", "failed", "surplus")

@@ -15,7 +15,7 @@ import msgspec
 from adapters.sandbox.faults import ChaosProfile
 from ledger.events import Decided
 from runtime.router import StopReason
-from tests.simulation.checker import problems, too_many_duplicates
+from tests.simulation.checker import missing_at_the_cut, problems, too_many_duplicates, torn
 from tests.simulation.world import FAIR, Life, Weather, World
 
 ROUGH = Weather(
@@ -86,6 +86,7 @@ def play(schedule: Schedule, root: Path) -> tuple[World, list[str]]:
     )
     for life in schedule.lives:
         world.live(life)
+        world.broken += [*missing_at_the_cut(world), *torn(world)]
     stopped = _settle(world)
     for decision in schedule.orders:
         for batch in range(1, world.batches + 1):
@@ -97,6 +98,8 @@ def play(schedule: Schedule, root: Path) -> tuple[World, list[str]]:
         found += too_many_duplicates(world, schedule.max_duplicate_microusd)
     capped = schedule.budget_microusd is not None or schedule.max_at_risk_microusd < 100_000_000
     allowed: set[StopReason | None] = {"", "budget", "at_risk"} if capped else {""}
+    if world.rekeyed:
+        allowed.add("no_provider")  # what the old keys bought stays open
     found += [f"a night was stopped by {reason!r}" for reason in stopped if reason not in allowed]
     return world, found
 

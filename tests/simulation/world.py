@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from email.utils import formatdate
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -27,6 +28,7 @@ from adapters.sandbox.faults import PROFILES, ChaosProfile
 from adapters.sandbox.house import BillLine, House
 from adapters.sandbox.jobs import MemoryJobs
 from adapters.sandbox.limits import TokenBuckets
+from adapters.sandbox.picture import request_digest
 from adapters.sandbox.wirefmt import EmulatorSettings
 from ledger.decisions import Append, Committed, Decision, Outcome
 from ledger.errors import CommitFailed, DiskFull, LedgerError
@@ -122,13 +124,20 @@ class WatchedLedger:
 class Life(msgspec.Struct, frozen=True):
     """One process: how it goes, beside the weather.
 
-    ``crash_at``: it dies at that many fault points from now.  ``disk`` and ``ledger``: the effect, or the commit, of
+    ``crash_at``: it dies at that many fault points from now.  ``cut_at``: it dies in place of the disk's effect of
+    that number from now, or in the middle of it (``torn``).  ``power``: whether the power goes with it and takes what
+    was not synced; None draws.  ``disk`` and ``ledger``: the effect, or the commit, of
     that number from now fails so, and the process ends with an error.  ``drain_at_s``, ``hard_at_s``: SIGTERM.
+    ``new_keys``: from now on the keys are those of another account.
     """
 
     crash_at: int | None = None
+    cut_at: int | None = None
+    torn: bool = False
+    power: bool | None = None
     disk: tuple[int, Fault] | None = None
     ledger: tuple[int, Fault] | None = None
+    new_keys: bool = False
     drain_at_s: float | None = None
     hard_at_s: float | None = None
     deadline_s: float | None = None
@@ -172,9 +181,11 @@ class World:
         self.inbox: Path | None = None
         self.keys = dict.fromkeys(self.providers, "sandbox")
         self.fingerprint = "k" * 32  # of whatever the keys are
+        self.rekeyed = False  # what was bought before may not be visible any more
         self.broken: list[str] = []  # promises that were seen broken on the way
         self.epoch = 0
         self.last_night = 0  # the epoch of the newest run
+        self.effects = self.commits = 0  # how many the last life had on the disk, and in the ledger
         self._life = Life()
         self._points_left: int | None = None
         self._commits_left: int | None = None
@@ -187,6 +198,9 @@ class World:
         self.clock = SimClock(self._now_us)
         self._handled_us = 0  # when the request arrived that is being answered
         self._pending: list[tuple[int, HttpCall]] = []
+        self._wanting: dict[str, list[StreamKey]] = {}  # digest of a picture -> the tasks that want it
+        self._billed = 0  # lines of the bill that were compared with the intents
+        self._bought = Counter[tuple[str, str]]()  # (provider, digest) -> jobs
         self.house = House(
             EmulatorSettings(
                 jobs=LaggingJobs(weather.listing_lag_s, lambda: self._handled_us),
@@ -197,6 +211,7 @@ class World:
                 rate_factor=100.0,
                 seed=seed,
                 small_px=64,
+                small_page=3,  # so that listings have many pages
             ),
             self.providers,
         )
@@ -240,7 +255,22 @@ class World:
         reply = self.house.handle(
             Call(call.method, parts.path, dict(parse_qsl(parts.query)), headers, call.body, ORIGIN), now_us
         )
+        self._compare_intents(now_us)
         return msgspec.structs.replace(reply, headers={**reply.headers, "date": formatdate(now_us / 1e6, usegmt=True)})
+
+    def _compare_intents(self, now_us: int) -> None:
+        """MON-1, MON-5: at no moment has a provider more jobs for a picture than the ledger has intents."""
+        for line in self.house.bill(self._billed, now_us):
+            self._billed = line.n
+            bought = (line.provider, line.digest)
+            self._bought[bought] += 1
+            streams = self._wanting.get(line.digest)
+            if streams is None or self._reader is None:
+                continue
+            attempts = [attempt for stream in streams for attempt in self._reader.state(stream).attempts]
+            intents = sum(attempt.provider == line.provider for attempt in attempts)
+            if self._bought[bought] > intents:
+                self.broken.append(f"{line.provider}: {self._bought[bought]} jobs for {intents} intents (MON-1, MON-5)")
 
     @staticmethod
     def _is_listing(call: HttpCall) -> bool:
@@ -253,10 +283,13 @@ class World:
         if self._points_left is not None:
             self._points_left -= 1
             if self._points_left < 0:
-                self._frozen = True
-                self.disk.freeze()
-                self.crashed[name] += 1
-                raise Crash
+                self._die(name)
+
+    def _die(self, name: str) -> NoReturn:
+        self._frozen = True
+        self.disk.freeze()
+        self.crashed[name] += 1
+        raise Crash
 
     def break_commit(self) -> None:
         if self._commits_left is not None:
@@ -287,14 +320,22 @@ class World:
         self._commits_left = life.ledger[0] if life.ledger else None
         if life.disk is not None:
             self.disk.fail(*life.disk)
+        if life.new_keys:
+            self.keys = {provider: f"{key} of another account" for provider, key in self.keys.items()}
+            self.fingerprint, self.rekeyed = "n" * len(self.fingerprint), True
+        if life.cut_at is not None:
+            self.disk.die(life.cut_at, lambda: self._die("disk"), torn=life.torn)
         stopped: StopReason | None = None
+        commits = self.hits["after_commit"]
         with self._process("run") as ledger, Reader(self.path) as self._reader:
             self.last_night = self.epoch
             try:
                 stopped = self._night(WatchedLedger(ledger, self), self._reader, life)
             except (BaseExceptionGroup, ports.DiskFull, ports.DiskFailed) as exc:
                 self._expected(exc)
-        self.disk = self.disk.crash(power=self._frozen and self.random.random() < 0.5)
+        self.effects, self.commits = self.disk.operations, self.hits["after_commit"] - commits
+        power = self._frozen and (self.random.random() < 0.5 if life.power is None else life.power)
+        self.disk = self.disk.crash(power=power)
         return None if self._frozen else stopped
 
     def _expected(self, exc: BaseException) -> None:
@@ -309,6 +350,7 @@ class World:
         )
         # What dies of a broken disk may take others with it, which die of the refusals that follow.
         if not wanted or (others is not None and not self._frozen):
+            exc.add_note("\n".join(self.broken))
             raise exc
 
     @contextlib.contextmanager
@@ -473,6 +515,9 @@ class World:
                 prompt="one and the same" if same_prompts else prompt,
                 references=(self._file("logo"), self._file(f"{batch}.{owner or n}")) if self._files else (),
             )
+            if not request.references:  # else the provider is given addresses, and the picture is of those
+                digest = request_digest(request.prompt, (), request.aspect, request.resolution)
+                self._wanting.setdefault(digest.hex(), []).append(task_stream(batch, n))
             ref, payload = ledger.payload(encode_request(request, {}))
             queued = TaskQueued(
                 id=f"row{n}",
