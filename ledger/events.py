@@ -511,7 +511,14 @@ AccountEvent: TypeAlias = (
     | ReferenceUploaded
 )
 BatchEvent: TypeAlias = (
-    BatchOpened | BatchConfigured | SpendAgreed | ImportOpened | BatchSealed | ImportDropped | BatchMoved | BatchCancelled
+    BatchOpened
+    | BatchConfigured
+    | SpendAgreed
+    | ImportOpened
+    | BatchSealed
+    | ImportDropped
+    | BatchMoved
+    | BatchCancelled
 )
 TaskEvent: TypeAlias = (
     TaskQueued
