@@ -127,6 +127,7 @@ def test_a_stream_of_tasks_goes_over_pages(call: Caller, monkeypatch: pytest.Mon
 
 
 def test_tasks_as_csv_cannot_run_formulas(call: Caller) -> None:
+    """SEC-5."""
     rows = list(csv.DictReader(io.StringIO(call("tasks", "--csv").out)))
     assert len(rows) == len(IDS)
     assert rows[2]["id"].lstrip("'") == "=1+1"
@@ -180,6 +181,7 @@ def test_show_finds_a_task_by_id_and_by_number(call: Caller, task: str) -> None:
 
 @pytest.mark.parametrize("args", [["show", "red"], ["show", "red", "--json"], ["tasks", "--json"], ["tasks", "--csv"]])
 def test_nobody_is_shown_the_address_of_a_result(call: Caller, args: list[str]) -> None:
+    """SEC-1."""
     said = call(*args)
     assert SECRET_URL not in said.out
     assert "secret-result" not in said.out
@@ -276,6 +278,7 @@ def test_an_export_has_a_line_per_task_with_its_columns(call: Caller) -> None:
 
 
 def test_an_export_as_csv_cannot_run_formulas(call: Caller, tmp_path: Path) -> None:
+    """SEC-5."""
     output = tmp_path / "out.csv"
     said = call("export", "--format", "csv", "-o", str(output))
     assert said.out == ""
@@ -292,6 +295,7 @@ def test_an_export_that_cannot_be_written_is_exit_7(call: Caller, night: Path) -
 
 
 def test_the_manifest_can_be_rebuilt_byte_for_byte(night: Path) -> None:
+    """RES-7, W13."""
     folder = night / "teapots"
     with Reader(night / "bydawn.db") as reader:
         write_outputs(reader, 1, RealDisk())

@@ -183,6 +183,7 @@ def test_an_old_list_of_bad_rows_goes_when_there_are_none(tmp_path: Path) -> Non
 
 
 def test_values_in_the_list_of_bad_rows_are_no_formulas(tmp_path: Path) -> None:
+    """SEC-5."""
     rejected = tmp_path / "rejected.csv"
     check(put(tmp_path, "t.csv", 'prompt,seed\na,"=HYPERLINK(""http://evil"")"\n'), rejected=rejected)
     with rejected.open(newline="") as file:

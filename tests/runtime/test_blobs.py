@@ -34,6 +34,7 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
 
 
 def test_an_image_is_stored_under_its_digest_and_linked_by_its_name(either: BlobStore) -> None:
+    """SEC-2."""
     blob = either.put(GOOD, part="3-1-7-1", expected=ANY, link=NAME)
     assert blob == Blob(SHA, len(GOOD), "image/png", 64, 48)
     assert either.disk.read(either.root / "blobs" / SHA[:2] / SHA) == GOOD
@@ -110,6 +111,7 @@ def test_sweeping_a_folder_that_is_not_there_is_fine(either: BlobStore) -> None:
 
 @pytest.mark.parametrize("part", ["", "1", "x-1", "1-", "1-../../x", "1-a/b", "-1", "1-a\n"])
 def test_a_part_name_cannot_lead_elsewhere(part: str) -> None:
+    """SEC-2."""
     with pytest.raises(ValueError):
         store().put(GOOD, part=part, expected=ANY)
 
@@ -196,7 +198,10 @@ async def test_a_full_disk_is_told_and_a_later_try_succeeds() -> None:
 def test_killed_anywhere_no_final_name_lies_and_a_second_try_completes(
     cut: int, power: bool, spilled: bool, good: bool
 ) -> None:
-    """RES-1, RES-2, RES-5: at every cut a file under a digest has that digest, and a returned blob is durable."""
+    """RES-1, RES-2, RES-5: at every cut a file under a digest has that digest, and a returned blob is durable.
+
+    W9, W10, W11.
+    """
     data = GOOD if good else GOOD[:-4]
     disk = SimDisk()
     disk.fail(cut, "failed")

@@ -30,6 +30,7 @@ hostile = st.one_of(
 @example("a\u0300" * 60)
 @example("\ud800")
 def test_any_text_gives_a_name_that_every_file_system_takes(text: str) -> None:
+    """SEC-2: nothing of a text can lead out of the folder of images."""
     name = safe_name(text)
     assert name == safe_name(text)
     assert 0 < len(name.encode()) <= 100

@@ -113,6 +113,7 @@ def test_large_files_are_written_in_pieces() -> None:
 def test_killed_anywhere_the_old_file_or_the_new_one_is_there(
     cut: int, power: bool, error: type[DiskFull] | type[DiskFailed]
 ) -> None:
+    """W13."""
     disk = SimDisk()
     write_lines(disk, OUT / "a", [b"old"])
     disk.fail(cut, "full" if error is DiskFull else "failed")
@@ -147,6 +148,7 @@ def test_a_marker_that_cannot_be_read_is_nobodys_to_ignore(text: bytes) -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "\0"])
 def test_what_a_spreadsheet_would_run_is_text(start: str) -> None:
+    """SEC-5."""
     assert csv_cell(f"{start}HYPERLINK(1)") == f"'{start}HYPERLINK(1)"
 
 
@@ -179,6 +181,7 @@ def test_cells(value: object, cell: object) -> None:
 
 @given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2, max_size=2)))
 def test_csv_is_read_back_and_no_cell_begins_a_formula(rows: list[list[str]]) -> None:
+    """SEC-5."""
     text = b"".join(csv_lines(["a", "=b"], rows)).decode()
     header, *cells = csv.reader(io.StringIO(text, newline=""))
     assert header == ["a", "'=b"]

@@ -367,6 +367,7 @@ async def test_another_status_sinks_nothing(make_world: MakeWorld, status: int) 
 
 @trio_test
 async def test_a_download_that_is_too_large_is_refused(make_world: MakeWorld) -> None:
+    """SEC-4."""
     async with make_world() as world:
         with pytest.raises(FetchRefused):
             await world.wire.fetch(world.url("/big"), Sink(), HERE)
@@ -382,6 +383,7 @@ async def test_a_download_that_breaks_is_a_wire_error(make_world: MakeWorld, pat
 
 @trio_test
 async def test_loopback_is_refused_unless_it_is_allowed(make_world: MakeWorld) -> None:
+    """SEC-3."""
     async with make_world() as world:
         with pytest.raises(FetchRefused):
             await world.wire.fetch(world.url("/echo"), nothing, FetchRules(hosts=("127.0.0.1",)))
@@ -464,6 +466,7 @@ async def test_an_unreadable_reply_was_sent(raw: bytes) -> None:
 
 @trio_test
 async def test_a_compressed_bomb_is_not_unpacked_past_the_bound() -> None:
+    """SEC-4."""
     bomb = http(body=gzip.compress(bytes(100_000_000)), content_encoding="gzip")
     tracemalloc.start()
     error = await answer_with(bomb)
@@ -475,6 +478,7 @@ async def test_a_compressed_bomb_is_not_unpacked_past_the_bound() -> None:
 
 @trio_test
 async def test_an_endless_chunked_reply_ends_at_the_bound() -> None:
+    """SEC-4."""
     async def endless(seen: Seen, stream: trio.abc.Stream) -> None:
         await stream.send_all(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n")
         while True:
@@ -537,6 +541,7 @@ async def test_cookies_are_not_kept() -> None:
 )
 @trio_test
 async def test_a_call_that_cannot_be_spoken_is_unsent_and_tells_no_secret(url: str, headers: dict[str, str]) -> None:
+    """SEC-1, MON-5."""
     sent = Sent()
     wire = HttpWire()
     with pytest.raises(WireError) as error:
@@ -548,6 +553,7 @@ async def test_a_call_that_cannot_be_spoken_is_unsent_and_tells_no_secret(url: s
 
 @trio_test
 async def test_error_texts_hold_no_query_and_no_reply() -> None:
+    """SEC-1."""
     error = await answer_with(b"HTTP/1.1 200 X\r\nbroken header echo-of-key\r\n\r\n", "/a?token=secret")
     assert isinstance(error, WireError)
     assert "secret" not in str(error)

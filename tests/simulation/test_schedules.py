@@ -86,7 +86,10 @@ def _drawn(seed: int) -> Schedule:
 
 @pytest.mark.slow
 def test_every_window_is_died_in_a_hundred_times(capsys: pytest.CaptureFixture[str]) -> None:
-    """The long run: a run that did not hit each window often enough proves nothing about it."""
+    """The long run: a run that did not hit each window often enough proves nothing about it.
+
+    W1, W2, W3, W4, W5, W6, W7, W8, W9, W10, W11, W13, W14.
+    """
     crashed, started, seeds = Counter[str](), time.perf_counter(), 0
     while seeds < 1500 or min(crashed[point] for point in POINTS) < 100:
         crashed += judged(_drawn(seeds)).crashed

@@ -20,7 +20,10 @@ OFTEN = [
 
 
 def die_and_go_on(shop: Shop, point: str, provider: str, nth: int) -> None:
-    """MON-1, MON-2, MON-7, RES-1, RES-5, REC-4, REC-5, LIVE-1, LIVE-2 with real processes."""
+    """MON-1, MON-2, MON-7, RES-1, RES-5, REC-4, REC-5, LIVE-1, LIVE-2 with real processes.
+
+    Every window that a process can die in: W1, W2, W3, W4, W5, W6, W7, W8, W9, W10, W11, W13.
+    """
     table = shop.table("pots.jsonl", prompts(f"{point}:{nth} at {provider}", TASKS))
     # Held attempts fill the cap of money at risk, and the run would rightly end there (exit 5).
     command = ("run", table, "--provider", provider, "--max-at-risk", "50", "--sandbox")
