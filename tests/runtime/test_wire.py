@@ -479,6 +479,7 @@ async def test_a_compressed_bomb_is_not_unpacked_past_the_bound() -> None:
 @trio_test
 async def test_an_endless_chunked_reply_ends_at_the_bound() -> None:
     """SEC-4."""
+
     async def endless(seen: Seen, stream: trio.abc.Stream) -> None:
         await stream.send_all(b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n")
         while True:
