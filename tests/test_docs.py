@@ -22,6 +22,7 @@ from ledger.events import AccountEvent, AttemptIntended, BatchEvent, Fact, Runti
 from ledger.folds import AttemptPhase
 from ledger.rules import LEGAL
 from runtime import faults
+from scripts import invariants
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -221,3 +222,35 @@ def test_the_lifecycle_page_tells_the_transition_table() -> None:
     legal = {event.__name__: set(phases) for event, phases in LEGAL.items()}
     assert told == legal | {AttemptIntended.__name__: set()}
     assert {after for _, _, after in rows} <= set(get_args(AttemptPhase))
+
+
+NOT_TESTED_YET = {
+    "SEC-6",  # there is no dashboard
+}
+"""Rules that no test names.  This only shrinks: what is tested leaves it."""
+
+
+def test_every_invariant_is_on_its_page_with_the_tests_that_name_it() -> None:
+    page = reference("invariants.md")
+    assert tuple(invariants.told(page)) == invariants.IDS
+    assert invariants.renewed(page) == page, "run scripts/invariants.py"
+
+
+def test_every_invariant_has_a_test() -> None:
+    told = invariants.told(reference("invariants.md"))
+    assert {rule for rule, tests in told.items() if tests == invariants.NONE} == NOT_TESTED_YET
+
+
+def test_a_rule_is_named_by_tests_their_helpers_and_the_heads_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "test_some.py"
+    source = (
+        '"""RES-1."""',
+        "def helper():",
+        '    """MON-2."""',
+        "def test_a():",
+        "    helper()  # W3",
+        "def test_b():",
+        '    """MON-99 and W12: there are none."""',
+    )
+    path.write_text("\n".join(source))
+    assert invariants.named(path) == {"RES-1": [""], "MON-2": ["test_a"], "W3": ["test_a"]}
