@@ -35,6 +35,7 @@ from adapters.base import (
     Throttled,
     Unclear,
 )
+from adapters.calling import address, bearer
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.openaistyle import embedded, files_misfit, image_of, problem_of, reply_limit, standing_of, wait_s
@@ -207,7 +208,7 @@ class ApertisCodec:
             body["user"] = ctx.reference
         return HttpCall(
             "POST",
-            _url(ctx, path),
+            address(ctx, CAPABILITIES.base_url, path),
             _headers(ctx) | {"Content-Type": "application/json"},
             msgspec.json.encode(body),
             timeout_s=CAPABILITIES.submit_timeout_s.value,
@@ -231,7 +232,7 @@ class ApertisCodec:
         return Refused(reason, problem.text)
 
     def build_check(self, ctx: Context) -> HttpCall:
-        return HttpCall("GET", _url(ctx, "/v1/token/usage"), _headers(ctx))
+        return HttpCall("GET", address(ctx, CAPABILITIES.base_url, "/v1/token/usage"), _headers(ctx))
 
     def read_check(self, reply: HttpReply) -> Standing:
         if 200 <= reply.status < 300:
@@ -277,13 +278,9 @@ def _chat(request: ImageRequest, model: Model) -> tuple[str, dict[str, object]]:
     }
 
 
-def _url(ctx: Context, path: str) -> str:
-    return (ctx.base_url or CAPABILITIES.base_url).rstrip("/") + path
-
-
 def _headers(ctx: Context) -> dict[str, str]:
     # In lower case, as the wire spells it: this one is to stand in the place of bydawn's own, not beside it.
-    return {"Authorization": f"Bearer {ctx.key.reveal()}", "Accept": "application/json", "user-agent": _BROWSER}
+    return bearer(ctx) | {"user-agent": _BROWSER}
 
 
 # --- reading ------------------------------------------------------------------------------------------------

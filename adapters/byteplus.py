@@ -37,6 +37,7 @@ from adapters.base import (
     Throttled,
     Unclear,
 )
+from adapters.calling import address, bearer
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.openaistyle import Problem, files_misfit, image_of, problem_of, standing_of, wait_s
@@ -220,12 +221,12 @@ class BytePlusCodec:
             body["image"] = list(request.references)
         if "png" in model.formats:  # the older ones draw JPEG and know no such field
             body["output_format"] = "png" if request.output_format == "png" else "jpeg"
-        headers = _headers(ctx) | {"Content-Type": "application/json"}
+        headers = bearer(ctx) | {"Content-Type": "application/json"}
         if ctx.reference:
             headers["X-Client-Request-Id"] = ctx.reference
         return HttpCall(
             "POST",
-            _url(ctx, "/api/v3/images/generations"),
+            address(ctx, CAPABILITIES.base_url, "/api/v3/images/generations"),
             headers,
             msgspec.json.encode(body),
             timeout_s=CAPABILITIES.submit_timeout_s.value,
@@ -246,7 +247,11 @@ class BytePlusCodec:
 
     def build_check(self, ctx: Context) -> HttpCall:
         """Ask for one of the account's video tasks: the one free question that a key may ask."""
-        return HttpCall("GET", _url(ctx, "/api/v3/contents/generations/tasks?page_num=1&page_size=1"), _headers(ctx))
+        return HttpCall(
+            "GET",
+            address(ctx, CAPABILITIES.base_url, "/api/v3/contents/generations/tasks?page_num=1&page_size=1"),
+            bearer(ctx),
+        )
 
     def read_check(self, reply: HttpReply) -> Standing:
         if 200 <= reply.status < 300:
@@ -279,11 +284,3 @@ def _why_none(body: bytes) -> tuple[Problem, int | None]:
     usage = decode_or_none(answer.usage, _Usage)
     problem = problem_of(answer.data[0]) if answer.data else Problem()
     return problem or problem_of(body), usage.generated_images if usage is not None else None
-
-
-def _url(ctx: Context, path: str) -> str:
-    return (ctx.base_url or CAPABILITIES.base_url).rstrip("/") + path
-
-
-def _headers(ctx: Context) -> dict[str, str]:
-    return {"Authorization": f"Bearer {ctx.key.reveal()}", "Accept": "application/json"}

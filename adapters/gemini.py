@@ -27,6 +27,7 @@ from adapters.base import (
     Throttled,
     Unclear,
 )
+from adapters.calling import address
 from adapters.capabilities import Capabilities, Model
 from adapters.fitting import misfit
 from adapters.reading import decode, decode_or_none, is_job_id, seconds, words
@@ -211,8 +212,7 @@ def _inlined(reference: str) -> dict[str, object]:
 
 def api_url(ctx: Context, path: str, *, root: str = "") -> str:
     """Build an address of the API; ``root`` is ``upload`` or ``download`` where files are concerned."""
-    base = (ctx.base_url or BASE_URL).rstrip("/")
-    return f"{base}/{root + '/' if root else ''}v1beta/{path}"
+    return address(ctx, BASE_URL, f"/{root + '/' if root else ''}v1beta/{path}")
 
 
 def headers(ctx: Context) -> dict[str, str]:

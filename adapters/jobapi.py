@@ -36,6 +36,7 @@ from adapters.base import (
     Unclear,
     Unreadable,
 )
+from adapters.calling import address
 from adapters.reading import credits_of, decode, decode_or_none, is_job_id, throttled, words
 from adapters.wording import is_policy
 
@@ -112,8 +113,7 @@ def build_call(
     }
     if body:
         headers["content-type"] = "application/json"
-    base = (ctx.base_url or base_url).rstrip("/")
-    return HttpCall(method, base + path, headers, body, timeout_s=60.0 if body else 30.0)
+    return HttpCall(method, address(ctx, base_url, path), headers, body, timeout_s=60.0 if body else 30.0)
 
 
 def opened(reply: HttpReply) -> tuple[int, Envelope | None]:

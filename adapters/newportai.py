@@ -51,6 +51,7 @@ from adapters.base import (
     UploadRefused,
     UploadSteps,
 )
+from adapters.calling import address
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.jobapi import build_call, opened, read_creation
@@ -392,12 +393,12 @@ def _form_fields(permit: _Policy, file: FileBytes) -> dict[str, str]:
 
 def _storage(host: str, ctx: Context) -> str:
     """Check where a file is to be sent: a user's picture goes to no host that anybody may name."""
-    base = (ctx.base_url or CAPABILITIES.base_url).rstrip("/")
+    base = address(ctx, CAPABILITIES.base_url, "/")
     try:
         parts = urlsplit(host)
         known = parts.scheme == "https" and (parts.hostname or "").endswith(_STORAGE_HOSTS) and parts.port is None
     except ValueError:
         known = False
-    if _FIELD.fullmatch(host) is None or not (host.startswith(base + "/") or (known and "@" not in host)):
+    if _FIELD.fullmatch(host) is None or not (host.startswith(base) or (known and "@" not in host)):
         raise MalformedReply("upload permit: the storage is on no known host")
     return host

@@ -59,6 +59,7 @@ from adapters.base import (
     Uploaded,
     UploadSteps,
 )
+from adapters.calling import address, bearer
 from adapters.capabilities import Capabilities, Model
 from adapters.fitting import misfit, model_of
 from adapters.multipart import form
@@ -201,8 +202,8 @@ class ReplicateCodec:
             body["webhook_events_filter"] = ["completed"]
         return HttpCall(
             "POST",
-            _url(ctx, path),
-            _headers(ctx) | {"Content-Type": "application/json", "Cancel-After": _CANCEL_AFTER},
+            address(ctx, CAPABILITIES.base_url, path),
+            bearer(ctx) | {"Content-Type": "application/json", "Cancel-After": _CANCEL_AFTER},
             msgspec.json.encode(body),
             timeout_s=CAPABILITIES.submit_timeout_s.value,
         )
@@ -226,7 +227,7 @@ class ReplicateCodec:
     # --- asking
 
     def build_poll(self, job: str, ctx: Context) -> HttpCall:
-        return HttpCall("GET", _url(ctx, _job_path(job)), _headers(ctx))
+        return HttpCall("GET", address(ctx, CAPABILITIES.base_url, _job_path(job)), bearer(ctx))
 
     def read_poll(self, reply: HttpReply) -> PollOutcome:
         if 200 <= reply.status < 300:
@@ -234,13 +235,13 @@ class ReplicateCodec:
         return _no_answer(reply)
 
     def build_cancel(self, job: str, ctx: Context) -> HttpCall:
-        return HttpCall("POST", _url(ctx, _job_path(job) + "/cancel"), _headers(ctx))
+        return HttpCall("POST", address(ctx, CAPABILITIES.base_url, _job_path(job) + "/cancel"), bearer(ctx))
 
     def read_cancel(self, reply: HttpReply) -> PollOutcome:
         return self.read_poll(reply)
 
     def build_check(self, ctx: Context) -> HttpCall:
-        return HttpCall("GET", _url(ctx, "/v1/account"), _headers(ctx))
+        return HttpCall("GET", address(ctx, CAPABILITIES.base_url, "/v1/account"), bearer(ctx))
 
     def read_check(self, reply: HttpReply) -> Standing:
         if 200 <= reply.status < 300:
@@ -269,7 +270,7 @@ class ReplicateCodec:
         query = {"created_after": _iso(since_us - 1_000), "created_before": _iso(until_us + 1_000)}
         if cursor is not None:
             query["cursor"] = cursor
-        return HttpCall("GET", _url(ctx, "/v1/predictions?" + urlencode(query)), _headers(ctx))
+        return HttpCall("GET", address(ctx, CAPABILITIES.base_url, "/v1/predictions?" + urlencode(query)), bearer(ctx))
 
     def read_list(self, reply: HttpReply) -> JobPage:
         if not 200 <= reply.status < 300:
@@ -305,8 +306,8 @@ class ReplicateCodec:
         content_type, body = form(file, {}, field="content")
         reply = yield HttpCall(
             "POST",
-            _url(ctx, "/v1/files"),
-            _headers(ctx) | {"Content-Type": content_type},
+            address(ctx, CAPABILITIES.base_url, "/v1/files"),
+            bearer(ctx) | {"Content-Type": content_type},
             body,
             timeout_s=120.0,
         )
@@ -367,14 +368,6 @@ def _input(request: ImageRequest, model: Model) -> dict[str, object]:
                 "allow_fallback_model": False,
             }
     return fields
-
-
-def _url(ctx: Context, path: str) -> str:
-    return (ctx.base_url or CAPABILITIES.base_url).rstrip("/") + path
-
-
-def _headers(ctx: Context) -> dict[str, str]:
-    return {"Authorization": f"Bearer {ctx.key.reveal()}", "Accept": "application/json"}
 
 
 def _job_path(job: str) -> str:

@@ -58,6 +58,7 @@ from adapters.base import (
     Uploaded,
     UploadSteps,
 )
+from adapters.calling import address
 from adapters.capabilities import Capabilities, Model
 from adapters.fitting import misfit, model_of
 from adapters.reading import (
@@ -186,7 +187,7 @@ class SegmindCodec:
         model = model_of(CAPABILITIES, request)
         return HttpCall(
             "POST",
-            _url(ctx, "/v2/" + model.provider_id),
+            address(ctx, CAPABILITIES.base_url, "/v2/" + model.provider_id),
             _headers(ctx) | {"Content-Type": "application/json"},
             msgspec.json.encode(_fields(request, model, ctx.marker)),
             timeout_s=CAPABILITIES.submit_timeout_s.value,
@@ -221,7 +222,9 @@ class SegmindCodec:
         """Ask for the full record: it says what the light status says and needs no second call for the URL."""
         if not job:
             raise ValueError("a poll needs a request id")
-        return HttpCall("GET", _url(ctx, "/v2/requests/" + quote(job, safe="")), _headers(ctx))
+        return HttpCall(
+            "GET", address(ctx, CAPABILITIES.base_url, "/v2/requests/" + quote(job, safe="")), _headers(ctx)
+        )
 
     def read_poll(self, reply: HttpReply) -> PollOutcome:
         if 200 <= reply.status < 300:
@@ -236,7 +239,7 @@ class SegmindCodec:
         """Ask the history for one request, of any age: its file outlives the record that polls read."""
         if not job:
             raise ValueError("a recall needs a request id")
-        return HttpCall("GET", _history_url(ctx) + "/" + quote(job, safe=""), _headers(ctx))
+        return HttpCall("GET", address(ctx, _HISTORY_HOST, _HISTORY + "/" + quote(job, safe="")), _headers(ctx))
 
     def read_recall(self, reply: HttpReply) -> PollOutcome:
         if 200 <= reply.status < 300:
@@ -244,7 +247,7 @@ class SegmindCodec:
         return _no_answer(reply)
 
     def build_check(self, ctx: Context) -> HttpCall:
-        return HttpCall("GET", _url(ctx, "/v1/get-user-credits"), _headers(ctx))
+        return HttpCall("GET", address(ctx, CAPABILITIES.base_url, "/v1/get-user-credits"), _headers(ctx))
 
     def read_check(self, reply: HttpReply) -> Standing:
         if 200 <= reply.status < 300:
@@ -282,7 +285,7 @@ class SegmindCodec:
             "sort_by": "model_created",
             "sort_order": "desc",
         }
-        return HttpCall("GET", _history_url(ctx) + "?" + urlencode(query), _headers(ctx))
+        return HttpCall("GET", address(ctx, _HISTORY_HOST, _HISTORY + "?" + urlencode(query)), _headers(ctx))
 
     def read_list(self, reply: HttpReply) -> JobPage:
         if not 200 <= reply.status < 300:
@@ -306,7 +309,7 @@ class SegmindCodec:
         encoded = base64.b64encode(file.data).decode()
         reply = yield HttpCall(
             "POST",
-            (ctx.base_url or _UPLOAD_HOST).rstrip("/") + "/upload-asset",
+            address(ctx, _UPLOAD_HOST, "/upload-asset"),
             _headers(ctx) | {"Content-Type": "application/json"},
             msgspec.json.encode({"data_urls": [f"data:{file.media_type};base64,{encoded}"]}),
             timeout_s=_UPLOAD_TIMEOUT_S,
@@ -343,14 +346,6 @@ def _fields(request: ImageRequest, model: Model, marker: int) -> dict[str, objec
             "safety_tolerance": 4,
         }
     return fields
-
-
-def _url(ctx: Context, path: str) -> str:
-    return (ctx.base_url or CAPABILITIES.base_url).rstrip("/") + path
-
-
-def _history_url(ctx: Context) -> str:
-    return (ctx.base_url or _HISTORY_HOST).rstrip("/") + _HISTORY
 
 
 def _headers(ctx: Context) -> dict[str, str]:

@@ -58,6 +58,7 @@ from adapters.base import (
     Uploaded,
     UploadSteps,
 )
+from adapters.calling import address
 from adapters.capabilities import Capabilities
 from adapters.fitting import misfit, model_of
 from adapters.multipart import form
@@ -296,7 +297,9 @@ class Toapis:
     def upload(self, file: FileBytes, ctx: Context) -> UploadSteps:
         content_type, body = form(file, {"purpose": "generation"})
         headers = _headers(ctx) | {"content-type": content_type}
-        reply = yield HttpCall("POST", _base(ctx) + "/v1/uploads/images", headers, body, timeout_s=120.0)
+        reply = yield HttpCall(
+            "POST", address(ctx, CAPABILITIES.base_url, "/v1/uploads/images"), headers, body, timeout_s=120.0
+        )
         if not 200 <= reply.status < 300:
             raise upload_refused("Toapis", reply.status, (decode_or_none(reply.body, _Problem) or _Problem()).text)
         stored = decode_or_none(reply.body, _Stored)
@@ -354,21 +357,19 @@ def _wire_request(request: ImageRequest) -> dict[str, object]:
     return body
 
 
-def _base(ctx: Context) -> str:
-    return (ctx.base_url or CAPABILITIES.base_url).rstrip("/")
-
-
 def _headers(ctx: Context) -> dict[str, str]:
     return {"authorization": f"Bearer {ctx.key.reveal()}", "accept": "application/json"}
 
 
 def _get(ctx: Context, path: str) -> HttpCall:
-    return HttpCall("GET", _base(ctx) + path, _headers(ctx))
+    return HttpCall("GET", address(ctx, CAPABILITIES.base_url, path), _headers(ctx))
 
 
 def _post(ctx: Context, path: str, body: Mapping[str, object], *, timeout_s: float) -> HttpCall:
     headers = _headers(ctx) | {"content-type": "application/json"}
-    return HttpCall("POST", _base(ctx) + path, headers, msgspec.json.encode(body), timeout_s=timeout_s)
+    return HttpCall(
+        "POST", address(ctx, CAPABILITIES.base_url, path), headers, msgspec.json.encode(body), timeout_s=timeout_s
+    )
 
 
 # --- reading ------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from adapters.base import (
     Throttled,
     Unclear,
 )
+from adapters.calling import address, bearer
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.openaistyle import Problem, image_of, problem_of, reply_limit, standing_of, wait_s
@@ -193,8 +194,8 @@ class TogetherCodec:
             body["reference_images"] = list(request.references)
         return HttpCall(
             "POST",
-            _url(ctx, "/v1/images/generations"),
-            _headers(ctx) | {"Content-Type": "application/json"},
+            address(ctx, CAPABILITIES.base_url, "/v1/images/generations"),
+            bearer(ctx) | {"Content-Type": "application/json"},
             msgspec.json.encode(body),
             timeout_s=CAPABILITIES.submit_timeout_s.value,
             max_reply_bytes=reply_limit(request.resolution),
@@ -219,7 +220,7 @@ class TogetherCodec:
 
     def build_check(self, ctx: Context) -> HttpCall:
         """Ask which models there are; nothing tells the balance."""
-        return HttpCall("GET", _url(ctx, "/v1/models"), _headers(ctx))
+        return HttpCall("GET", address(ctx, CAPABILITIES.base_url, "/v1/models"), bearer(ctx))
 
     def read_check(self, reply: HttpReply) -> Standing:
         if 200 <= reply.status < 300:
@@ -245,11 +246,3 @@ def _sorted_out(reason: RefusedReason, problem: Problem) -> RefusedReason:
     if problem.param == "model" or _NO_MODEL.search(f"{problem.code} {problem.message}"):
         return "unavailable"
     return "policy" if problem.names_policy else reason
-
-
-def _url(ctx: Context, path: str) -> str:
-    return (ctx.base_url or CAPABILITIES.base_url).rstrip("/") + path
-
-
-def _headers(ctx: Context) -> dict[str, str]:
-    return {"Authorization": f"Bearer {ctx.key.reveal()}", "Accept": "application/json"}

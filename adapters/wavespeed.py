@@ -60,6 +60,7 @@ from adapters.base import (
     Uploaded,
     UploadSteps,
 )
+from adapters.calling import address, bearer
 from adapters.capabilities import Capabilities, Model
 from adapters.fitting import misfit, model_of
 from adapters.reading import (
@@ -220,7 +221,7 @@ class WaveSpeedCodec:
     # --- asking
 
     def build_poll(self, job: str, ctx: Context) -> HttpCall:
-        return HttpCall("GET", _url(ctx, _job_path(job) + "/result"), _headers(ctx))
+        return HttpCall("GET", _url(ctx, _job_path(job) + "/result"), bearer(ctx))
 
     def read_poll(self, reply: HttpReply) -> PollOutcome:
         envelope = decode_or_none(reply.body, _Envelope)
@@ -232,13 +233,13 @@ class WaveSpeedCodec:
         return _no_answer(reply, envelope)
 
     def build_cancel(self, job: str, ctx: Context) -> HttpCall:
-        return HttpCall("DELETE", _url(ctx, _job_path(job)), _headers(ctx))
+        return HttpCall("DELETE", _url(ctx, _job_path(job)), bearer(ctx))
 
     def read_cancel(self, reply: HttpReply) -> PollOutcome:
         return self.read_poll(reply)
 
     def build_check(self, ctx: Context) -> HttpCall:
-        return HttpCall("GET", _url(ctx, "balance"), _headers(ctx))
+        return HttpCall("GET", _url(ctx, "balance"), bearer(ctx))
 
     def read_check(self, reply: HttpReply) -> Standing:
         envelope = decode_or_none(reply.body, _Envelope)
@@ -382,15 +383,11 @@ def _fields(request: ImageRequest, model: Model) -> dict[str, object]:
 
 
 def _url(ctx: Context, path: str) -> str:
-    return (ctx.base_url or CAPABILITIES.base_url).rstrip("/") + "/api/v3/" + path
-
-
-def _headers(ctx: Context) -> dict[str, str]:
-    return {"Authorization": f"Bearer {ctx.key.reveal()}", "Accept": "application/json"}
+    return address(ctx, CAPABILITIES.base_url, "/api/v3/" + path)
 
 
 def _post(ctx: Context, path: str, body: Mapping[str, object], timeout_s: float = 60.0) -> HttpCall:
-    headers = _headers(ctx) | {"Content-Type": "application/json"}
+    headers = bearer(ctx) | {"Content-Type": "application/json"}
     return HttpCall("POST", _url(ctx, path), headers, msgspec.json.encode(body), timeout_s=timeout_s)
 
 

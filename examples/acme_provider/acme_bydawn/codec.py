@@ -34,6 +34,7 @@ from adapters.base import (
     Unclear,
     Unreadable,
 )
+from adapters.calling import address
 from adapters.capabilities import Capabilities, Known, Lookup, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.prices import Price
@@ -212,8 +213,8 @@ ACME = Acme()
 
 def _call(method: Literal["GET", "POST"], path: str, ctx: Context, body: bytes = b"") -> HttpCall:
     headers = {"authorization": f"Bearer {ctx.key.reveal()}", "content-type": "application/json"}
-    base = (ctx.base_url or CAPABILITIES.base_url).rstrip("/")
-    return HttpCall(method, base + path, headers, body, timeout_s=CAPABILITIES.submit_timeout_s.value)
+    url = address(ctx, CAPABILITIES.base_url, path)
+    return HttpCall(method, url, headers, body, timeout_s=CAPABILITIES.submit_timeout_s.value)
 
 
 def _told(reply: HttpReply) -> _Problem:
