@@ -213,17 +213,30 @@ def create_file(path: Path) -> None:
     """Make the empty file 0600, in a directory 0700 if that is missing too.
 
     SQLite would create it 0644, and gives ``-wal`` and ``-shm`` the mode of the main file: so the right mode has to
-    be there before it opens anything (SEC-7).
+    be there before it opens anything (SEC-7).  The names are durable before anything is committed (LED-4).
     """
     try:
-        if not path.parent.exists():
+        missing = [path.parent, *path.parent.parents]
+        while missing and missing[-1].exists():
+            missing.pop()
+        if missing:
             path.parent.mkdir(parents=True, mode=0o700)
             path.parent.chmod(0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        for directory in (*reversed([each.parent for each in missing]), path.parent):
+            _sync_dir(directory)
     except FileExistsError:
         return
     except OSError as exc:
         raise LedgerPlace(f"{path} cannot be created: {exc.strerror}") from exc
+
+
+def _sync_dir(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_writer(path: Path) -> Store:
