@@ -1,5 +1,6 @@
 """What ``verify`` finds, and where it says it is."""
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -129,6 +130,24 @@ def test_tampering_is_found_and_its_place_named(path: Path, statements: list[str
     assert not report.ok
     assert (code, place) in {(problem.code, problem.place) for problem in report.problems}
     assert report.counts[code] >= 1
+
+
+def test_one_changed_byte_of_any_event_breaks_its_commit(path: Path) -> None:
+    """LED-8: whatever it makes of the event, also when it can no longer be read."""
+    with closing(sqlite3.connect(path)) as raw:
+        events = raw.execute("SELECT seq, data FROM events ORDER BY seq").fetchall()
+        commits = [seq for (seq,) in raw.execute("SELECT seq FROM commits ORDER BY seq")]
+    for seq, data in events:
+        at = seq * 7 % len(data)
+        tamper(
+            path, f"UPDATE events SET data = substr(data, 1, {at}) || '~' || substr(data, {at + 2}) WHERE seq = {seq}"
+        )
+        (place,) = (problem.place for problem in verify(path).problems if problem.code == "chain")
+        last = min(commit for commit in commits if commit >= seq)
+        assert re.match(rf"events \d+-{last} \(|event {last} \(", place), (seq, place)
+        with closing(sqlite3.connect(path)) as raw, raw:
+            raw.execute("UPDATE events SET data = ? WHERE seq = ?", (data, seq))
+    assert verify(path).ok
 
 
 def test_a_changed_row_of_a_view_is_told_column_by_column(path: Path) -> None:
