@@ -194,8 +194,6 @@ class ApertisCodec:
         return CAPABILITIES
 
     def problem(self, request: ImageRequest) -> str | None:
-        if request.model_version:
-            return "Apertis has no version pins"
         return misfit(CAPABILITIES, request) or files_misfit(request, _MAX_FILES, CAPABILITIES.title)
 
     def lane(self, request: ImageRequest) -> str:

@@ -146,8 +146,6 @@ class ApiPass:
     capabilities = CAPABILITIES
 
     def problem(self, request: ImageRequest) -> str | None:
-        if request.model_version:
-            return "ApiPass has no model versions to pin"
         return misfit(CAPABILITIES, request)
 
     def lane(self, request: ImageRequest) -> str:

@@ -28,6 +28,8 @@ def misfit(record: Capabilities, request: ImageRequest) -> str | None:
     if model is None:
         names = ", ".join(known.name for known in record.models.value)
         return f"{title} has no model {request.model!r}; it has {names}"
+    if request.model_version and (record.version_pin is None or not record.version_pin.value):
+        return f"{title} has no version pins"
     return (
         _prompt_misfit(model, request, title)
         or _shape_misfit(model, request, title)

@@ -160,8 +160,6 @@ class _Envelope(msgspec.Struct, frozen=True):
 def problem_of(record: Capabilities, request: ImageRequest) -> str | None:
     """Say why a request does not fit either of the two ways to Google; None when it does."""
     title = record.title
-    if request.model_version:
-        return f"{title} has no version pins"
     if request.output_format:
         return f"{title} chooses the file format itself: leave the format out"
     if request.seed is not None and not 0 <= request.seed <= _MAX_SEED:

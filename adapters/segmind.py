@@ -172,8 +172,6 @@ class SegmindCodec:
         return CAPABILITIES
 
     def problem(self, request: ImageRequest) -> str | None:
-        if request.model_version:
-            return "Segmind has no version pins"
         if request.seed is not None and not 1 <= request.seed <= _MAX_SEED:
             return f"a Segmind seed is between 1 and {_MAX_SEED}"
         return misfit(CAPABILITIES, request)

@@ -198,8 +198,6 @@ class Toapis:
         return CAPABILITIES
 
     def problem(self, request: ImageRequest) -> str | None:
-        if request.model_version:
-            return "Toapis has no model versions to pin"
         return misfit(CAPABILITIES, request)
 
     def lane(self, request: ImageRequest) -> str:

@@ -171,8 +171,6 @@ class TogetherCodec:
         return CAPABILITIES
 
     def problem(self, request: ImageRequest) -> str | None:
-        if request.model_version:
-            return "Together has no version pins"
         return misfit(CAPABILITIES, request)
 
     def lane(self, request: ImageRequest) -> str:

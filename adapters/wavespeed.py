@@ -179,8 +179,6 @@ class WaveSpeedCodec:
         return CAPABILITIES
 
     def problem(self, request: ImageRequest) -> str | None:
-        if request.model_version:
-            return "WaveSpeed has no version pins"
         if request.grounding:
             # Measured with their quotes by github.com/Wujidadi/image-generation-with-wavespeed-api, 2026-09-23.
             return "WaveSpeed charges $0.014 more for a grounded image, and the price book has no price for that"

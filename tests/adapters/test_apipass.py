@@ -121,7 +121,7 @@ def test_the_check_asks_for_a_task_that_cannot_exist() -> None:
         (ImageRequest("x", resolution="0.5K"), "resolution 0.5K"),
         (ImageRequest("x", seed=1), "seed"),
         (ImageRequest("x", grounding=True, model="nano-banana-pro"), "grounding"),
-        (ImageRequest("x", model_version="abc"), "no model versions"),
+        (ImageRequest("x", model_version="abc"), "no version pins"),
         (ImageRequest(" "), "empty"),
     ],
 )

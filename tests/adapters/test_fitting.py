@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from adapters.base import ImageRequest
+from adapters.capabilities import Known
 from adapters.fitting import misfit
 from adapters.replicate_record import CAPABILITIES
 
@@ -15,3 +16,11 @@ def test_a_documented_prompt_limit_is_kept(length: int, fits: bool) -> None:
     record = msgspec.structs.replace(CAPABILITIES, models=msgspec.structs.replace(models, value=short))
     found = misfit(record, ImageRequest("ü" * length))
     assert found == (None if fits else "the prompt has 11 characters, Replicate takes 10 for nano-banana-2")
+
+
+@pytest.mark.parametrize(("value", "fits"), [(True, True), (False, False), (None, False)])
+def test_a_version_is_taken_only_where_the_record_says_so(value: bool | None, fits: bool) -> None:
+    pin = None if value is None else Known(value, "a page", "2026-11-22", "confirmed")
+    record = msgspec.structs.replace(CAPABILITIES, version_pin=pin)
+    found = misfit(record, ImageRequest("x", model_version="ab" * 32))
+    assert found == (None if fits else "Replicate has no version pins")

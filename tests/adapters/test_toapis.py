@@ -158,7 +158,7 @@ def test_a_sweep_names_its_tasks_and_has_a_size() -> None:
         (ImageRequest("x", output_format="png"), "no format png"),
         (ImageRequest("x", seed=7), "takes no seed"),
         (ImageRequest("x", grounding=True, model="nano-banana-pro"), "no grounding"),
-        (ImageRequest("x", model_version="1"), "no model versions"),
+        (ImageRequest("x", model_version="1"), "no version pins"),
         (ImageRequest("x", references=MANY), "at most 14"),
         (ImageRequest("x", references=("file:" + "0" * 64 + ":10000001:image/png:/a.png",)), "10,000,001 bytes"),
         (ImageRequest("x", references=("file:" + "0" * 64 + ":9:image/gif:/a.gif",)), "no image/gif"),

@@ -128,8 +128,6 @@ class Acme:
     capabilities = CAPABILITIES
 
     def problem(self, request: ImageRequest) -> str | None:
-        if request.model_version:
-            return "Acme has no model versions to pin"
         return misfit(CAPABILITIES, request)
 
     def lane(self, request: ImageRequest) -> str:
