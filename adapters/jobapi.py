@@ -32,12 +32,13 @@ from adapters.base import (
     PollOutcome,
     Refused,
     RefusedReason,
+    Standing,
     SubmitOutcome,
     Unclear,
     Unreadable,
 )
 from adapters.calling import address
-from adapters.reading import credits_of, decode, decode_or_none, is_job_id, throttled, words
+from adapters.reading import credit_standing, credits_of, decode, decode_or_none, is_job_id, throttled, words
 from adapters.wording import is_policy
 
 Refusals: TypeAlias = Callable[[int, str], RefusedReason | None]  # of code and text; None = proves nothing
@@ -182,6 +183,16 @@ def read_task(
             return throttled(reply)
         case code:
             return Unreadable(f"code {code}: {envelope.text}", unauthorized=code == 401)
+
+
+def read_credits(reply: HttpReply, credits_left: float | None, *, credit_microusd: int) -> Standing:
+    """Read the answer to the question for the credits, of which the provider's own codec has found how many."""
+    code, envelope = opened(reply)
+    if code == 401:
+        return Standing("rejected", (envelope.text if envelope is not None else "") or "the key was refused")
+    if credits_left is None:
+        return Standing("unreadable", f"HTTP {reply.status}, code {code}")
+    return credit_standing(credits_left, credit_microusd=credit_microusd)
 
 
 def called_back(body: bytes) -> str:

@@ -55,11 +55,11 @@ from adapters.jobapi import (
     names_no_model,
     opened,
     read_creation,
+    read_credits,
     read_task,
 )
 from adapters.multipart import form
 from adapters.reading import (
-    credit_standing,
     credits_of,
     decode_or_none,
     from_base64,
@@ -202,8 +202,6 @@ class Kie:
     capabilities = CAPABILITIES
 
     def problem(self, request: ImageRequest) -> str | None:
-        if request.model_version:
-            return "Kie has no model versions to pin"
         return misfit(CAPABILITIES, request)
 
     def lane(self, request: ImageRequest) -> str:
@@ -229,14 +227,10 @@ class Kie:
 
     def read_check(self, reply: HttpReply) -> Standing:
         code, envelope = opened(reply)
-        if code == 401:
-            return Standing("rejected", (envelope.text if envelope is not None else "") or "the key was refused")
         if code == 402:
             return Standing("no_credit", "no credits left")
         balance = credits_of(decode_or_none(envelope.data, object)) if envelope is not None and code == 200 else None
-        if balance is None:
-            return Standing("unreadable", f"HTTP {reply.status}, code {code}")
-        return credit_standing(balance, credit_microusd=CREDIT_MICROUSD)
+        return read_credits(reply, balance, credit_microusd=CREDIT_MICROUSD)
 
     def upload(self, file: FileBytes, ctx: Context) -> UploadSteps:
         """Store a file.  Its name is its digest: a name that is there already is written over, by the same bytes."""

@@ -54,11 +54,10 @@ from adapters.base import (
 from adapters.calling import address
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
-from adapters.jobapi import build_call, opened, read_creation
+from adapters.jobapi import build_call, opened, read_creation, read_credits
 from adapters.multipart import form
 from adapters.reading import (
     T,
-    credit_standing,
     credits_of,
     decode,
     decode_or_none,
@@ -209,8 +208,6 @@ class NewportAi:
     capabilities = CAPABILITIES
 
     def problem(self, request: ImageRequest) -> str | None:
-        if request.model_version:
-            return "NewportAI has no model versions to pin"
         return misfit(CAPABILITIES, request)
 
     def lane(self, request: ImageRequest) -> str:
@@ -269,14 +266,10 @@ class NewportAi:
         return msgspec.structs.replace(call, headers=headers)
 
     def read_check(self, reply: HttpReply) -> Standing:
-        code, envelope = opened(reply)
-        if code == 401:
-            return Standing("rejected", (envelope.text if envelope is not None else "") or "the key was refused")
+        envelope = opened(reply)[1]
         told = decode_or_none(envelope.data, _Balance) if envelope is not None and envelope.code == 0 else None
         balance = credits_of(told.available_credits) if told is not None else None
-        if balance is None:
-            return Standing("unreadable", f"HTTP {reply.status}, code {code}")
-        return credit_standing(balance, credit_microusd=CREDIT_MICROUSD)
+        return read_credits(reply, balance, credit_microusd=CREDIT_MICROUSD)
 
     def upload(self, file: FileBytes, ctx: Context) -> UploadSteps:
         """Three steps: get a permit, send the file to the storage it names, ask for its address."""

@@ -180,7 +180,7 @@ MANY = tuple(f"https://example.org/{number}.png" for number in range(20))
         (ImageRequest("x", output_format="webp"), "format webp"),
         (ImageRequest("x", seed=1), "seed"),
         (ImageRequest("x", grounding=True, model="nano-banana-pro"), "grounding"),
-        (ImageRequest("x", model_version="abc"), "versions"),
+        (ImageRequest("x", model_version="abc"), "no version pins"),
         (ImageRequest("x", model="nano-banana-2-lite", references=MANY), "at most 10"),
         (ImageRequest("x", model="nano-banana-2-lite", resolution="2K"), "resolution 2K"),
         (ImageRequest("x", model="nano-banana-2-lite", output_format="png"), "format png"),

@@ -109,7 +109,7 @@ def test_the_balance_is_asked_for_with_an_empty_form() -> None:
         (ImageRequest("x", output_format="png"), "format png"),
         (ImageRequest("x", seed=1), "seed"),
         (ImageRequest("x", grounding=True), "grounding"),
-        (ImageRequest("x", model_version="abc"), "no model versions"),
+        (ImageRequest("x", model_version="abc"), "no version pins"),
     ],
 )
 def test_what_newportai_cannot_do_is_said_in_words(request_: ImageRequest, words: str) -> None:
