@@ -85,6 +85,12 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "BATCH",
                 "The state of a batch at a moment, or between two, from events alone",
             ),
+            (
+                "torture",
+                "bydawn.cli.torture:torture",
+                "INPUT",
+                "Kill real runs against the sandbox, at every fault point and at random, and print the bill",
+            ),
             ("export", "bydawn.cli.export:export", "[BATCH]", "One line per task as JSONL or CSV"),
         ),
     ),

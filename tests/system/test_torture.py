@@ -1,0 +1,136 @@
+"""``bydawn torture`` itself: a small one for every day, and the one of 200 kills over all providers."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from adapters.registry import PROVIDERS
+from scripts import check_bill
+from tests.system.shop import BYDAWN, ROOT, Done, prompts, wait
+
+PARTI = Path(__file__).parents[2] / "examples" / "parti-prompts.tsv"
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("BYDAWN_")}
+    return subprocess.Popen(
+        [BYDAWN, "torture", *arguments],
+        cwd=folder,
+        env={**env, "TMPDIR": str(scratch)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def torture(folder: Path, *arguments: str, timeout: float = 240) -> Done:
+    return wait(start(folder, *arguments), timeout=timeout)
+
+
+def table(folder: Path, count: int) -> str:
+    lines = (json.dumps({"Title": prompt, "id": f"t{n}"}) for n, prompt in enumerate(prompts("tortured", count)))
+    (folder / "pots.jsonl").write_text("".join(line + "\n" for line in lines))
+    return "pots.jsonl"
+
+
+def left_in(folder: Path) -> list[Path]:
+    return list((folder / "scratch").iterdir())
+
+
+def test_four_kills_at_two_providers(tmp_path: Path) -> None:
+    """MON-2, MON-7, LIVE-1, LIVE-2; and the second opinion reads the same from what is kept."""
+    options = ("--map", "prompt=Title", "--provider", "segmind,google", "--kills", "4", "--limit", "20", "--seed", "2")
+    done = torture(tmp_path, table(tmp_path, 20), *options, "--keep", "--json")
+    assert done.code == 0, done.out + done.err
+    *rounds, summary = done.json()
+    assert {each["name"]: each["evidence"] for each in rounds} == {"segmind": "listing", "google": "none"}
+    assert summary["ok"] is True
+    assert (summary["tasks"], summary["kills"], summary["twice"], summary["lost"]) == (20, 4, 0, 0)
+    assert isinstance(summary["restart_s"], float)
+    assert 0 < summary["restart_s"] < 60
+    (folder,) = left_in(tmp_path)
+    for name in ("segmind", "google"):
+        place = folder / name
+        bill = check_bill.read_bill(str(place / "bill.jsonl"))
+        tasks = check_bill.read_manifest(place / "out" / "manifest.jsonl", {"prompt": "Title"})
+        verdict = check_bill.compare(bill, [task for task in tasks if task.status != "queued"])
+        assert verdict.agrees, verdict
+
+
+def test_what_cannot_be_is_said_before_anything_is_killed(tmp_path: Path) -> None:
+    name = table(tmp_path, 2)
+    done = torture(tmp_path, name)
+    assert done.code == 2
+    assert "error BD-015: no column gives the prompt" in done.err
+    assert torture(tmp_path, name, "--provider", "nobody").code == 2
+    assert torture(tmp_path, name, "--chaos", "nothing").code == 2
+    assert left_in(tmp_path) == []
+
+
+def test_ctrl_c_ends_the_children_and_says_how_far_it_came(tmp_path: Path) -> None:
+    process = start(tmp_path, table(tmp_path, 40), "--map", "prompt=Title", "--provider", "google", "--kills", "40")
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "scratch").glob("*/google/bydawn-sandbox.db")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    done = wait(process, timeout=60)
+    assert done.code == 130
+    assert "interrupted after 0 rounds" in done.err
+    assert running_in(tmp_path) == []
+
+
+def running_in(folder: Path) -> Sequence[str]:
+    """Processes whose command line names the folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if str(folder).encode() in words:
+            found.append(words.decode("utf-8", "replace"))
+    return found
+
+
+@pytest.mark.slow
+def test_a_plain_script_pays_twice() -> None:
+    """The comparison of docs/benchmarks/pay-once.md runs, and finds something to compare with."""
+    command = [sys.executable, str(ROOT / "scripts" / "plain_torture.py"), str(PARTI), "--kills", "3", "--limit", "40"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    told = re.search(r"^(\d+) kills, 40 tasks.*^for (\d+) images", done.stdout, re.DOTALL | re.MULTILINE)
+    assert told, done.stdout
+    assert int(told[1]) >= 1
+    assert int(told[2]) >= 1
+
+
+@pytest.mark.slow
+def test_200_kills_over_all_providers(tmp_path: Path) -> None:
+    """MON-1 to MON-7, RES-1, REC-2 to REC-6, LIVE-1, LIVE-2, W1 to W16, at providers that take their time to answer."""
+    (tmp_path / "slow.toml").write_text("slow_reply = 0.6\nslow_s = 0.4\n")
+    options = ("--map", "prompt=Prompt", "--kills", "200", "--limit", "3000", "--chaos", "slow.toml", "--json")
+    done = torture(tmp_path, str(PARTI), *options, timeout=1800)
+    assert done.code == 0, done.out + done.err
+    *rounds, summary = done.json()
+    assert {each["name"] for each in rounds} >= set(PROVIDERS)
+    for each in rounds:
+        assert each["evidence"] not in ("lookup", "listing") or each["held"] == 0
+    kills, with_open = summary["kills"], summary["kills_with_open"]
+    assert isinstance(kills, int)
+    assert isinstance(with_open, int)
+    assert kills >= 195
+    assert with_open >= 0.6 * kills
+    assert (summary["twice"], summary["lost"], summary["unfinished"]) == (0, 0, 0)
+    assert left_in(tmp_path) == []
