@@ -22,6 +22,7 @@ BENCHES: tuple[tuple[str, str, Sequence[str], Sequence[str]], ...] = (
     ("P7 replay", "bench_replay", ("--tasks", "2000"), ()),
     ("P9 restart", "bench_restart", ("--tasks", "20000"), ("--tasks", "100000")),
     ("P9 restart, a million", "bench_restart", (), ("--tasks", "1000000")),
+    ("P10 verify", "bench_verify", ("--tasks", "20000"), ()),
     ("P11 memory", "bench_memory", ("--tasks", "50000", "--seconds", "10"), ()),
     ("P12 bytes", "bench_bytes", ("--tasks", "2000"), ()),
     ("P13 import", "bench_import", ("--rows", "50000"), ()),
