@@ -12,8 +12,11 @@ from ledger.money import Balance, batch_money, risk_money
 from ledger.reader import Reader
 
 
-def resume_lines(reader: Reader, batch: int, state: BatchState, *, allowed_microusd: int | None) -> list[str]:
-    """Say it in one line, and one more where something may be bought a second time."""
+def resume_lines(
+    reader: Reader, batch: int, state: BatchState, *, allowed_microusd: int | None, max_at_risk_microusd: int
+) -> list[str]:
+    """Say it in one line, and one more each where something may be bought a second time, and where held tasks leave
+    little room for new purchases."""
     counts = Counter[str]()
     for row in reader.counts(batch):
         counts[row.state] += row.n
@@ -35,6 +38,12 @@ def resume_lines(reader: Reader, batch: int, state: BatchState, *, allowed_micro
     lines = ["goes on: " + ", ".join(parts)]
     if allowed_microusd is not None:
         lines.append(f"  what is in doubt may be bought again, for at most {dollars(allowed_microusd)} in this batch")
+    if counts["held"] and counts["queued"] and at_risk.reserved > max_at_risk_microusd // 2:
+        left = dollars(max(0, max_at_risk_microusd - at_risk.reserved))
+        lines.append(
+            f"  held tasks leave {left} of the money at risk, so little is bought at one time: bydawn resolve "
+            f"{state.name}, or --max-at-risk"
+        )
     return lines
 
 

@@ -5,50 +5,42 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 
-from adapters.prices import PriceBook
 from bydawn import importing, values
-from bydawn.approval import approval, load, quoted_in, require_same, save
-from bydawn.buying import Buying, buy, check_accounts, exit_code, spent_so_far
+from bydawn.approval import approval, save
+from bydawn.buying import check_accounts
 from bydawn.cli.formats import count, counted
 from bydawn.config import load_config, refuse_stray_ledger
-from bydawn.consent import ask_leave, exceeds, plan_lines, refuse_uncovered
-from bydawn.doubtful import duplicates_allowed, on_unknown
+from bydawn.consent import plan_lines, refuse_uncovered
 from bydawn.errors import UserError
 from bydawn.inputs import Checked, InputFile, InputOptions, fit_for, open_input, with_defaults_of
 from bydawn.keys import chosen_accounts
 from bydawn.localrefs import file_lines, files_are_missing
 from bydawn.moving import follow_moved
 from bydawn.naming import check_template
-from bydawn.opening import Opened, held_error, operator
+from bydawn.opening import Opened, held_error
 from bydawn.practice import find_or_start, practice_accounts
-from bydawn.quoting import quotes_of_plan, tell_prices, with_quotes
-from bydawn.request import Request, Settings, now_us
-from bydawn.resuming import resume_lines
-from bydawn.saying import say_summary, say_where
+from bydawn.quoting import quotes_of_plan
+from bydawn.request import Request, Settings
+from bydawn.saying import say_where
 from bydawn.selection import ledger_path
-from bydawn.shapes import groups_of, shapes_of, share_of, wanted_tasks
-from bydawn.summary import summarise
-from bydawn.takeover import opened_for_buying, waiting_through
-from bydawn.webhooks import Calling, calling_of
+from bydawn.shapes import groups_of
+from bydawn.spending import buy_batch, plan_of
+from bydawn.takeover import opened_for_buying
+from bydawn.webhooks import calling_of
 from ledger.errors import LedgerHeld, LedgerMissing
-from ledger.events import BatchConfigured
-from ledger.folds import EMPTY_BATCH, BatchState, evolve_batch
+from ledger.folds import EMPTY_BATCH, BatchState
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from runtime.accounts import Account
 from runtime.disk import RealDisk
 from runtime.egress import Egress
-from runtime.night import open_elsewhere
 from runtime.outputs import MarkerDamaged, read_marker
-from runtime.planning import Group, Plan, default_at_risk
-from runtime.planning import plan as make_plan
-from runtime.router import Terms
+from runtime.planning import Plan
 
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 
@@ -84,7 +76,7 @@ def start(request: Request) -> int:
         if request.dry_run:
             assert checked is not None
             quotes = quotes_of_plan(checked.groups, accounts, settings.config, egress, asking=request.quotes)
-            plan = _plan(settings, checked.groups, accounts, quotes.book, None)
+            plan = plan_of(settings, checked.groups, accounts, quotes.book, settings.moment_us("deadline"))
             if request.save is not None:
                 save(request.save, approval(plan, digest))
             files, callbacks = file_lines(checked, accounts), _callback_lines(settings, before, accounts)
@@ -107,7 +99,7 @@ def start(request: Request) -> int:
                 if checked is not None:
                     _import(opened.ledger, batch, file, checked, digest, settings, request, options, named.input, talk)
                 groups = checked.groups if checked is not None else None
-                return _buy(opened, batch, request, settings, accounts, egress, groups, talk, places=file.places)
+                return buy_batch(opened, batch, request, settings, accounts, egress, groups, talk, places=file.places)
         except LedgerHeld as exc:
             raise held_error(ledger_file, exc) from exc
 
@@ -149,14 +141,14 @@ def _continue(
             left = groups_of(reader, batch, accounts)
             quotes = quotes_of_plan(left, accounts, settings.config, egress, asking=request.quotes)
             notes = (*_callback_lines(settings, before, accounts), *quotes.lines)
-            left_plan = _plan(settings, left, accounts, quotes.book, None)
+            left_plan = plan_of(settings, left, accounts, quotes.book, settings.moment_us("deadline"))
             return _show_plan(request, left_plan, Path(reader.batch(batch).folder), notes=notes)
     check_accounts(accounts, egress)
     try:
         with opened_for_buying(ledger_file, create=False) as opened:
             follow_moved(opened, batch, named=_named_folder(request, settings))
             say_where(opened.ledger.path, opened.ledger.batch(batch), talk, created=opened.created)
-            return _buy(opened, batch, request, settings, accounts, egress, None, talk)
+            return buy_batch(opened, batch, request, settings, accounts, egress, None, talk)
     except LedgerHeld as exc:
         raise held_error(ledger_file, exc) from exc
 
@@ -255,24 +247,6 @@ def _show_plan(
     return 0
 
 
-def _plan(
-    settings: Settings,
-    groups: Iterable[Group],
-    accounts: Sequence[Account],
-    prices: PriceBook,
-    deadline_us: int | None,
-) -> Plan:
-    return make_plan(
-        groups,
-        accounts,
-        prices,
-        attempts=settings.whole("attempts") or 3,
-        budget_microusd=settings.money("budget"),
-        deadline_s=(deadline_us - now_us()) / 1e6 if deadline_us else None,
-        max_at_risk_microusd=settings.money("max_at_risk"),
-    )
-
-
 # --- with the ledger --------------------------------------------------------------------------------------
 
 
@@ -354,155 +328,12 @@ def _import(
         talk(f"{counted(checked.local_files, 'local reference file')}, {count(checked.local_bytes)} bytes")
 
 
-def _buy(
-    opened: Opened,
-    batch: int,
-    request: Request,
-    settings: Settings,
-    accounts: list[Account],
-    egress: Egress,
-    groups: Sequence[Group] | None,
-    talk: Callable[[str], None],
-    *,
-    places: Mapping[str, str] = MappingProxyType({}),
-) -> int:
-    """Consent, then the night.  ``places``: where local reference files were found now, by digest."""
-    ledger = opened.ledger
-    state = ledger.batch(batch)
-    before = state.settings
-    deadline_us = settings.moment_us("deadline")
-    change = importing.settings_change(
-        state,
-        BatchConfigured(
-            operator=operator(),
-            providers=settings.many("provider", request.providers) or None,
-            budget_microusd=settings.money("budget"),
-            max_at_risk_microusd=settings.money("max_at_risk"),
-            max_duplicate_usd_micro=settings.money("max_duplicate_usd"),
-            on_unknown=on_unknown(settings.text("on_unknown")),
-            attempts=settings.whole("attempts"),
-            deadline_us=deadline_us,
-            limit=settings.whole("limit", least=1) or 0,
-            sample=settings.whole("sample", least=1) or 0,
-            name_template=settings.text("name_template") or None,
-            webhook_url=settings.text("webhook_url") or None,
-            webhook_listen=settings.text("webhook_listen") or None,
-        ),
-    )
-    if change is not None:  # recorded with the consent: a run that is refused changes nothing
-        state = evolve_batch(state, change, at_us=now_us())
-    calling = _calling(state, accounts, settings)
-    last_deadline_us = state.settings.deadline_us or 0
-    if deadline_us is None and last_deadline_us > now_us():
-        deadline_us = last_deadline_us  # an option that was not given keeps its last value
-    with ledger.reader() as reader:
-        _refuse_unreachable(reader, accounts)
-        after_takeover = waiting_through(reader, batch)
-        wanted = wanted_tasks(state)
-        # All shapes, also under --limit: which of them come first is not known here.
-        asked = shapes_of(reader, batch, accounts) if groups is None and tell_prices(accounts) else groups
-        quotes = with_quotes(asked or (), accounts, settings.config, egress)
-        for line in quotes.lines:
-            talk(line)
-        changed = (before.providers, before.attempts) != (state.settings.providers, state.settings.attempts)
-        changed = changed or (quotes.dearer and state.agreed is not None)
-        if (groups is None or changed) and (state.agreed is None or changed or wanted > state.agreed.images):
-            groups = groups_of(reader, batch, accounts)
-        plan = _plan(settings, share_of(groups or (), wanted), accounts, quotes.book, deadline_us)
-        refuse_uncovered(plan)
-        agreed_before = state.agreed
-        if agreed_before is not None and changed and exceeds(agreed_before, plan, spent_so_far(reader, batch)):
-            agreed_before = None  # to go on like this may cost more than was agreed
-        if request.approved is not None:
-            now = approval(plan, state.imports[-1].input_digest if state.imports else "")
-            percent = float(values.whole(request.tolerance, where="--tolerance")) if request.tolerance else 2.0
-            require_same(
-                load(request.approved),
-                now,
-                tolerance_percent=percent,
-                where=request.approved,
-                quoted=quoted_in(plan),
-            )
-        agreed = ask_leave(
-            plan,
-            wanted,
-            sandbox=request.sandbox,
-            yes=request.yes,
-            budget_microusd=state.settings.budget_microusd,
-            approved=request.approved is not None,
-            agreed=agreed_before,
-            talk=talk,
-        )
-        events = [event for event in (change, agreed) if event is not None]
-        if events:
-            importing.append_batch(ledger, batch, *events)
-        state = ledger.batch(batch)
-        allowed_microusd = duplicates_allowed(state, reader, batch, talk)
-        if agreed_before is not None:
-            for line in resume_lines(reader, batch, state, allowed_microusd=allowed_microusd):
-                talk(line)
-    for line in calling.lines(accounts) if calling else ():
-        talk(line)
-    expected = state.agreed.expected_microusd if state.agreed else 0
-    buying = Buying(
-        batch=batch,
-        terms=Terms(
-            batch=batch,
-            tasks=state.sealed_through,
-            budget_microusd=state.settings.budget_microusd,
-            max_at_risk_microusd=state.settings.max_at_risk_microusd or default_at_risk(expected),
-            limit=state.settings.limit or 0,
-            sample=state.settings.sample or 0,
-            max_duplicate_microusd=allowed_microusd,
-            waiting_through=after_takeover,
-        ),
-        follow=tuple(accounts),
-        buy_from=frozenset(account.name for account in accounts),
-        prices=quotes.book,
-        egress=egress,
-        max_attempts=state.settings.attempts or 3,
-        deadline_s=(deadline_us - now_us()) / 1e6 if deadline_us else None,
-        wanted=wanted,
-        quiet=request.quiet,
-        as_json=request.as_json,
-        calling=calling,
-        places=places,
-    )
-    ended = buy(opened, buying, talk)
-    with ledger.reader() as reader:
-        summary = summarise(reader, batch, ended)
-        if request.as_json:
-            sys.stdout.write(json.dumps({"type": "summary", **msgspec.to_builtins(summary)}) + "\n")
-        else:
-            say_summary(summary, ended, state, talk)
-    return exit_code(ended, failed=summary.failed, held=summary.held)
-
-
-def _calling(state: BatchState, accounts: Sequence[Account], settings: Settings) -> Calling | None:
-    """How providers call back, by the settings that the batch has now."""
-    given = state.settings
-    return calling_of(given.webhook_url or "", given.webhook_listen or "", accounts, settings.config.env)
-
-
 def _callback_lines(settings: Settings, before: BatchState, accounts: Sequence[Account]) -> tuple[str, ...]:
     """What a plan says about callbacks: it changes no settings, so the options stand in for them."""
     url = settings.text("webhook_url") or before.settings.webhook_url or ""
     listen = settings.text("webhook_listen") or before.settings.webhook_listen or ""
     calling = calling_of(url, listen, accounts, settings.config.env)
     return calling.lines(accounts) if calling else ()
-
-
-def _refuse_unreachable(reader: Reader, accounts: Sequence[Account]) -> None:
-    """Raise when attempts are open at accounts that this run has no key for: nobody could follow them."""
-    missing = open_elsewhere(reader, accounts)
-    if missing:
-        raise UserError(
-            "BD-045",
-            "; ".join(f"{counted(times, 'attempt')} are open at {name}" for name, times in missing.items()),
-            why="this run does not use that account, so nobody would collect what was paid for there",
-            fix="add it to --provider (and its key)",
-            exit_code=4,
-        )
 
 
 def _talker(quiet: bool) -> Callable[[str], None]:

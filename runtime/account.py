@@ -291,7 +291,8 @@ class AccountActor:
                 charged_microusd=charged_microusd,
             )
         )
-        self.park(f"overcharge: {charged_microusd} micro-dollars against a ceiling of {attempt.ceiling_microusd}")
+        charged, ceiling = charged_microusd / 1e6, attempt.ceiling_microusd / 1e6
+        self.park(f"overcharge: ${charged:.4f} against a ceiling of ${ceiling:.4f}")
 
     async def ask(self, work: Work) -> PollOutcome:
         """Read the job of a ready task once more (for a fresh link), also where polls have forgotten it."""

@@ -104,7 +104,7 @@ def plan(
 ) -> Plan:
     """Work out cost and time for ``groups`` on ``accounts``."""
     groups = tuple(group for group in groups if group.count > 0)
-    lines = [_Line(account, groups, prices) for account in accounts]
+    lines = [_Line(account, groups, prices, deadline_s) for account in accounts]
     covered = [group for group in groups if any(group in line.offers for line in lines)]
     mix = _share_out(covered, lines)
     if max_at_risk_microusd is None:
@@ -146,14 +146,17 @@ def plan(
 class _Line:
     """One account as the model sees it."""
 
-    def __init__(self, account: Account, groups: Sequence[Group], prices: PriceBook) -> None:
+    def __init__(
+        self, account: Account, groups: Sequence[Group], prices: PriceBook, deadline_s: float | None
+    ) -> None:
         capabilities = account.codec.capabilities
         self.account = account
         self.offers: dict[Group, Price] = {}
         self.refusals: dict[Group, str] = {}
         lanes: set[str] = set()
         for group in groups:
-            offer = _offer(account, group, prices)
+            late = too_late(account, deadline_s)
+            offer = late if late is not None else _offer(account, group, prices)
             if isinstance(offer, str):
                 self.refusals[group] = offer
             else:
@@ -227,6 +230,16 @@ def sample(group: Group) -> ImageRequest:
     """Make a request of the group's shape, with nothing of the user's in it."""
     references = _REFERENCE if group.references else ()
     return ImageRequest("x", group.model, group.aspect, group.resolution, references)
+
+
+def too_late(account: Account, deadline_s: float | None) -> str | None:
+    """Say why nothing is bought here before a deadline that comes sooner than an image usually does."""
+    if deadline_s is None or account.latency <= deadline_s:
+        return None
+    return (
+        f"{account.name}: an image usually takes {account.latency / 3600:.1f} h there, "
+        f"and the deadline comes in {max(0.0, deadline_s) / 3600:.1f} h"
+    )
 
 
 def _offer(account: Account, group: Group, prices: PriceBook) -> Price | str:

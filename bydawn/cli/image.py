@@ -84,7 +84,8 @@ def image(
         if made.other_type:
             talk(f"{made.image.name} holds a {made.other_type}, as the provider made it")
     else:
-        talk(f"no image: bydawn show {NAME}/{made.task}{' --sandbox' if sandbox else ''} tells why")
+        where = " --sandbox" if sandbox else ""
+        talk(f"no image: bydawn show {NAME}/{made.task}{where} tells why; if it is held: bydawn resolve {NAME}{where}")
     return made.code if made.image is None else 0
 
 

@@ -29,6 +29,9 @@ KEY = "sandbox-practice"
     "--rate-factor", type=click.FloatRange(min=0.01), default=5.0, show_default=True, help="1 = documented limits."
 )
 @click.option(
+    "--price-factor", type=click.FloatRange(min=0.0), default=1.0, show_default=True, help="1 = published prices."
+)
+@click.option(
     "--webhook-key", metavar="whsec_...", default="", help="Sign callbacks with this; its secrets are printed, too."
 )
 @click.option(
@@ -42,6 +45,7 @@ def sandbox(
     chaos: str,
     seed: int,
     rate_factor: float,
+    price_factor: float,
     webhook_key: str,
     directory: Path | None,
     as_json: bool,
@@ -60,6 +64,7 @@ def sandbox(
         port=port,
         latency_s=latency,
         rate_factor=rate_factor,
+        price_factor=price_factor,
         chaos=profile,
         seed=seed,
         webhook_key=webhook_key,

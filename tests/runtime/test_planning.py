@@ -10,7 +10,7 @@ from adapters.capabilities import Rate
 from adapters.prices import DEFAULT_BOOK, Price, PriceBook
 from adapters.registry import codec
 from runtime.accounts import Account
-from runtime.planning import Group, default_at_risk, plan, usd
+from runtime.planning import Group, default_at_risk, plan, too_late, usd
 
 EVERYONE = ("kie", "replicate", "segmind")
 ACCOUNTS = tuple(Account(name=name, provider=name, codec=codec(name), key=Secret("k")) for name in EVERYONE)
@@ -194,7 +194,7 @@ def test_shared_tasks_are_bought_once() -> None:
 
 
 def test_budget_deadline_and_risk_are_spoken_of() -> None:
-    made = plan([square(1_000)], ACCOUNTS, DEFAULT_BOOK, budget_microusd=1_000_000, deadline_s=1.0)
+    made = plan([square(1_000)], ACCOUNTS, DEFAULT_BOOK, budget_microusd=1_000_000, deadline_s=45.0)
     assert "the budget of $1.00 ends before the batch does" in made.notes[0]
     assert "deadline" in made.notes[1]
     assert made.max_at_risk_microusd == default_at_risk(made.expected_microusd) == 1_320_000
@@ -223,3 +223,12 @@ def test_the_money_at_risk_bounds_a_synchronous_account_and_the_plan_says_so() -
     assert "at most 8 at once under $1.00" in note
     assert wide.notes == ()
     assert plan([group], [together], prices).max_at_risk_microusd == default_at_risk(100_000_000)
+
+
+def test_nothing_is_planned_where_an_image_takes_longer_than_the_deadline() -> None:
+    day = msgspec.structs.replace(ACCOUNTS[1], name="slow", latency_s=86_400.0)
+    made = plan([square(100)], [ACCOUNTS[0], day], DEFAULT_BOOK, deadline_s=8 * 3600.0)
+    assert {part.account: part.images for part in made.accounts} == {"kie": 100, "slow": 0}
+    assert "usually takes 24.0 h there" in made.accounts[1].problems[0]
+    assert too_late(day, None) is None
+    assert too_late(day, 90_000.0) is None
