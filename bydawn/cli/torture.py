@@ -38,12 +38,23 @@ HEAD = (
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @reading_options
-@click.option("--limit", type=click.IntRange(min=1), default=TASKS, show_default=True, help="Tasks over all rounds.")
-@click.option("--kills", type=click.IntRange(min=1), help="Else each fault point once per provider, and ten at random.")
 @click.option(
-    "--chaos", default="none", show_default=True, help="Faults beside the kills: none, flaky, storm, or a file."
+    "--limit", type=click.IntRange(min=1), metavar="N", default=TASKS, show_default=True, help="Tasks over all rounds."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the kills and faults.")
+@click.option(
+    "--kills",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Else each fault point once per provider, and ten at random.",
+)
+@click.option(
+    "--chaos",
+    metavar="NAME|FILE",
+    default="none",
+    show_default=True,
+    help="Faults beside the kills: none, flaky, storm, or a file.",
+)
+@click.option("--seed", type=int, metavar="N", default=0, show_default=True, help="Of the kills and faults.")
 @click.option("--keep", is_flag=True, help="Keep ledgers, images and bills also when all is well.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per round; the last is the summary.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -187,7 +198,7 @@ def report(stage: Stage, outcomes: Sequence[Outcome], *, as_json: bool) -> None:
         return
     kinds = [(kind, [each for each in outcomes if each.played.kind == kind]) for kind in KINDS]
     rows = [Sums(some).row(kind) for kind, some in kinds if some]
-    table(HEAD, [*rows, total.row("all")], right=HEAD[2:])
+    table(HEAD, [*rows, total.row("all")] if len(rows) > 1 else rows, right=HEAD[2:])
     missed = sum(len(outcome.played.kills) - outcome.kills for outcome in outcomes)
     if missed:
         line(f"{counted(missed, 'kill')} came too late: the run had ended")
