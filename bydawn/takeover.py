@@ -2,7 +2,8 @@
 
 A run asks first and buys nothing where :mod:`ledger.life` finds a sign of another copy.  Taking over is a person's word
 that this file goes on and no other does.  What that word cannot know is what the other copy bought since it was parted
-from this one, so every task that is not settled stays unbought until that is said as well.
+from this one.  Jobs that a listing shows are adopted (:mod:`bydawn.orphans`); every other task that is not settled
+stays unbought until that is said as well.
 """
 
 import os
@@ -16,7 +17,10 @@ import msgspec
 from adapters import registry
 from bydawn.config import load_config
 from bydawn.errors import UserError
+from bydawn.keys import chosen_accounts
 from bydawn.opening import Opened, keyed_by, machine, opened_for_writing, operator
+from bydawn.orphans import Looked, adopt_orphans
+from bydawn.practice import find_or_start, practice_accounts
 from bydawn.sealing import HEAD, Sealer, sealed_heads
 from ledger.decisions import Append, Decision
 from ledger.events import LedgerTakenOver, WaitingTasks
@@ -24,9 +28,11 @@ from ledger.folds import Place
 from ledger.life import Strange, contradiction, strange
 from ledger.reader import BatchRow, Reader
 from ledger.streams import runtime_stream
+from runtime.accounts import Account
 from runtime.disk import RealDisk
 from runtime.ports import DiskFailed, DiskFull
 
+_PAGE = 1000
 _SETTLED = frozenset(("succeeded", "failed", "cancelled"))
 
 
@@ -43,11 +49,14 @@ class WaitingBatch(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True):
     """How a ledger stands: signs of another copy, and the tasks that such a copy may have bought.
 
-    ``since_us``: the last that this ledger knows of; ``held_back``: tasks wait since an earlier taking over.
+    ``providers``: where it may have; empty = anywhere.  ``since_us``: the last that this ledger knows of.
+    ``held_back``: tasks wait since an earlier taking over.
     """
 
     signs: tuple[Strange, ...]
     unsettled: tuple[WaitingBatch, ...]
+    providers: tuple[str, ...]
+    sandbox: bool
     since_us: int
     held_back: bool
 
@@ -90,22 +99,33 @@ def look(path: Path) -> Standing:
     with Reader(path) as reader:
         file = path.stat()
         here = Place(keyed_by(path)(machine()), file.st_dev, file.st_ino)
-        newest = reader.events(after=max(0, reader.head().seq - 1), limit=1)
+        unsettled = tuple(_unsettled(reader))
         return Standing(
             signs=signs_of(reader, here),
-            unsettled=tuple(_unsettled(reader)),
-            since_us=reader.copied_at_us() or (newest[0].at_us if newest else 0),
+            unsettled=unsettled,
+            providers=_providers(reader, unsettled),
+            sandbox=any(row.sandbox for row in reader.batches()),
+            since_us=_known_until(reader),
             held_back=bool(reader.runtime().waiting),
         )
 
 
-def take_over(path: Path, standing: Standing, *, buy_queued: bool) -> None:
+def take_over(path: Path, standing: Standing, *, buy_queued: bool) -> list[Looked]:
     """Make this file the ledger that goes on, durably, and seal its head beside its results.
 
-    Raises LedgerHeld, LedgerError; UserError when a sealed head cannot be replaced: call it again then.
+    Returns what the listings told.
+
+    Raises:
+        LedgerHeld, LedgerError: as for every opening.
+        UserError: no sandbox, a wrong setting, or a sealed head that cannot be replaced; call it again then.
     """
     with opened_for_writing(path, create=False) as opened:
         ledger = opened.ledger
+        looked: list[Looked] = []
+        if standing.signs and standing.unsettled:  # before it is at home: cut short, it is done again
+            batches = [each.batch for each in standing.unsettled]
+            book = load_config(Path.cwd(), os.environ).price_book()
+            looked = adopt_orphans(ledger, _accounts(path, standing), batches, book, since_us=standing.since_us)
         waiting = () if buy_queued else tuple(WaitingTasks(each.batch, each.through) for each in standing.unsettled)
         place = _place(opened)
         event = LedgerTakenOver(
@@ -121,6 +141,15 @@ def take_over(path: Path, standing: Standing, *, buy_queued: bool) -> None:
             ledger.commit([Decision(appends=(append,), at_us=time.time_ns() // 1000)])
             ledger.settle()
             _seal_all(reader)
+    return looked
+
+
+def _accounts(path: Path, standing: Standing) -> list[Account]:
+    """The accounts from which the other copy may have bought, as far as there are keys for them here."""
+    if standing.sandbox:
+        return practice_accounts(find_or_start(path), standing.providers)
+    config = load_config(Path.cwd(), os.environ)
+    return [each for each in chosen_accounts(config, standing.providers, need_keys=False) if each.key.reveal()]
 
 
 def waiting_through(reader: Reader, batch: int) -> int:
@@ -155,6 +184,23 @@ def _unsettled(reader: Reader) -> Iterator[WaitingBatch]:
         if any(each.n and each.state not in _SETTLED for each in reader.counts(row.batch)):
             queued, worst = _queued(reader, row)
             yield WaitingBatch(row.batch, row.name, row.sealed_through, queued, worst)
+
+
+def _providers(reader: Reader, unsettled: Sequence[WaitingBatch]) -> tuple[str, ...]:
+    named = [reader.batch(each.batch).settings.providers for each in unsettled]
+    return tuple(dict.fromkeys(name for names in named for name in names or ())) if all(named) else ()
+
+
+def _known_until(reader: Reader) -> int:
+    """When this ledger last learned anything but that it was opened: from then on, another copy may know more."""
+    upper = reader.head().seq
+    while upper > 0:
+        lower = max(0, upper - _PAGE)
+        for recorded in reversed(reader.events(after=lower, limit=upper - lower)):
+            if recorded.stream != runtime_stream():
+                return recorded.at_us
+        upper = lower
+    return 0
 
 
 def _queued(reader: Reader, row: BatchRow) -> tuple[int, int]:

@@ -192,7 +192,9 @@ class ListingEvidence:
         intended_us = {key: intended_at(self._clock, work) for key, work in works.items()}
         since_us = min(intended_us.values()) - int(SKEW_S * 1e6)
         try:
-            jobs = await self._listing(since_us)
+            jobs = await read_listing(
+                self._account, self._codec, query=self._query, clock=self._clock, since_us=since_us
+            )
         except CannotLook as exc:
             return Looked(verdicts, str(exc), frozenset(works))
         busy.update(self._busy())
@@ -211,27 +213,6 @@ class ListingEvidence:
             return bound
         return self._bound(since_us - _CLOCKS_APART_US)
 
-    async def _listing(self, since_us: int) -> list[ListedJob]:
-        codec = self._codec
-        until_us = self._clock.now_us() + int(SKEW_S * 1e6)
-        jobs: list[ListedJob] = []
-        cursor: str | None = None
-        for _ in range(_PAGES_AT_MOST):
-            call = codec.build_list(
-                self._account.context(), since_us=max(0, since_us), until_us=until_us, cursor=cursor
-            )
-            try:
-                reply = await self._query(call)
-                page = codec.read_list(reply)
-            except (WireError, MalformedReply) as exc:
-                raise CannotLook(str(exc)) from exc
-            compare_clocks(self._clock, reply)
-            jobs.extend(page.jobs)
-            cursor = page.next_cursor
-            if cursor is None:
-                return jobs
-        raise CannotLook(f"more than {_PAGES_AT_MOST} pages")
-
     async def _fingerprint(self, work: Work) -> str | None:
         """What a listing would show of the attempt; None when what was sent cannot be known any more."""
         if work.fingerprint:
@@ -241,6 +222,30 @@ class ListingEvidence:
             return None
         marker = work.marker(self._ledger_id, work.attempt.number)
         return self._codec.fingerprint(request, self._account.context(marker=marker))
+
+
+async def read_listing(account: Account, codec: Lists, *, query: Query, clock: Clock, since_us: int) -> list[ListedJob]:
+    """Read every job that the account made since a time.
+
+    Raises:
+        CannotLook: a page could not be read, or our clock and the provider's disagree.
+    """
+    until_us = clock.now_us() + int(SKEW_S * 1e6)
+    jobs: list[ListedJob] = []
+    cursor: str | None = None
+    for _ in range(_PAGES_AT_MOST):
+        call = codec.build_list(account.context(), since_us=max(0, since_us), until_us=until_us, cursor=cursor)
+        try:
+            reply = await query(call)
+            page = codec.read_list(reply)
+        except (WireError, MalformedReply) as exc:
+            raise CannotLook(str(exc)) from exc
+        compare_clocks(clock, reply)
+        jobs.extend(page.jobs)
+        cursor = page.next_cursor
+        if cursor is None:
+            return jobs
+    raise CannotLook(f"more than {_PAGES_AT_MOST} pages")
 
 
 def intended_at(clock: Clock, work: Work) -> int:

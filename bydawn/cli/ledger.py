@@ -8,6 +8,7 @@ from bydawn.cli.formats import count, counted, dollars, moment, size
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import json_line, line, on_terminal, talk
 from bydawn.errors import UserError
+from bydawn.orphans import Looked
 from bydawn.selection import ledger_path
 from bydawn.takeover import Standing, look, take_over
 from ledger.errors import LedgerHeld
@@ -70,24 +71,35 @@ def takeover(buy_queued: bool, yes: bool, as_json: bool, ledger: Path | None, sa
         talk(text)
     _word_given("Does no other copy of this ledger go on?" if standing.signs else "Buy them here?", yes=yes)
     try:
-        take_over(path, standing, buy_queued=buy_queued)
+        looked = take_over(path, standing, buy_queued=buy_queued)
     except LedgerHeld as exc:
         raise held_error(path, exc) from exc
     queued = sum(each.queued for each in standing.unsettled)
     if as_json:
         signs = [sign.sign for sign in standing.signs]
-        json_line("taken_over", ledger=str(path), signs=signs, queued=queued, buys_queued=buy_queued)
+        adopted, strangers = sum(each.adopted for each in looked), sum(each.strangers for each in looked)
+        json_line(
+            "taken_over",
+            ledger=str(path),
+            signs=signs,
+            queued=queued,
+            adopted=adopted,
+            strangers=strangers,
+            buys_queued=buy_queued,
+        )
         return 0
+    for each in looked:
+        talk(_told(each))
     line(f"{path} goes on here")
     flag = " --sandbox" if sandbox else ""
-    for each in standing.unsettled:
-        talk(f"  bydawn run {each.name}{flag}")
+    for batch in standing.unsettled:
+        talk(f"  bydawn run {batch.name}{flag}")
     return 0
 
 
 def _nothing_to_do(standing: Standing, *, as_json: bool) -> int:
     if as_json:
-        json_line("taken_over", signs=[], queued=0, buys_queued=not standing.held_back)
+        json_line("taken_over", signs=[], queued=0, adopted=0, strangers=0, buys_queued=not standing.held_back)
     else:
         line("nothing to take over: the ledger is at home here")
         if standing.held_back:
@@ -106,6 +118,16 @@ def _consequences(standing: Standing, *, buy_queued: bool) -> list[str]:
     if buy_queued:
         return [what, f"they are bought here: at most {dollars(worst)} would then be paid twice"]
     return [what, f"they stay unbought until --buy-queued (at most {dollars(worst)}); all else goes on"]
+
+
+def _told(looked: Looked) -> str:
+    """What a provider's listing told about the other copy's purchases."""
+    if looked.trouble:
+        return f"{looked.account} could not be asked what was bought since: {looked.trouble}"
+    text = f"{looked.account}: {counted(looked.adopted, 'job')} of the other copy adopted"
+    if looked.strangers:
+        text += f"; {count(looked.strangers)} more fit no task that waits: look at the bill"
+    return text
 
 
 def _word_given(question: str, *, yes: bool) -> None:

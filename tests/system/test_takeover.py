@@ -22,10 +22,10 @@ def copied(shop: Shop, to: Path) -> Iterator[Shop]:
         yield other
 
 
-def killed_halfway(shop: Shop, test: str) -> tuple[str, ...]:
+def killed_halfway(shop: Shop, test: str, provider: str = "kie") -> tuple[str, ...]:
     """Begin a batch, kill the run when some images are there and others are not yet bought; returns the command."""
     table = shop.table("pots.jsonl", prompts(test, TASKS))
-    command = ("run", table, "--provider", "kie", "--max-at-risk", "50", "--sandbox")
+    command = ("run", table, "--provider", provider, "--max-at-risk", "50", "--sandbox")
     assert shop.run(*command, "--limit", str(TASKS - 8), fault="blob_stored:5").code == -9
     return command
 
@@ -132,6 +132,27 @@ def test_what_may_have_been_bought_waits_for_the_operator(shop: Shop, tmp_path: 
         assert copy.run("verify", "--no-files", "--sandbox").code == 0
         assert copy.run("ledger", "takeover", "--sandbox").out == "nothing to take over: the ledger is at home here\n"
     assert shop.verdict("pots").twice == []
+
+
+@pytest.mark.parametrize("provider", ["replicate", "segmind"])
+def test_what_the_other_copy_bought_is_adopted_by_list(shop: Shop, tmp_path: Path, provider: str) -> None:
+    """REC-10, REC-5, W18, MON-7: the other copy bought the rest; here it is fetched, and nothing is bought again."""
+    command = killed_halfway(shop, f"adopted at {provider}", provider)
+    with copied(shop, tmp_path.with_name(tmp_path.name + "-copy")) as copy:
+        assert shop.run(*command).code == 0
+        assert len(shop.bill()) == TASKS
+
+        taken = copy.run("ledger", "takeover", "--buy-queued", "--yes", "--json", "--sandbox")
+        assert taken.code == 0, taken.err
+        (said,) = taken.json()
+        assert isinstance(said["queued"], int)
+        assert said["adopted"] == said["queued"] >= 8
+        done = copy.run("run", "pots", "--max-at-risk", "50", "--sandbox")
+        assert done.code == 0, done.err
+        assert len(shop.bill()) == TASKS
+        assert copy.phases("pots") == {"succeeded": TASKS}
+        assert copy.strangers("pots") == []
+        assert copy.run("verify", "--sandbox").code == 0
 
 
 def test_a_backup_of_a_running_ledger_is_whole_and_buys_nothing(shop: Shop, tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""What another copy of the ledger bought is bound to the task that wanted it, once, and to no other (REC-5, REC-10)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from adapters import registry
+from adapters.base import Failed, ListedJob, Lists, Pending, PollOutcome, Secret
+from adapters.prices import DEFAULT_BOOK
+from bydawn.orphans import Looked, adopt, adopt_orphans
+from ledger.decisions import Append, Decision
+from ledger.events import AttemptAdopted, AttemptAmbiguous, AttemptIntended, BatchConfigured
+from ledger.reader import Reader
+from ledger.streams import batch_stream, task_stream
+from runtime.accounts import Account
+from tests.ledger.ledgers import opened as ledger_of
+from tests.runtime.nights import OpenLedger, with_ledger
+
+RUNS = Pending()
+
+
+def job(name: str, created_us: int, fingerprint: str | None, outcome: PollOutcome = RUNS) -> ListedJob:
+    return ListedJob(name, created_us, fingerprint, outcome)
+
+
+def account(provider: str, base_url: str = "") -> Account:
+    return Account(
+        name=provider,
+        provider=provider,
+        codec=registry.codec(provider),
+        key=Secret("k"),
+        base_url=base_url,
+        loopback=bool(base_url),
+    )
+
+
+def shown(opened: OpenLedger, buyer: Account, n: int, *, attempt: int = 1) -> str:
+    """What the listing shows of the attempt that the other copy made."""
+    assert isinstance(buyer.codec, Lists)
+    work = opened.work(n)
+    found = buyer.codec.fingerprint(work.request, buyer.context(marker=work.marker(opened.ledger.ledger_id, attempt)))
+    assert found is not None
+    return found
+
+
+def adopted(opened: OpenLedger, buyer: Account, jobs: Sequence[ListedJob]) -> Looked:
+    assert isinstance(buyer.codec, Lists)
+    return adopt(opened.ledger, opened.reader, buyer, buyer.codec, jobs, [1], DEFAULT_BOOK)
+
+
+@pytest.mark.parametrize("provider", ["replicate", "segmind"])
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_waiting_task_takes_over_the_job_that_it_wanted(tmp_path: Path, provider: str, attempt: int) -> None:
+    """REC-5, REC-10: also when the other copy had been throttled before, and made a later attempt."""
+    buyer = account(provider)
+
+    async def body(opened: OpenLedger) -> None:
+        jobs = [
+            job("failed", 4, shown(opened, buyer, 2, attempt=attempt), Failed("provider")),
+            job("theirs", 5, shown(opened, buyer, 2, attempt=attempt)),
+            job("faceless", 6, None),
+            job("a stranger's", 7, "another input"),
+        ]
+        assert adopted(opened, buyer, jobs) == Looked(provider, adopted=1, strangers=3)
+        assert opened.phases() == "queued accepted queued queued"
+        events = [row.event for row in opened.reader.events(stream=task_stream(1, 2), after=1)]
+        assert [type(event) for event in events] == [AttemptIntended, AttemptAmbiguous, AttemptAdopted]
+        assert events[-1] == AttemptAdopted(attempt=1, job="theirs", evidence="listing")
+        assert adopted(opened, buyer, jobs) == Looked(provider, strangers=3), "twice is once"
+
+    with_ledger(tmp_path, body)
+
+
+def test_one_job_completes_one_task(tmp_path: Path) -> None:
+    """REC-5: of two tasks that ask for the very same, one takes it and the other goes on waiting."""
+    buyer = account("replicate")
+
+    async def body(opened: OpenLedger) -> None:
+        face = shown(opened, buyer, 1)
+        assert adopted(opened, buyer, [job("one", 5, face), job("two", 6, face)]).strangers == 1
+        assert opened.phases() == "accepted queued queued queued"
+
+    with_ledger(tmp_path, body)
+
+
+def test_what_has_been_bought_here_is_left_alone(tmp_path: Path) -> None:
+    """MON-2: a task with an open attempt takes over nothing; recovery judges that attempt."""
+    buyer = account("replicate")
+
+    async def body(opened: OpenLedger) -> None:
+        face = shown(opened, buyer, 1)
+        await opened.intend(1)
+        assert adopted(opened, buyer, [job("one", 5, face)]) == Looked("replicate", strangers=1)
+
+    with_ledger(tmp_path, body)
+
+
+def test_a_budget_is_never_exceeded_by_adopting(tmp_path: Path) -> None:
+    """MON-8."""
+    buyer = account("replicate")
+
+    async def body(opened: OpenLedger) -> None:
+        change = BatchConfigured(operator="o", budget_microusd=100_000)
+        opened.ledger.commit([Decision(appends=(Append(batch_stream(1), 3, (change,)),), at_us=1)])
+        jobs = [job(f"job {n}", n, shown(opened, buyer, n)) for n in (1, 2)]
+        assert adopted(opened, buyer, jobs) == Looked("replicate", adopted=1, strangers=1)
+        assert opened.phases() == "accepted queued queued queued"
+
+    with_ledger(tmp_path, body)
+
+
+def test_a_provider_that_cannot_be_asked_proves_nothing(tmp_path: Path) -> None:
+    """REC-4: and the others that show nothing of a job are not asked at all."""
+
+    async def body(opened: OpenLedger) -> None:
+        opened.phases()
+
+    with_ledger(tmp_path, body)
+    nobody = "http://127.0.0.1:9"
+    with ledger_of(tmp_path / "n.db") as ledger:
+        looked = adopt_orphans(
+            ledger, [account("kie", nobody), account("replicate", nobody)], [1], DEFAULT_BOOK, since_us=1
+        )
+    assert [(each.account, each.adopted, bool(each.trouble)) for each in looked] == [("replicate", 0, True)]
+    with Reader(tmp_path / "n.db") as reader:
+        assert {row.phase for row in reader.tasks(1)} == {"queued"}
