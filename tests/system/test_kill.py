@@ -9,7 +9,12 @@ from runtime.faults import POINTS
 from tests.system.shop import Shop, prompts
 
 TASKS = 20
-EVERYWHERE = list(itertools.product(POINTS, ("kie", "replicate", "segmind")))
+SPOOLED = "reply_spooled"  # only where the answer holds the image
+EVERYWHERE = [
+    *itertools.product([point for point in POINTS if point != SPOOLED], ("kie", "replicate", "segmind")),
+    (SPOOLED, "together"),
+]
+HELD_AT = ("kie", "together")  # nothing tells there what was bought
 # One of each kind: doubt with a listing (adopted, absent), doubt without one (held), and work that is only repeated.
 OFTEN = [
     ("intent_recorded", "replicate"),
@@ -22,13 +27,13 @@ OFTEN = [
 def die_and_go_on(shop: Shop, point: str, provider: str, nth: int) -> None:
     """MON-1, MON-2, MON-7, RES-1, RES-5, REC-4, REC-5, LIVE-1, LIVE-2 with real processes.
 
-    Every window that a process can die in: W1, W2, W3, W4, W5, W6, W7, W8, W9, W10, W11, W13.
+    Every window that a process can die in: W1, W2, W3, W4, W5, W6, W7, W8, W9, W10, W11, W13, W14.
     """
     table = shop.table("pots.jsonl", prompts(f"{point}:{nth} at {provider}", TASKS))
     # Held attempts fill the cap of money at risk, and the run would rightly end there (exit 5).
     command = ("run", table, "--provider", provider, "--max-at-risk", "50", "--sandbox")
     assert shop.run(*command, fault=f"{point}:{nth}").code == -9
-    doubtful = shop.doubtful("kie")
+    doubtful = shop.doubtful(provider)
     finished = sum(state.phase == "succeeded" for state in shop.tasks("pots"))
 
     done = shop.run(*command)
@@ -37,7 +42,7 @@ def die_and_go_on(shop: Shop, point: str, provider: str, nth: int) -> None:
     assert done.code == (3 if held else 0), done.err
     assert verdict.agrees, verdict
     assert len(held) <= doubtful
-    assert not held or provider == "kie"
+    assert not held or provider in HELD_AT
     assert all(row.error for row in held)
     assert set(verdict.never) <= {row.id for row in held}
     assert sum(row.status == "succeeded" for row in shop.manifest("pots")) == TASKS - len(held)
