@@ -42,7 +42,7 @@ class RealDisk:
         with _translated("write", path):
             fd = os.open(path, _CREATE | os.O_EXCL, 0o600)
             try:
-                _write_all(fd, data)
+                write_all(fd, data)
                 _flush(fd)
             except BaseException:
                 with contextlib.suppress(OSError):
@@ -55,7 +55,7 @@ class RealDisk:
         with _translated("append", path):
             fd = os.open(path, _CREATE | os.O_APPEND, 0o600)
             try:
-                _write_all(fd, data)
+                write_all(fd, data)
             finally:
                 os.close(fd)
 
@@ -125,7 +125,7 @@ class RealDisk:
         part = target.with_name(target.name + ".part")
         fd = os.open(part, _CREATE | os.O_TRUNC, 0o600)
         try:
-            _write_all(fd, source.read_bytes())
+            write_all(fd, source.read_bytes())
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(part)
@@ -148,7 +148,8 @@ def _translated(doing: str, path: Path) -> Iterator[None]:
         raise DiskFailed(message) from exc
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte: a disk that is nearly full may take some and say so, without an error."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]

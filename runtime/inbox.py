@@ -21,6 +21,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from ledger.events import Decided
+from runtime.disk import write_all
 
 _SUFFIX = ".json"
 _PART = ".part"
@@ -170,7 +171,7 @@ def _put(directory: Path, name: str, data: bytes) -> Path:
     part, final = directory / f".{name}.{secrets.token_hex(4)}{_PART}", directory / f"{name}{_SUFFIX}"
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(handle, data)
+        write_all(handle, data)
         os.fsync(handle)
     finally:
         os.close(handle)

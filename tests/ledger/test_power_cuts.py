@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +22,7 @@ from ledger.audit import SealedHead, check_against, export_head, verify
 from ledger.journal import Ledger
 from tests.ledger.ledgers import do, opened
 from tests.ledger.stories import INTEND, bought
+from tests.processes import in_memory
 
 PAGE = 4096
 FRAME = 24 + PAGE
@@ -55,9 +55,8 @@ class Cut(msgspec.Struct, frozen=True):
 @pytest.fixture(scope="module")
 def memory() -> Iterator[Path]:
     """A folder in memory where there is one: the cuts are made by hand, so syncing would only be slow."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as name:
-        yield Path(name)
+    with in_memory() as folder:
+        yield folder
 
 
 def copied(path: Path) -> Files:
