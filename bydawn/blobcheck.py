@@ -1,7 +1,8 @@
 """Are the images that the ledger promises really on disk, byte for byte?
 
-Every completed and every spare result is looked up under its digest and hashed again (RES-1).  Names, manifest and
-reports are not looked at: they are rebuilt from the ledger and the blobs.
+Every completed and every spare result is looked up under its digest and hashed again (RES-1), except those that were
+erased on purpose, which the ledger says.  Names, manifest and reports are not looked at: they are rebuilt from the
+ledger and the blobs.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from ledger.erasing import files_erased
 from ledger.events import ResultSpared, TaskCompleted
 from ledger.reader import Reader
 from ledger.streams import stream_parts
@@ -35,13 +37,14 @@ class Broken(NamedTuple):
 
 def promises(reader: Reader, folders: dict[int, Path], batch: int = 0) -> Iterator[list[Promise]]:
     """Page through what the ledger promises for one batch, 0 = for all; every page of events gives a list."""
+    erased = files_erased(reader)
     after = 0
     while page := list(reader.events(after=after, limit=PAGE)):
         after = page[-1].seq
         found = []
         for recorded in page:
             event = recorded.event
-            if isinstance(event, TaskCompleted | ResultSpared):
+            if isinstance(event, TaskCompleted | ResultSpared) and recorded.stream not in erased:
                 parts = stream_parts(recorded.stream)
                 if parts.batch in folders and batch in (0, parts.batch):
                     path = folders[parts.batch] / "blobs" / event.sha256[:2] / event.sha256

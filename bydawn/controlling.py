@@ -95,8 +95,8 @@ def price_of(asked: Asked, numbers: Sequence[int], states: Sequence[TaskPhase]) 
     while page := asked.reader.tasks(asked.batch, after=after, limit=1000, states=tuple(states)):
         after = page[-1].n
         for row in page:
-            if chosen and row.n not in chosen:
-                continue
+            if (chosen and row.n not in chosen) or asked.reader.payload(row.request.row) is None:
+                continue  # an erased one cannot be bought again
             images += 1
             prices = [
                 price.microusd

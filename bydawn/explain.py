@@ -267,6 +267,16 @@ _COMMANDS: dict[str, Explanation] = {
         "Another program has it, or it is no address of this machine.",
         "Give another one with --webhook-listen (or `serve --port`), and let the webhook URL lead there.",
     ),
+    "BD-116": Explanation(
+        "A task cannot be erased yet.",
+        "One of its purchases, or of a task that shares it, is open or in doubt: its text finds it again after a crash.",
+        "Let the run finish, or stop it with bydawn cancel; decide held tasks with bydawn resolve. Then erase.",
+    ),
+    "BD-117": Explanation(
+        "Erasing needs your consent.",
+        "It cannot be undone, and this is not a terminal, so bydawn cannot ask.",
+        "Read what would go, then give --yes.",
+    ),
     "BD-107": Explanation(
         "There is no error code of this name.",
         "Codes look like BD-101.",

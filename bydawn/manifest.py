@@ -40,11 +40,22 @@ class Naming:
         self._template = batch.settings.name_template or ""
 
     def name_of(
-        self, n: int, task_id: str, wanted: TaskRequest, *, aspect: str, resolution: str, variant: int, version: int
+        self,
+        n: int,
+        task_id: str,
+        wanted: TaskRequest | None,
+        *,
+        aspect: str,
+        resolution: str,
+        variant: int,
+        version: int,
     ) -> Path:
-        """Return the place of an image in the batch's folder, without its ending."""
+        """Return the place of an image in the batch's folder, without its ending.
+
+        ``wanted`` None stands for a request that was erased: no template may tell its columns any more.
+        """
         text = task_id
-        if self._template:
+        if self._template and wanted is not None:
             model = wanted.request.model
             row = row_id(task_id, model=model, aspect=aspect, resolution=resolution, variant=variant)
             fields = template_fields(
@@ -153,7 +164,8 @@ def _cell(references: Sequence[str]) -> str:
 def _line(reader: Reader, row: TaskRow, naming: Naming, mappings: Mappings, *, shared_with: str | None) -> ManifestRow:
     state, done_at_us = _history(reader, row)
     text = reader.payload(row.request.row)
-    wanted = TaskRequest(ImageRequest(ERASED, row.model)) if text is None else decode_request(text)
+    stored = None if text is None else decode_request(text)
+    wanted = stored or TaskRequest(ImageRequest(ERASED, row.model))
     line = ManifestRow(
         id=row.id,
         row=row_id(row.id, model=row.model, aspect=row.aspect, resolution=row.resolution, variant=row.variant),
@@ -173,7 +185,7 @@ def _line(reader: Reader, row: TaskRow, naming: Naming, mappings: Mappings, *, s
     name = naming.name_of(
         row.n,
         row.id,
-        wanted,
+        stored,
         aspect=row.aspect,
         resolution=row.resolution,
         variant=row.variant,
@@ -182,7 +194,7 @@ def _line(reader: Reader, row: TaskRow, naming: Naming, mappings: Mappings, *, s
     bought = state.attempt(result.attempt)
     return replace(
         line,
-        file=with_ending(name, result.media_type).as_posix(),
+        file=None if state.files_erased else with_ending(name, result.media_type).as_posix(),
         sha256=result.sha256,
         media_type=result.media_type,
         width=result.width,

@@ -11,7 +11,7 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -44,6 +44,12 @@ def operator() -> str:
         return f"uid-{os.getuid()}"
 
 
+def _command(arguments: Sequence[str]) -> str:
+    """What was called, for the record; never a prompt, since events can never be erased (SEC-8)."""
+    shown = ["image", "..."] if arguments[:1] == ["image"] else arguments
+    return shlex.join(["bydawn", *shown])
+
+
 @contextmanager
 def opened_for_writing(path: Path, *, create: bool) -> Iterator[Opened]:
     """Hold the ledger for writing under a new epoch.
@@ -63,7 +69,7 @@ def opened_for_writing(path: Path, *, create: bool) -> Iterator[Opened]:
             pid=os.getpid(),
             app_version=bydawn.__version__,
             operator=operator(),
-            command=shlex.join(["bydawn", *sys.argv[1:]]),
+            command=_command(sys.argv[1:]),
             at_us=time.time_ns() // 1000,
         )
         try:

@@ -26,7 +26,7 @@ from ledger.rules import decide_task
 from ledger.streams import task_stream
 
 NAME = "single"
-_INPUT = "request.jsonl"
+REQUEST = "request.jsonl"
 _WORDS = 5  # of the prompt in the name of the image
 _SAME = {".jpeg": ".jpg"}
 
@@ -69,7 +69,7 @@ def make(wanted: Wanted, request: Request, *, again: bool, copy_to: Path | None)
     folder = request.to.absolute() if request.to else ledger.parent / (f"{NAME}-sandbox" if request.sandbox else NAME)
     number = _which(ledger, wanted.id, again=again)
     task = f"{wanted.id}.v{number}"
-    table = folder / _INPUT
+    table = folder / REQUEST
     _write(table, {"id": wanted.id, "n": number, **msgspec.to_builtins(wanted)})
     try:
         code = start(msgspec.structs.replace(request, target=str(table), name=NAME, to=folder))

@@ -17,6 +17,7 @@ _TAGS: dict[type, tuple[str, bytes]] = {
 }
 _INSERT = "INSERT INTO events (seq, stream, version, epoch, at_us, type, key, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_PAYLOAD = "INSERT INTO payloads (row, salt, text, request_key) VALUES (?, ?, ?, ?)"
+_ERASE_PAYLOAD = "UPDATE payloads SET salt = NULL, text = NULL, request_key = NULL WHERE row = ?"
 _LAST_COMMIT = "SELECT seq, head FROM commits ORDER BY seq DESC LIMIT 1"
 
 
@@ -38,6 +39,7 @@ class Appender:
         self.seq, self._head = self._durable
         self._rows: list[tuple[object, ...]] = []
         self._payloads: list[tuple[object, ...]] = []
+        self._erased: list[tuple[object, ...]] = []
 
     @property
     def head(self) -> bytes:
@@ -71,6 +73,13 @@ class Appender:
         """Take an erasable text into the next transaction."""
         self._payloads.append((row, salt, text, request_key))
 
+    def erase_payload(self, row: int) -> None:
+        """Empty a text in the next transaction (SEC-8).
+
+        The row stays: events keep pointing at it, and without the salt their digests tell nothing.
+        """
+        self._erased.append((row,))
+
     def flush(self) -> None:
         """Write everything gathered, with its views, as one durable transaction.
 
@@ -85,9 +94,12 @@ class Appender:
                 raise Fenced(f"{store.path}: another process has written to this ledger")
             if self._payloads:
                 store.run_many(_INSERT_PAYLOAD, self._payloads)
+            if self._erased:
+                store.run_many(_ERASE_PAYLOAD, self._erased)
             store.run_many(_INSERT, self._rows)
             write_rows(store, self._projection.take())
             store.run("INSERT INTO commits (seq, head) VALUES (?, ?)", (self.seq, self._head))
         self._durable = (self.seq, self._head)
         self._rows = []
         self._payloads = []
+        self._erased = []

@@ -84,4 +84,15 @@ class Review(msgspec.Struct, frozen=True):
     note: PayloadRef | None = None
 
 
-TaskCommand: TypeAlias = Intend | Record | Cancel | Retry | Decide | Share | Fail | Review
+class Erase(msgspec.Struct, frozen=True):
+    """The texts of the task go for good, with ``files`` its images too.
+
+    ``texts`` is how many it has still: an erased task may have been given one since, a note for instance.
+    """
+
+    operator: str
+    files: bool = False
+    texts: int = 0
+
+
+TaskCommand: TypeAlias = Intend | Record | Cancel | Retry | Decide | Share | Fail | Review | Erase

@@ -59,6 +59,7 @@ class Decision(msgspec.Struct, frozen=True):
     at_us: int
     guards: tuple[Guard, ...] = ()
     payloads: tuple[NewPayload, ...] = ()
+    erases: tuple[int, ...] = ()  # rows of texts that go for good, in the same transaction (SEC-8)
     key: bytes | None = None  # 16 bytes; the same key again changes nothing (LED-3)
 
 

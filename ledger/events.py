@@ -499,6 +499,14 @@ class ResultReviewed(Fact, frozen=True):
     note: PayloadRef | None = None
 
 
+class TaskErased(Fact, frozen=True):
+    """The texts of the task are gone for good, in the commit of this event (SEC-8).  Nothing is bought for it again."""
+
+    TYPE: ClassVar[str] = "task.erased.v1"
+    operator: str
+    files: bool = False  # its images are given up too: they are removed, and nobody misses them
+
+
 RuntimeEvent: TypeAlias = EpochStarted | LedgerTakenOver | EpochEnded | ControlTaken
 AccountEvent: TypeAlias = (
     AccountOpened
@@ -543,6 +551,7 @@ TaskEvent: TypeAlias = (
     | TaskRetried
     | OperatorDecided
     | ResultReviewed
+    | TaskErased
 )
 Event: TypeAlias = RuntimeEvent | AccountEvent | BatchEvent | TaskEvent
 

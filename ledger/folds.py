@@ -58,6 +58,7 @@ from ledger.events import (
     ResultSpared,
     TaskCancelled,
     TaskCompleted,
+    TaskErased,
     TaskEvent,
     TaskFailed,
     TaskQueued,
@@ -147,7 +148,7 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
     ``slot`` is the result version that the next purchase fills.  ``owner`` is the task whose purchase this one
     follows, 0 when it buys for itself; a follower whose shared image was rejected buys the next version itself.
     ``failures`` counts failed attempts since the task was queued or retried.  ``permissions`` counts the leaves
-    to buy beside a doubtful attempt (MON-2).
+    to buy beside a doubtful attempt (MON-2).  ``erased``: its texts are gone; ``files_erased``: its images too.
     """
 
     version: int = 0
@@ -162,6 +163,8 @@ class TaskState(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     owner: int = 0
     failures: int = 0
+    erased: bool = False
+    files_erased: bool = False
 
     @property
     def settled(self) -> bool:
@@ -261,6 +264,7 @@ _RareEvent: TypeAlias = (
     | TaskRetried
     | OperatorDecided
     | ResultReviewed
+    | TaskErased
 )
 
 
@@ -307,6 +311,8 @@ def _evolve_rare(state: TaskState, event: _RareEvent, epoch: int) -> TaskState:
                 for result in state.results
             )
             return replace(state, version=version, results=results)
+        case TaskErased(files=files):
+            return replace(state, version=version, erased=True, files_erased=files or state.files_erased)
         case _:
             assert_never(event)
 

@@ -325,28 +325,14 @@ class Ledger:
         """A reader with its own connection; close it."""
         return Reader(self.path)
 
-    def erase(self, rows: Iterable[int]) -> int:
-        """Erase texts for good and return how many there were (SEC-8).
+    def checkpoint(self) -> bool:
+        """Move the write-ahead log into the file and empty it; for idle moments, and after erasing.
 
-        The rows stay, empty: events keep pointing at them, and without the salt their digests tell nothing.
+        Returns whether it is empty: not while somebody is in the middle of reading what it holds.
         """
         self._usable()
-        with self._fatal(), self.store.transaction():
-            erased = sum(
-                self.store.run(
-                    "UPDATE payloads SET salt = NULL, text = NULL, request_key = NULL"
-                    " WHERE row = ? AND salt IS NOT NULL",
-                    (row,),
-                )
-                for row in rows
-            )
-        self.checkpoint()
-        return erased
-
-    def checkpoint(self) -> None:
-        """Move the write-ahead log into the file and empty it; for idle moments, and after erasing."""
-        self._usable()
-        self.store.row("PRAGMA wal_checkpoint(TRUNCATE)")
+        found = self.store.row("PRAGMA wal_checkpoint(TRUNCATE)")
+        return found is not None and found[0] == 0
 
     def close(self) -> None:
         """Close and let go of the lock.  A second call changes nothing."""

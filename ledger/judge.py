@@ -68,6 +68,8 @@ class Judge:
                 return Exceeded(guard, value)
         for payload in decision.payloads:
             self._appender.add_payload(payload.row, payload.salt, payload.text, None)
+        for row in decision.erases:
+            self._appender.erase_payload(row)
         return Committed(self._accept(steps, moved, at_us, key))
 
     def _step(

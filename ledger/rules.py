@@ -12,7 +12,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from ledger.commands import Cancel, Decide, Fail, Intend, Record, Retry, Review, Share, TaskCommand
+from ledger.commands import Cancel, Decide, Erase, Fail, Intend, Record, Retry, Review, Share, TaskCommand
 from ledger.errors import CommandRejected
 from ledger.events import (
     AttemptAbsent,
@@ -33,6 +33,7 @@ from ledger.events import (
     ResultSpared,
     TaskCancelled,
     TaskCompleted,
+    TaskErased,
     TaskEvent,
     TaskFailed,
     TaskQueued,
@@ -102,6 +103,8 @@ def decide_task(state: TaskState, command: TaskCommand) -> tuple[TaskEvent, ...]
             return _fail(state, command)
         case Review():
             return _review(state, command)
+        case Erase():
+            return _erase(state, command)
         case _:
             assert_never(command)
 
@@ -121,7 +124,8 @@ def breach(state: TaskState, event: TaskEvent) -> str:
             return f"attempt {number} is {attempt.phase}"
         if type(event) is TaskCompleted and (state.filled or event.version != state.slot):
             return f"image version {event.version} while version {state.slot} is wanted"
-        return ""
+        # An open attempt needs its text, to be bought, found again or fetched: an erased task never has one again.
+        return "its texts were erased" if state.erased and type(event) is AttemptAdopted else ""
     if type(event) is AttemptIntended:
         return _intent_breach(state, event)
     if type(event) is TaskQueued:
@@ -132,7 +136,11 @@ def breach(state: TaskState, event: TaskEvent) -> str:
         case CancelAsked():
             return "" if state.phase in LIVE else f"the task is {state.phase}"
         case TaskRetried():
+            if state.erased:
+                return "its texts were erased"
             return "" if state.phase in ("succeeded", "failed", "cancelled") else f"the task is {state.phase}"
+        case TaskErased():
+            return _erasure_breach(state)
         case OperatorDecided(attempt=number):
             attempt = state.attempt(number)
             return "" if attempt is not None and attempt.phase == "unknown" else f"attempt {number} is not in doubt"
@@ -150,6 +158,13 @@ def _intent_breach(state: TaskState, event: AttemptIntended) -> str:
     if event.permission != (state.open_permission if state.doubted else 0) or (state.doubted and not event.permission):
         return "bought beside a doubtful attempt without leave (MON-2)"
     return ""
+
+
+def _erasure_breach(state: TaskState) -> str:
+    for attempt in state.attempts:
+        if attempt.phase in LIVE or attempt.doubtful:
+            return f"attempt {attempt.number} is {attempt.phase}: its texts are still needed"
+    return "" if state.settled else f"the task is {state.phase}"
 
 
 def _refuse(state: TaskState, what: str) -> CommandRejected:
@@ -265,6 +280,8 @@ def _cancel(state: TaskState, command: Cancel) -> tuple[TaskEvent, ...]:
 
 
 def _retry(state: TaskState, command: Retry) -> tuple[TaskEvent, ...]:
+    if state.erased:
+        raise _refuse(state, "its texts were erased: it cannot be bought again")
     match state.phase:
         case "failed" | "cancelled":
             slot = state.slot + 1 if state.filled else state.slot
@@ -317,6 +334,8 @@ def _decide(state: TaskState, command: Decide) -> tuple[TaskEvent, ...]:
             follow = (TaskFailed(reason="given_up"),) if state.phase == "held" else ()
             return (decided, *follow)
         case "adopt":
+            if state.erased:
+                raise _refuse(state, "its texts were erased: nothing can be adopted")
             if not command.job:
                 raise _refuse(state, "adopting needs the provider's job id; it was not given")
             return (
@@ -356,6 +375,20 @@ def _fail(state: TaskState, command: Fail) -> tuple[TaskEvent, ...]:
             if state.reason == command.reason:
                 return ()
     raise _refuse(state, f"cannot be failed ({command.reason})")
+
+
+def _erase(state: TaskState, command: Erase) -> tuple[TaskEvent, ...]:
+    if state.erased and not command.texts and (state.files_erased or not command.files):
+        return ()
+    # What was never bought cannot be bought without its text.
+    cancelled = (TaskCancelled(operator=command.operator),) if state.phase == "queued" else ()
+    after = state
+    for event in cancelled:
+        after = evolve_task(after, event, epoch=0, at_us=0)
+    wrong = _erasure_breach(after)
+    if wrong:
+        raise _refuse(state, f"{wrong}, cannot be erased")
+    return (*cancelled, TaskErased(operator=command.operator, files=command.files))
 
 
 def _review(state: TaskState, command: Review) -> tuple[TaskEvent, ...]:

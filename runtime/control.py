@@ -5,6 +5,7 @@ command that found the ledger free (then nobody else owns anything).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -19,7 +20,7 @@ from ledger.reader import Reader, TaskRow
 from ledger.streams import StreamKey, batch_stream, runtime_stream
 from runtime.inbox import CancelBatch, Control, ResolveTasks, RetryTasks
 from runtime.ports import Clock
-from runtime.work import StreamConflict, TaskLog, Work, WorkKey, load_work
+from runtime.work import StreamConflict, TaskLog, TextErased, Work, WorkKey, load_work
 from runtime.writer import Journal
 
 _TOGETHER = 200  # tasks per round: their records share commits
@@ -169,7 +170,8 @@ class Controller:
             round_.clear()
 
         for row in self._rows(batch, states, only=only):
-            round_.append(load_work(self._reader, batch, row.n))
+            with suppress(TextErased):  # settled for good
+                round_.append(load_work(self._reader, batch, row.n))
             if len(round_) >= _TOGETHER:
                 await flush()
         await flush()

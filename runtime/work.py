@@ -35,6 +35,10 @@ class Overtaken(StreamConflict):
         self.work = work
 
 
+class TextErased(ValueError):
+    """The request of a task was erased: there is nothing left to work on."""
+
+
 class WorkKey(msgspec.Struct, frozen=True, order=True):
     batch: int
     n: int
@@ -125,13 +129,17 @@ class Work:
 
 
 def load_work(reader: Reader, batch: int, n: int) -> Work:
-    """Read one task with its request.  An erased request cannot be worked on: ValueError."""
+    """Read one task with its request.
+
+    Raises:
+        TextErased: never for a task that may still be bought, followed or shared, only for a settled one.
+    """
     state = reader.state(task_stream(batch, n))
     if state.queued is None:
         raise ValueError(f"task-{batch}-{n}: never queued")
     stored = reader.salted(state.queued.request.row)
     if stored is None:
-        raise ValueError(f"task-{batch}-{n}: its request was erased")
+        raise TextErased(f"task-{batch}-{n}: its request was erased")
     salt, text = stored
     return Work(batch, n, state, decode_request(text), salt)
 

@@ -89,6 +89,8 @@ def as_data(dossier: Dossier) -> dict[str, object]:
         "line": row.line,
         "shared_with": row.owner,
         "cost_microusd": row.cost_microusd,
+        "erased": state.erased,
+        "files_erased": state.files_erased,
         "request": msgspec.to_builtins(wanted.request) if wanted else None,
         "columns": wanted.columns if wanted else None,
         "attempts": [
@@ -152,7 +154,8 @@ def show_head(dossier: Dossier) -> None:
     ]
     if result is not None:
         entries.append(("image", f"{result.media_type} {result.width}×{result.height}, {size(result.size)}"))
-        entries.append(("file", f"blobs/{result.sha256[:2]}/{result.sha256}"))
+        blob = f"blobs/{result.sha256[:2]}/{result.sha256}"
+        entries.append(("file", "[erased]" if dossier.state.files_erased else blob))
         entries.append(("flags", ", ".join(result.flags)))
         entries.append(("review", result.verdict))
     pairs(entries)

@@ -98,6 +98,12 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Keep",
         (
             (
+                "erase",
+                "bydawn.cli.erase:erase",
+                "[BATCH/]TASK...",
+                "Erase the texts of tasks for good: prompt, references, answers",
+            ),
+            (
                 "ledger",
                 "bydawn.cli.ledger:ledger",
                 "backup|takeover",

@@ -17,6 +17,7 @@ from bydawn.errors import UserError
 from bydawn.selection import open_batch, open_ledger, readable_ledgers
 from ledger.audit import SealedHead, check_against, export_head
 from ledger.audit import verify as audit
+from ledger.erasing import erased_texts
 
 MISMATCH = 13
 SHOWN = 20
@@ -79,6 +80,8 @@ def check(path: Path, batch: int, *, files: bool, sealed: SealedHead | None, as_
     read, broken = (0, list[Broken]())
     if files:
         read, broken = check_files(path, batch, as_json=as_json)
+    with open_ledger(path) as reader:
+        erased = erased_texts(reader)
     total = sum(report.counts.values()) + (against is not None) + len(broken)
     if as_json:
         for problem in problems:
@@ -100,6 +103,7 @@ def check(path: Path, batch: int, *, files: bool, sealed: SealedHead | None, as_
             events=report.events,
             head=report.head,
             files=read,
+            erased=erased,
             problems=total,
         )
     else:
@@ -111,6 +115,7 @@ def check(path: Path, batch: int, *, files: bool, sealed: SealedHead | None, as_
         if hidden:
             line(f"and {count(hidden)} more of the same kinds")
         parts = [f"{count(report.events)} events", f"{count(read)} files hashed" if files else "files not read"]
+        parts += [f"{counted(erased, 'text')} erased"] if erased else []
         verdict = bad(f"{counted(total, 'problem')}") if total else good("all agrees")
         line(f"{path}: {verdict} ({', '.join(parts)}; head {report.head[:16]}…)")
     return not total

@@ -5,7 +5,7 @@ from typing import get_args
 import msgspec
 from hypothesis import strategies as st
 
-from ledger.commands import Cancel, Decide, Fail, Intend, Record, Retry, Review, Share, TaskCommand
+from ledger.commands import Cancel, Decide, Erase, Fail, Intend, Record, Retry, Review, Share, TaskCommand
 from ledger.events import (
     AttemptAbsent,
     AttemptAccepted,
@@ -93,6 +93,7 @@ _records = st.builds(Record, fact=_facts, max_attempts=numbers, retryable=st.boo
 _others: st.SearchStrategy[TaskCommand] = st.one_of(
     st.builds(Cancel, operator=texts),
     st.builds(Retry, operator=texts),
+    st.builds(Erase, operator=texts, files=st.booleans()),
     st.builds(
         Decide,
         operator=texts,

@@ -13,7 +13,7 @@ import sqlite_utils.utils
 from ledger import engine
 from ledger.appender import Appender
 from ledger.audit import verify
-from ledger.commands import Cancel
+from ledger.commands import Cancel, Erase
 from ledger.decisions import Append, Committed, Decision
 from ledger.encoding import decode_event
 from ledger.engine import (
@@ -43,6 +43,7 @@ from ledger.lock import RunLock, lock_path
 from ledger.migrations import MIGRATIONS
 from ledger.reader import Reader
 from ledger.rebuild import rebuild_views
+from ledger.rules import decide_task
 from ledger.schema import FORMAT, MIGRATION_NAMES
 from ledger.streams import task_stream
 from ledger.views import stored_projection
@@ -299,15 +300,17 @@ def test_erased_text_is_gone_from_the_files_and_the_chain_still_holds(tmp_path: 
         assert row is not None
         with ledger.reader() as reader:
             assert reader.salted(row.request.row) is not None
-        assert ledger.erase([row.request.row, 99]) == 1
-        assert ledger.erase([row.request.row]) == 0
+        events = decide_task(ledger.state(task_stream(1, 1)), Erase(operator="ann"))
+        erasing = Decision((Append(task_stream(1, 1), 1, events),), at_us=9, erases=(row.request.row, 99))
+        assert [type(outcome) for outcome in ledger.commit([erasing])] == [Committed]
+        assert ledger.checkpoint()
         everything = b"".join(entry.read_bytes() for entry in path.parent.iterdir())
         assert b"picture 2" in everything
         assert b"picture 1" not in everything
         with ledger.reader() as reader:
             assert reader.payload(row.request.row) is None
             assert reader.salted(row.request.row) is None
-            assert [task.request for task in reader.queued(1)] == [None, '{"prompt":"picture 2"}']
+            assert [task.request for task in reader.queued(1)] == ['{"prompt":"picture 2"}']
     assert verify(path).ok
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ledger.commands import Intend, Record, TaskCommand
 from ledger.encoding import decode_event, encode_event
 from ledger.errors import CommandRejected
-from ledger.events import AttemptResent, EpochStarted, TaskEvent
+from ledger.events import AttemptResent, EpochStarted, OperatorDecided, TaskEvent
 from ledger.folds import EMPTY_TASK, LIVE, TaskState, evolve_task
 from ledger.money import Balance, holdings, moves
 from ledger.projection import Projection
@@ -129,6 +129,18 @@ def test_the_books_are_the_sum_of_the_attempts_and_never_negative(story: list[Ta
                 assert balance == (Balance() if move is None else Balance(*move[1:]))
     doubtful = sum(a.ceiling_microusd for a in state.attempts if a.phase in LIVE or a.phase == "unknown")
     assert projection.balance("batch/1").reserved == doubtful
+
+
+@given(story=stories, owns=st.booleans())
+def test_an_erased_task_is_settled_for_good(story: list[TaskCommand], owns: bool) -> None:
+    """SEC-8: nothing that needs its text can happen to it any more, so nothing ever asks for it."""
+    for before, event, after in tell(story, queued=owns):
+        if before.erased or after.erased:
+            assert after.phase in ("succeeded", "failed", "cancelled")
+            assert not any(a.phase in LIVE or a.doubtful for a in after.attempts)
+            assert after.phase == before.phase
+            assert after.attempts == before.attempts or isinstance(event, OperatorDecided)
+            assert after.erased
 
 
 @given(story=stories)
