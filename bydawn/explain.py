@@ -269,7 +269,7 @@ _COMMANDS: dict[str, Explanation] = {
     ),
     "BD-116": Explanation(
         "A task cannot be erased yet.",
-        "One of its purchases, or of a task that shares it, is open or in doubt: its text finds it again after a crash.",
+        "A purchase of it, or of a task that shares it, is open or in doubt: its text finds it again after a crash.",
         "Let the run finish, or stop it with bydawn cancel; decide held tasks with bydawn resolve. Then erase.",
     ),
     "BD-117": Explanation(
