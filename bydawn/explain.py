@@ -90,7 +90,7 @@ _SETTINGS: dict[str, Explanation] = {
     "BD-032": Explanation(
         "The key file of the ledger is damaged.",
         "FILE.db.key holds the secret by which accounts and machines are told apart; it is cut short or was replaced.",
-        "Put it back from a backup; or remove it: then the accounts must be confirmed anew.",
+        "Put it back from a backup; or remove it: then take the ledger over, and confirm the accounts anew.",
         12,
     ),
     "BD-040": Explanation(

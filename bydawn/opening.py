@@ -133,7 +133,7 @@ def _ledger_secret(path: Path) -> bytes:
                 "the key file of the ledger is damaged",
                 where=str(place),
                 why=f"it should hold {_SECRET_BYTES} bytes and holds {len(secret)}",
-                fix="put it back from a backup; or remove it: accounts must then be confirmed anew",
+                fix="put it back from a backup; or remove it: then take the ledger over and confirm the accounts",
                 exit_code=12,
             ) from None
         return secret

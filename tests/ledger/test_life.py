@@ -14,7 +14,8 @@ from ledger.audit import SealedHead, export_head, verify
 from ledger.backup import back_up
 from ledger.commands import Intend
 from ledger.decisions import Append, Committed, Decision
-from ledger.errors import LedgerMissing
+from ledger.engine import create_file, open_copy, open_reader
+from ledger.errors import LedgerError, LedgerMissing
 from ledger.events import EpochStarted, LedgerTakenOver, WaitingTasks
 from ledger.folds import EMPTY_RUNTIME, Place, RuntimeState, evolve_runtime
 from ledger.journal import Ledger
@@ -162,6 +163,16 @@ def test_a_backup_of_nothing_makes_no_file(path: Path) -> None:
     with pytest.raises(LedgerMissing):
         back_up(path, path.with_name("backup.db"), at_us=1)
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_copy_that_cannot_be_written_is_the_ledgers_trouble(path: Path) -> None:
+    opened(path).close()
+    create_file(path.with_name("backup.db"))
+    source, target = open_reader(path), open_copy(path.with_name("backup.db"))
+    target.close()
+    with pytest.raises(LedgerError):
+        source.copy_to(target)
+    source.close()
 
 
 def test_taking_over_is_an_event_and_ends_the_mark(path: Path) -> None:
