@@ -40,7 +40,7 @@ from ledger.events import (
     ResultSpared,
     SpendAgreed,
 )
-from ledger.folds import EMPTY_BATCH, BatchState
+from ledger.folds import BatchState
 from ledger.money import Balance
 from ledger.projection import TALLIES
 from ledger.rebuild import Replayer
@@ -216,12 +216,11 @@ class Playback:
     def moment(self) -> Moment:
         """The batch as it stands here."""
         counted = [Counted(state, provider, n) for (state, provider), n in sorted(self._counts.items()) if n]
-        state = cast(BatchState, self._replayer.state(self._own, 0))
         return Moment(
             batch=self._batch,
             seq=self._seq,
             at_us=self._at_us,
-            state=state or EMPTY_BATCH,
+            state=cast(BatchState, self._replayer.state(self._own, 0)),
             counts=tuple(entry for entry in counted if entry.state not in TALLIES),
             tallies=tuple(entry for entry in counted if entry.state in TALLIES),
             books={name: held for name, held in sorted(self._books.items()) if any(held)},

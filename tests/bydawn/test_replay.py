@@ -11,9 +11,11 @@ import pytest
 from bydawn.cli.main import main
 from bydawn.errors import UserError
 from bydawn.replaying import placed, timed
+from ledger.events import AccountOpened, AccountParked, AccountResumed
 from ledger.moments import last_seq, seq_at
 from ledger.reader import Reader
-from tests.bydawn.a_night import START_US, tell
+from ledger.streams import account_stream
+from tests.bydawn.a_night import START_US, Night, tell
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +111,21 @@ def test_a_difference_in_words_and_for_scripts(say: Callable[..., str]) -> None:
         {"from": "queued", "to": "succeeded", "tasks": 2},
     ]
     assert step["attempts"] == {
-        "intended": 5, "rejected": 1, "accepted": 3, "ambiguous": 1,
-        "held": 1, "ready": 2, "failed": 1, "done": 2,
+        "intended": 5,
+        "rejected": 1,
+        "accepted": 3,
+        "ambiguous": 1,
+        "held": 1,
+        "ready": 2,
+        "failed": 1,
+        "done": 2,
     }
     assert (step["cost_microusd"], step["at_risk_microusd"], events) == (120_000, 75_000, [])
+    _, *events = lines(say("teapots", "--diff", "0", "30", "--json"))
+    assert [event["event"] for event in events] == [
+        *("runtime.epoch_started.v1", "account.opened.v1"),
+        *("batch.opened.v1", "batch.configured.v1", "batch.sealed.v1"),
+    ]
     text = say("teapots", "--diff", "0", "30")
     assert "+$0.12  ($0.00 → $0.12)" in text
     assert "kie: opened" in text
@@ -133,6 +146,21 @@ def test_a_difference_in_words_and_for_scripts(say: Callable[..., str]) -> None:
 )
 def test_what_cannot_be_meant_is_refused(say: Callable[..., str], args: list[str]) -> None:
     assert "BD-020" in say("teapots", *args, code=2)
+
+
+def test_a_parked_account_is_named(tmp_path: Path, say: Callable[..., str]) -> None:
+    """LIVE-4."""
+    night = Night(tmp_path / "bydawn.db", tmp_path)
+    night.write(account_stream(1), 0, AccountOpened(name="kie", provider="kie", fingerprint="f"))
+    night.open_batch(1, "mugs", ("one",))
+    night.write(account_stream(1), 1, AccountParked(reason="no_credit"))
+    for version in range(2, 2 + 60, 2):
+        resumed, parked = AccountResumed(operator="ada"), AccountParked(reason="unauthorized")
+        night.write(account_stream(1), version, resumed, parked)
+    night.ledger.close()
+    ledger = ("--ledger", str(tmp_path / "bydawn.db"))
+    assert "parked: kie, unauthorized" in say("mugs", *ledger)
+    assert "and 26 more: --json lists them all" in say("mugs", "--diff", "0", "68", *ledger)
 
 
 # --- times ------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from ledger.journal import Ledger
 from ledger.rules import breach, decide_task
 from ledger.streams import task_stream
 from tests.ledger.ledgers import do, opened, queue
-from tests.ledger.stories import INTEND, UNKNOWN, after, bought, fold
+from tests.ledger.stories import INTEND, UNKNOWN, after, bought, completed, fold
 
 SHARE = Share(owner=1, version=1, sha256="aa", size=10, media_type="image/png", width=8, height=8)
 ERASE = Erase(operator="ann")
@@ -105,6 +105,16 @@ def test_an_image_stays_while_another_task_has_it(ledger: Ledger) -> None:
     with ledger.reader() as reader:
         assert needed_images(reader, 1, digests, but=[1, 2, 4]) == set()
         assert files_erased(reader) == {task_stream(1, 3)}
+
+
+def test_a_spare_is_an_image_of_its_task(ledger: Ledger) -> None:
+    """MON-9: an attempt that was found after it had been bought again."""
+    again = Decide(operator="ann", decision="buy_again", attempt=1)
+    found = Decide(operator="ann", decision="adopt", attempt=1, job="j")
+    do(ledger, 5, *UNKNOWN, again, INTEND, *bought(2, "cc"))
+    do(ledger, 5, found, Record(ResultReady(attempt=1)), Record(completed(1, "dd")))
+    with ledger.reader() as reader:
+        assert [(image.version, image.sha256) for image in images_of(reader, 1, [5])] == [(1, "cc"), (0, "dd")]
 
 
 def test_what_is_still_wanted_is_cancelled_with_its_text(ledger: Ledger) -> None:
