@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -119,15 +119,20 @@ class Stage:
         place = self._place(played.name)
         lives: list[Life] = []
         trouble: list[Broken] = []
-        with _sandbox(place / "sandbox", self._chaos, self._seed) as url:
+        with _sandbox(place / "sandbox", self._chaos, self._seed) as url, ExitStack() as beside:
             # One port for all lives: providers call back where they were told to when they were bought from.
-            hooks = ("--webhook-url", f"http://127.0.0.1:{_free_port()}") if played.wants_calls else ()
+            port = _free_port()
+            hooks = ("--webhook-url", f"http://127.0.0.1:{port}") if played.wants_calls else ()
+            serving = not hooks
             for kill in (*played.kills, None):
                 tasks = kill.limit if kill else played.tasks
                 options = (*hooks, "--limit", str(tasks), "--max-at-risk", "1000000", "--quiet")
                 life = self._live(place, url, played, kill, options)
                 lives.append(life)
                 tell(len(lives))
+                if not serving and life.killed and (place / "bydawn-sandbox.db").exists():
+                    beside.enter_context(self._receiver(place, url, port))
+                    serving = True
                 if not life.killed and life.code not in (0, 3):
                     log = (place / "run.log").read_text("utf-8", "replace").strip().splitlines()
                     trouble.append(Broken("every run ends as it should", (), f"exit {life.code}: {' '.join(log[-4:])}"))
@@ -178,11 +183,24 @@ class Stage:
         first_s = (first_us - started_us) / 1e6 if first_us else None
         return Life(kill, code, first_s, _cut(place / "bydawn-sandbox.db", len(_bill(url))))
 
+    @contextmanager
+    def _receiver(self, place: Path, url: str, port: int) -> Iterator[None]:
+        """Take callbacks while no run is going, as a user would who relies on them."""
+        process = self._start(place, url, "serve", (), "--port", str(port))
+        try:
+            deadline = time.monotonic() + _SETTLE_S
+            while process.poll() is None and time.monotonic() < deadline and not _listens(port):
+                time.sleep(_LOOK_S)
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
     def _start(
         self, place: Path, url: str, command: str, targets: Sequence[Target], *options: str, fault: str = ""
     ) -> "subprocess.Popen[bytes]":
         words = [sys.executable, "-m", "bydawn.cli.main", command]
-        if command != "verify":
+        if command in ("run", "plan"):
             names = ",".join(target.provider for target in targets)
             words += [str(self._source.path), *self._source.options, "--name", BATCH, "--provider", names]
             words += ["--to", str(place / "out")]
@@ -313,6 +331,14 @@ def _settled_bill(url: str) -> list[BillLine]:
         if time.monotonic() > deadline or not any(line.state == "running" for line in bill):
             return bill
         time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _free_port() -> int:

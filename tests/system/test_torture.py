@@ -120,7 +120,7 @@ def test_a_plain_script_pays_twice() -> None:
 def test_200_kills_over_all_providers(tmp_path: Path) -> None:
     """MON-1 to MON-7, RES-1, REC-2 to REC-6, LIVE-1, LIVE-2, W1 to W16, at providers that take their time to answer."""
     (tmp_path / "slow.toml").write_text("slow_reply = 0.6\nslow_s = 0.4\n")
-    options = ("--map", "prompt=Prompt", "--kills", "200", "--limit", "3000", "--chaos", "slow.toml", "--json")
+    options = ("--map", "prompt=Prompt", "--kills", "210", "--limit", "3000", "--chaos", "slow.toml", "--json")
     done = torture(tmp_path, str(PARTI), *options, timeout=1800)
     assert done.code == 0, done.out + done.err
     *rounds, summary = done.json()
@@ -130,7 +130,7 @@ def test_200_kills_over_all_providers(tmp_path: Path) -> None:
     kills, with_open = summary["kills"], summary["kills_with_open"]
     assert isinstance(kills, int)
     assert isinstance(with_open, int)
-    assert kills >= 195
+    assert kills >= 200  # some may come when the run has ended
     assert with_open >= 0.6 * kills
     assert (summary["twice"], summary["lost"], summary["unfinished"]) == (0, 0, 0)
     assert left_in(tmp_path) == []
