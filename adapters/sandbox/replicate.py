@@ -201,15 +201,16 @@ class ReplicateEmulator:
             raise Invalid("query", "only created_after, created_before, cursor and source are known")
         after_us = _time(query, "created_after", 0)
         before_us = _time(query, "created_before", now_us + 1)
+        size = self._settings.small_page or _PAGE
         jobs = self._settings.jobs.list(
             self.name,
             account,
             since_us=after_us + 1,
             until_us=min(before_us - 1, now_us - self._lag_us),
-            limit=0 if query.get("source") == "web" else _PAGE + 1,
+            limit=0 if query.get("source") == "web" else size + 1,
             before_us=_position(query["cursor"]) if "cursor" in query else None,
         )
-        page, more = jobs[:_PAGE], jobs[_PAGE:]
+        page, more = jobs[:size], jobs[size:]
         following = None
         if more:
             kept = {field: query[field] for field in sorted(known & query.keys())}

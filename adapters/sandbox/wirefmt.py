@@ -19,7 +19,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True):
 
     ``files_origin`` is where result files are served (``http://127.0.0.1:8700``); results of ``job`` are at
     ``file_url(settings, job)``.  ``price_factor`` makes every charge so much dearer than the provider's price list, as
-    if it had changed overnight.  ``small_px`` > 0 draws that many pixels on the shorter side (simulation).
+    if it had changed overnight.  ``small_px`` > 0 draws that many pixels on the shorter side (simulation), and
+    ``small_page`` > 0 shows that many jobs on a page of a listing whose size is the provider's to choose.
     """
 
     jobs: JobTable
@@ -31,6 +32,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True):
     price_factor: float = 1.0
     seed: int = 0
     small_px: int = 0
+    small_page: int = 0
     webhook_key: str = ""  # signs callbacks where the provider does; empty = the user made no key
 
 

@@ -333,6 +333,7 @@ class World:
                 stopped = self._night(WatchedLedger(ledger, self), self._reader, life)
             except (BaseExceptionGroup, ports.DiskFull, ports.DiskFailed) as exc:
                 self._expected(exc)
+        self._reader = None
         self.effects, self.commits = self.disk.operations, self.hits["after_commit"] - commits
         power = self._frozen and (self.random.random() < 0.5 if life.power is None else life.power)
         self.disk = self.disk.crash(power=power)
