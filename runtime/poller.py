@@ -256,12 +256,15 @@ class Poller:
 
     async def _asked_together(self, codec: Sweeps, works: list[Work]) -> Mapping[str, PollOutcome] | None:
         """What it tells by job; None when it tells nothing."""
-        margin_us = int(SKEW_S * 1e6)
+        margin_us, now_us = int(SKEW_S * 1e6), self._clock.now_us()
+        # A clock that was set back since would ask for a time that ends before it begins; what such a question
+        # cannot tell about is polled alone.
+        oldest_us = min(now_us, *(work.attempt.intended_at_us for work in works))
         call = codec.build_sweep(
             [work.attempt.job for work in works],
             self._account.context(),
-            since_us=max(0, min(work.attempt.intended_at_us for work in works) - margin_us),
-            until_us=self._clock.now_us() + margin_us,
+            since_us=max(0, oldest_us - margin_us),
+            until_us=now_us + margin_us,
         )
         try:
             return codec.read_sweep(await self._wire.send(call))
