@@ -12,6 +12,7 @@ LED-11, and is told by seq there.  The streams of batches, accounts and epochs, 
 The caller holds one read transaction, so that events and views are of the same commit, also beside a running night.
 """
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import cast
@@ -38,7 +39,7 @@ from ledger.money import Balance, batch_money, moves
 from ledger.projection import OPEN, CountKey, Projection, Rows, count_keys, task_columns
 from ledger.replay import ACCOUNT_KIND, BATCH_KIND, KIND_SHIFT, TASK_KIND, State, empty_state, evolve
 from ledger.rules import breach
-from ledger.streams import batch_of, runtime_stream, stream_parts
+from ledger.streams import batch_of, runtime_stream, stream_parts, task_of
 
 _TASKS = (TASK_KIND << KIND_SHIFT, (TASK_KIND + 1 << KIND_SHIFT) - 1)  # the first and the last key
 _KEYS = (-1 << 63, (1 << 63) - 1)  # whatever SQLite can hold, since a key may have been changed to anything
@@ -62,7 +63,7 @@ class _Streams:
         self._done = 0
         self._others: dict[int, State] = {}
         self._projection = Projection()  # of everything but tasks
-        self._seals: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # batch -> (seq, sealed through)
+        self._seals: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # batch -> (sealed through, seq)
         self._dropped: list[tuple[int, int]] = []  # first and last task streams
         self._open_attempts: dict[tuple[int, int], Row] = {}
         self._counts: Counter[CountKey] = Counter()
@@ -126,7 +127,7 @@ class _Streams:
             batch, state = batch_of(stream), cast(BatchState, after)
             self._projection.batch(batch, cast(BatchEvent, event), state)
             if type(event) is BatchSealed:
-                self._seals[batch].append((seq, state.sealed_through))
+                self._seals[batch].append((state.sealed_through, seq))
         elif kind == ACCOUNT_KIND:
             self._projection.account(stream_parts(stream).n, cast(AccountEvent, event), cast(AccountState, after))
         else:
@@ -170,8 +171,9 @@ class _Streams:
 
     def _sealed(self, seq: int, stream: int) -> bool:
         """Whether the import of a task had been sealed before event ``seq`` (LED-11)."""
-        n = stream_parts(stream).n
-        return any(n <= through and sealed < seq for sealed, through in self._seals[batch_of(stream)])
+        seals = self._seals[batch_of(stream)]  # both their numbers only grow
+        first = bisect_left(seals, (task_of(stream),))
+        return first < len(seals) and seals[first][1] < seq
 
     def _settle(self, views: "_TaskRows", stream: int, state: TaskState, at_us: int, queued: int, result: int) -> None:
         """Weigh a task whose last event is in, and compare its row."""

@@ -52,6 +52,11 @@ def batch_of(key: int) -> int:
     return key >> _N_BITS & _BATCH_MAX
 
 
+def task_of(key: int) -> int:
+    """The number of a task's key, likewise."""
+    return key & _N_MAX
+
+
 def batch_stream(batch: int) -> StreamKey:
     return stream_key("batch", batch, 0)
 
