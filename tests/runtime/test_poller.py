@@ -361,6 +361,22 @@ def test_jobs_that_are_due_together_are_asked_for_in_one_call() -> None:
     assert len(swept) == len(set(swept))
 
 
+def test_the_one_call_asks_for_a_time_that_ends_after_it_begins_also_when_the_clock_was_set_back() -> None:
+    """REC-8: the actor failed over and over until the clock had caught up."""
+    bench = sweeping()
+    bench.provider.say("sweep", {f"j{n}": LINK for n in range(1, 4)})
+
+    async def body(following: Following) -> None:
+        works = [await following.accepted(n) for n in range(1, 4)]
+        bench.clock.jump(-7_200.0)
+        for work in works:
+            following.poller.overdue(work)
+        await trio.sleep(60.0)
+
+    assert follow(bench, body).told == ["ready"] * 3
+    assert bench.provider.count("sweep") == 1
+
+
 def test_a_job_that_the_one_call_leaves_out_is_polled_by_itself() -> None:
     bench = sweeping()
     bench.provider.say("sweep", {"j1": LINK, "j3": Pending()}, {})
