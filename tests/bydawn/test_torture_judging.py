@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -132,6 +132,7 @@ def test_a_ledger_that_does_not_verify() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(
     jobs=st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=8),
     statuses=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(("succeeded", "held", "queued"))), max_size=5),

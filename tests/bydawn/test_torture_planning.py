@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.registry import PROVIDERS, codec
@@ -78,6 +78,7 @@ def test_a_short_input_bounds_the_kills() -> None:
     assert all(len(each.kills) == 4 == each.tasks for each in rounds.values())
 
 
+@settings(deadline=None)
 @given(
     kills=st.integers(1, 120),
     tasks=st.integers(1, 3000),
