@@ -331,7 +331,7 @@ class World:
             self.last_night = self.epoch
             try:
                 stopped = self._night(WatchedLedger(ledger, self), self._reader, life)
-            except (BaseExceptionGroup, ports.DiskFull, ports.DiskFailed) as exc:
+            except (Crash, BaseExceptionGroup, ports.DiskFull, ports.DiskFailed) as exc:
                 self._expected(exc)
         self._reader = None
         self.effects, self.commits = self.disk.operations, self.hits["after_commit"] - commits
