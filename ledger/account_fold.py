@@ -109,7 +109,8 @@ class RuntimeState(msgspec.Struct, frozen=True):
     not, or was killed).
 
     ``home`` is where the ledger began, or was last taken over: an epoch elsewhere does not move it (REC-10).
-    ``waiting``: tasks that are not bought, since another copy of the ledger may have bought them.
+    ``waiting``: tasks that are not bought, since another copy of the ledger may have bought them.  ``taken_over``: the
+    epoch in which that was last asked and answered; 0 = never.
     """
 
     version: int = 0
@@ -121,6 +122,7 @@ class RuntimeState(msgspec.Struct, frozen=True):
     controls: int = 0
     home: Place | None = None
     waiting: tuple[WaitingTasks, ...] = ()
+    taken_over: int = 0
 
 
 EMPTY_RUNTIME = RuntimeState()
@@ -132,10 +134,19 @@ def evolve_runtime(state: RuntimeState, event: RuntimeEvent, *, epoch: int, at_u
     match event:
         case EpochStarted():
             home = state.home or Place(event.machine, event.device, event.inode)
-            return RuntimeState(version, epoch, at_us, event, controls=state.controls, home=home, waiting=state.waiting)
+            return RuntimeState(
+                version,
+                epoch,
+                at_us,
+                event,
+                controls=state.controls,
+                home=home,
+                waiting=state.waiting,
+                taken_over=state.taken_over,
+            )
         case LedgerTakenOver():
             home = Place(event.machine, event.device, event.inode)
-            return replace(state, version=version, home=home, waiting=event.waiting)
+            return replace(state, version=version, home=home, waiting=event.waiting, taken_over=epoch)
         case EpochEnded():
             return replace(state, version=version, stopped_by=event.stopped_by, exit_code=event.exit_code)
         case ControlTaken():

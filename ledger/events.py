@@ -41,7 +41,7 @@ AmbiguousReason = Literal[
     "unclear_reply",  # an answer that proves neither a job nor its absence
     "no_job_id",  # a success without a readable job id: likely paid
 ]
-UnknownReason = Literal["no_evidence", "listing_failed", "several_fit", "account_changed"]
+UnknownReason = Literal["no_evidence", "listing_failed", "several_fit", "account_changed", "taken_over"]
 AbsentEvidence = Literal["same_key", "not_found", "listing"]
 AdoptEvidence = Literal["listing", "lookup", "callback", "operator"]
 TaskFailReason = Literal[

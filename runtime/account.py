@@ -82,9 +82,11 @@ class AccountActor:
         files: ReferenceFiles,
         text: Callable[[int], str | None],
         hands: Hands,
+        taken_over: int = 0,
     ) -> None:
         """``text`` reads an erasable text by its row, ``bound`` gives the job ids that the ledger bound to attempts
-        since a time (UTC microseconds), ``taken`` those of some jobs that it bound ever."""
+        since a time (UTC microseconds), ``taken`` those of some jobs that it bound ever;
+        ``taken_over``: see :class:`~runtime.doubts.Doubts`."""
         self.account = account
         self._caps = account.codec.capabilities
         self._gateway = gateway
@@ -154,6 +156,7 @@ class AccountActor:
             spool=spool,
             claims=self.claims,
             as_sent=self._references.as_sent,
+            taken_over=taken_over,
         )
         self._owned: dict[WorkKey, Work] = {}
         self._buy_bell = Bell()

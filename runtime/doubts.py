@@ -61,12 +61,15 @@ class Doubts:
         spool: Spool,
         claims: Claims,
         as_sent: AsSent,
+        taken_over: int = 0,
     ) -> None:
         """``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits
         under way; ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds); ``as_sent``
         gives the request of an attempt as the provider was given it, None when nobody can know any more.
         ``key_epoch``: attempts of epochs before it were made with another key of this account's name, so nothing
-        that this key is shown proves anything about them (REC-9)."""
+        that this key is shown proves anything about them (REC-9).
+        ``taken_over``: absence proves nothing of attempts of epochs up to it, which another copy of the ledger may have
+        judged as well (REC-10)."""
         self._account = account
         self._log = log
         self._clock = clock
@@ -75,6 +78,7 @@ class Doubts:
             account, query=query, clock=clock, ledger_id=ledger_id, busy=busy, bound=bound, as_sent=as_sent
         )
         self._key_epoch = key_epoch
+        self._taken_over = taken_over
         self._spool = spool
         self._claims = claims
         self._claimed: dict[WorkKey, dict[str, Callable[[bool], None]]] = {}
@@ -166,6 +170,9 @@ class Doubts:
                         continue
                     await self._record(work, AttemptAdopted(attempt=number, job=job, evidence=self._evidence.found_by))
                     self._drop(work, judged)
+                case NotThere() if work.attempt.epoch <= self._taken_over:
+                    # The other copy may have found the same, and bought the task under an attempt of its own.
+                    await self._unknown(work, "taken_over", judged)
                 case NotThere():
                     await self._record(work, AttemptAbsent(attempt=number, evidence=self._evidence.absent_by))
                     self._drop(work, judged)

@@ -189,6 +189,7 @@ class Night:
                 files=files,
                 text=self._reader.payload,
                 hands=hands,
+                taken_over=self._reader.runtime().taken_over,
             )
             for account in plan.accounts
         ]

@@ -146,9 +146,7 @@ def plan(
 class _Line:
     """One account as the model sees it."""
 
-    def __init__(
-        self, account: Account, groups: Sequence[Group], prices: PriceBook, deadline_s: float | None
-    ) -> None:
+    def __init__(self, account: Account, groups: Sequence[Group], prices: PriceBook, deadline_s: float | None) -> None:
         capabilities = account.codec.capabilities
         self.account = account
         self.offers: dict[Group, Price] = {}

@@ -37,7 +37,7 @@ Body: TypeAlias = Callable[["Doubting"], Awaitable[None]]
 class Doubting:
     """One account's doubts and what they judged."""
 
-    def __init__(self, bench: Bench, *, key_epoch: int = 0) -> None:
+    def __init__(self, bench: Bench, *, key_epoch: int = 0, taken_over: int = 0) -> None:
         self.bench = bench
         self.judged: list[Work] = []
         self.passes = 0
@@ -59,6 +59,7 @@ class Doubting:
             spool=bench.spool,
             claims=Claims(look=self.look, bound=self.bound_ever, clock=bench.clock, visible_after_s=20.0),
             as_sent=self.as_sent,
+            taken_over=taken_over,
         )
 
     async def look(self, job: str) -> PollOutcome:
@@ -99,9 +100,14 @@ class Doubting:
 
 
 def doubt(
-    bench: Bench, body: Callable[[Doubting], Awaitable[None]], *, seconds: float = 30.0, key_epoch: int = 0
+    bench: Bench,
+    body: Callable[[Doubting], Awaitable[None]],
+    *,
+    seconds: float = 30.0,
+    key_epoch: int = 0,
+    taken_over: int = 0,
 ) -> Doubting:
-    doubting = Doubting(bench, key_epoch=key_epoch)
+    doubting = Doubting(bench, key_epoch=key_epoch, taken_over=taken_over)
 
     async def go() -> None:
         async with trio.open_nursery() as nursery:
@@ -429,3 +435,18 @@ def test_a_claim_on_a_doubt_that_ended_is_handed_back() -> None:
 
     doubt(bench, late, seconds=1.0)
     assert settled[-1] == ("j3", False)
+
+
+def test_after_a_takeover_absence_proves_nothing_and_presence_does() -> None:
+    """REC-10, W18: the other copy may have judged the attempt absent, too, and bought the task again."""
+    bench = Bench()
+    bench.provider.say("list", (job(prompt="picture 1"),))
+
+    async def body(doubting: Doubting) -> None:
+        for n in (1, 2):
+            doubting.doubts.add(await doubting.doubtful(n, old=True))
+
+    doubting = doubt(bench, body, taken_over=bench.journal.epoch - 1)
+    found, held = sorted(doubting.judged, key=lambda work: work.n)
+    assert found.state.phase == "accepted"
+    assert (held.state.phase, held.attempt.reason) == ("held", "taken_over")

@@ -148,9 +148,14 @@ def test_what_the_other_copy_bought_is_adopted_by_list(shop: Shop, tmp_path: Pat
         assert isinstance(said["queued"], int)
         assert said["adopted"] == said["queued"] >= 8
         done = copy.run("run", "pots", "--max-at-risk", "50", "--sandbox")
-        assert done.code == 0, done.err
+        held = copy.phases("pots").get("held", 0)
+        assert done.code == (3 if held else 0), done.err
         assert len(shop.bill()) == TASKS
-        assert copy.phases("pots") == {"succeeded": TASKS}
+        # What was in doubt when the copy was made may have been judged, and bought again, by the other one.
+        assert {attempt.reason for state in copy.tasks("pots") for attempt in state.attempts if attempt.doubtful} <= {
+            "taken_over"
+        }
+        assert copy.phases("pots") == {"succeeded": TASKS - held} | ({"held": held} if held else {})
         assert copy.strangers("pots") == []
         assert copy.run("verify", "--sandbox").code == 0
 
