@@ -52,6 +52,7 @@ def test_a_kill_while_batches_are_open(tmp_path: Path) -> None:
         assert max(files.values()) <= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", EDGES)
 def test_a_kill_at_the_edges_of_the_call_that_pays(shop: Shop, point: str) -> None:
     """MON-1, MON-2, REC-4, REC-5, W1 to W5, W16: nothing is held, and nothing is bought twice."""
@@ -75,6 +76,7 @@ def stopped_twice(process: "subprocess.Popen[str]") -> None:
     assert wait(process, timeout=30).code == 130
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_open_at_the_end_of_a_run_comes_home_with_the_next(tmp_path: Path) -> None:
     """LIVE-5: nobody waits a day for it, and nothing is lost."""
     with sandbox(tmp_path / "sandbox", latency=6.0) as url, Shop(tmp_path, url) as shop:

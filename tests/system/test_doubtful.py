@@ -51,7 +51,7 @@ def test_the_budget_for_duplicates_is_never_exceeded(shop: Shop) -> None:
     assert [row.id for row in shop.manifest("pots") if row.status == "held"] == [row.id for row in held]
 
 
-@pytest.mark.parametrize("options", [(), ("--on-unknown", "ask"), ("--on-unknown", "hold")])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.slow), ("--on-unknown", "ask")])
 def test_without_leave_it_is_held(shop: Shop, options: tuple[str, ...]) -> None:
     """``ask`` asks on a terminal only."""
     command = in_doubt(shop, f"held {options}")

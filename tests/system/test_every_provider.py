@@ -242,6 +242,7 @@ def test_a_price_that_is_quoted_beforehand_is_the_price_of_the_run(tmp_path: Pat
         assert "overcharge" not in shop.run("status", "--sandbox").out
 
 
+@pytest.mark.slow
 def test_a_quote_above_what_was_agreed_needs_consent_again(tmp_path: Path) -> None:
     """Agreed at the price book's figures, and nothing was bought; the next night the provider wants twice as much."""
     with sandbox(tmp_path / "usual") as url, Shop(tmp_path, url) as shop:

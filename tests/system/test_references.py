@@ -124,6 +124,7 @@ def test_files_that_were_moved_are_the_same_request(shop: Shop) -> None:
     assert set(uploads(shop).values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_moved_as_a_whole_goes_on(shop: Shop) -> None:
     """The table is the same to the byte, so nothing of it would be read again."""
     home = shop.folder / "here"

@@ -62,6 +62,7 @@ def test_bad_rows_are_left_out_when_told(shop: Shop) -> None:
 # --- keys -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_going_on_at_a_dearer_provider_needs_a_new_consent_and_a_refusal_changes_nothing(shop: Shop) -> None:
     shop.leave_practice()
     table = shop.table("pots.jsonl", prompts("dearer", 8))

@@ -94,6 +94,7 @@ def test_a_moved_folder_goes_on(shop: Shop, tmp_path: Path) -> None:
         assert len(verdict.once) >= TASKS - doubtful
 
 
+@pytest.mark.slow
 def test_what_may_have_been_bought_waits_for_the_operator(shop: Shop, tmp_path: Path) -> None:
     """REC-10, W18: taking over collects what is known; the rest is bought only when told, with its dollars said."""
     command = killed_halfway(shop, "taken over")
@@ -134,7 +135,7 @@ def test_what_may_have_been_bought_waits_for_the_operator(shop: Shop, tmp_path: 
     assert shop.verdict("pots").twice == []
 
 
-@pytest.mark.parametrize("provider", ["replicate", "segmind"])
+@pytest.mark.parametrize("provider", ["replicate", pytest.param("segmind", marks=pytest.mark.slow)])
 def test_what_the_other_copy_bought_is_adopted_by_list(shop: Shop, tmp_path: Path, provider: str) -> None:
     """REC-10, REC-5, W18, MON-7: the other copy bought the rest; here it is fetched, and nothing is bought again."""
     command = killed_halfway(shop, f"adopted at {provider}", provider)
@@ -160,6 +161,7 @@ def test_what_the_other_copy_bought_is_adopted_by_list(shop: Shop, tmp_path: Pat
         assert copy.run("verify", "--sandbox").code == 0
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_running_ledger_is_whole_and_buys_nothing(shop: Shop, tmp_path: Path) -> None:
     """REC-10, LED-4: taken in the middle of a run, restored after it."""
     table = shop.table("pots.jsonl", prompts("backup", 4 * TASKS))
@@ -193,6 +195,7 @@ def test_a_backup_of_a_running_ledger_is_whole_and_buys_nothing(shop: Shop, tmp_
     assert shop.run("ledger", "backup", str(there), "--force", "--sandbox").code == 0
 
 
+@pytest.mark.slow
 def test_the_machine_may_be_named(shop: Shop) -> None:
     """REC-10: where the system's own id changes at every start, as in containers."""
     table = shop.table("pots.jsonl", prompts("machine", 2))

@@ -48,6 +48,7 @@ def left_in(folder: Path) -> list[Path]:
     return list((folder / "scratch").iterdir())
 
 
+@pytest.mark.slow
 def test_four_kills_at_two_providers(tmp_path: Path) -> None:
     """MON-2, MON-7, LIVE-1, LIVE-2; and the second opinion reads the same from what is kept."""
     options = ("--map", "prompt=Title", "--provider", "segmind,google", "--kills", "4", "--limit", "20", "--seed", "2")
