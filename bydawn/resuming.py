@@ -30,7 +30,9 @@ def resume_lines(
     if doubtful:
         parts.append(f"{count(doubtful)} in doubt are looked up ({dollars(at_risk.reserved)})")
     if counts["queued"]:
-        parts.append(f"{count(counts['queued'])} are to be bought{_about(counts['queued'], state)}")
+        part = state.settings.limit or state.settings.sample
+        what = "wait, of which this run buys a part" if part else f"are to be bought{_about(counts['queued'], state)}"
+        parts.append(f"{count(counts['queued'])} {what}")
     if counts["failed"]:
         parts.append(f"{count(counts['failed'])} failed stay")
     if counts["held"]:
