@@ -22,7 +22,7 @@ from adapters.base import (
 )
 from adapters.google import GOOGLE
 from adapters.references import LocalFile
-from tests.adapters.replies import Row, load, read, shown
+from tests.adapters.replies import load
 
 ROWS = load("google")
 CTX = Context(key=Secret("AIza-secret"))
@@ -137,11 +137,6 @@ def test_what_google_can_do_has_no_problem(request_: ImageRequest) -> None:
 
 
 # --- reading ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
-def test_recorded_replies_are_read(row: Row) -> None:
-    assert shown(read(GOOGLE, row.kind, row.reply), row.outcome) == row.outcome
 
 
 def test_the_image_is_the_last_part_that_is_no_thought() -> None:

@@ -20,7 +20,7 @@ from adapters.base import (
     Unclear,
 )
 from adapters.together import TOGETHER
-from tests.adapters.replies import Row, load, read, shown
+from tests.adapters.replies import Row, load
 from tests.adapters.synchronous import HEADERS, bodies, statuses
 
 ROWS = load("together")
@@ -124,17 +124,6 @@ def test_there_is_nothing_to_ask_for_afterwards() -> None:
 
 
 # --- reading ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
-def test_recorded_replies_mean_what_they_say(row: Row) -> None:
-    assert shown(read(TOGETHER, row.kind, row.reply), row.outcome) == row.outcome
-
-
-@pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
-def test_unknown_fields_change_nothing(row: Row) -> None:
-    more = reply(row.status, {**row.body, "brand_new": {"deep": [1, None]}}, **row.headers)
-    assert shown(read(TOGETHER, row.kind, more), row.outcome) == row.outcome
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS.values() if row.kind == "submit"], ids=lambda row: row.name)

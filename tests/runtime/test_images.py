@@ -77,7 +77,7 @@ def test_a_picture_with_too_few_pixels_for_its_header_is_refused() -> None:
         b"\xff\xd8\xff\xe0\x00\x01",
         b"\xff\xd8" + b"\xff" * 100,
         b"RIFF\x04\x00\x00\x00WEBP",
-        b"RIFF\x0c\x00\x00\x00WEBPXXXX\x00\x00\x00\x00",
+        b"RIFF\x0c\x00\x00\x00WEBPJUNK\x00\x00\x00\x00",
         png_claiming(0, 0),
         webp_claiming(4, 4),
     ],
