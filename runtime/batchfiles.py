@@ -21,7 +21,7 @@ from random import Random
 import msgspec
 import trio
 
-from adapters.base import Accepted, FileBytes, MalformedReply, Refused, Unclear, UploadRefused
+from adapters.base import Accepted, FileBytes, Refused, Unclear
 from adapters.batchfile import BatchFiles, CreateOutcome, line_job
 from ledger.commands import Intend, Record
 from ledger.decisions import Exceeded, Guard, NewPayload
@@ -34,16 +34,14 @@ from runtime.gateway import Gateway, NotSent, Submission, SubmitResult, Supersed
 from runtime.gathering import Gathering
 from runtime.lanes import Lane
 from runtime.limits import TokenBucket
-from runtime.ports import Clock, WireError
+from runtime.ports import Clock
 from runtime.references import Resolved, Unresolved
-from runtime.uploads import run_upload
+from runtime.uploads import UploadFailed, upload
 from runtime.waiting import Bell
 from runtime.work import Overtaken, TaskLog, Work
 
 _log = logging.getLogger(__name__)
 
-_TRIES = 3  # of an upload
-_PAUSE_S = 1.0
 _MEDIA_TYPE = "application/jsonl"
 
 
@@ -209,21 +207,17 @@ class FileDesk:
         return None
 
     async def _upload(self, file: FileBytes) -> str | Unresolved:
-        """Upload with a few tries: it is free and may be repeated."""
-        why = ""
-        for tries in range(_TRIES):
-            if tries:
-                pause_s = _PAUSE_S * 2 ** (tries - 1) * self._random.uniform(0.5, 1.5)
-                await self._clock.sleep_until(self._clock.monotonic() + pause_s)
-            try:
-                return (await run_upload(self._codec.upload_lines(file, self._account.context()), self._query)).url
-            except UploadRefused as exc:
-                if exc.account:
-                    return Unresolved("account", str(exc))
-                why = str(exc)
-            except (WireError, MalformedReply) as exc:
-                why = str(exc)
-        return Unresolved("later", f"the upload of a file of requests failed: {why}")
+        """Upload the lines.  A file that is refused says nothing about its tasks: they may go into another one."""
+        context = self._account.context()
+        try:
+            uploaded = await upload(
+                lambda: self._codec.upload_lines(file, context), self._query, clock=self._clock, random=self._random
+            )
+            return uploaded.url
+        except UploadFailed as exc:
+            if exc.reason == "account":
+                return Unresolved("account", str(exc))
+            return Unresolved("later", f"the upload of a file of requests failed: {exc}")
 
     def _put_back(self, lane: Lane, submissions: Sequence[Submission]) -> None:
         """Let tasks wait for the next file, before all others."""

@@ -18,23 +18,16 @@ from typing import Literal, TypeAlias
 import msgspec
 import trio
 
-from adapters.base import (
-    FileBytes,
-    ImageRequest,
-    MalformedReply,
-    Uploaded,
-    UploadRefused,
-    Uploads,
-)
+from adapters.base import FileBytes, ImageRequest, Uploaded, Uploads
 from adapters.references import LocalFile, local_file
 from ledger.events import PayloadRef, ReferenceUploaded
 from runtime.accountlog import AccountLog
 from runtime.accounts import Account
 from runtime.bytebudget import ByteBudget
 from runtime.evidence import Query
-from runtime.ports import Clock, Disk, DiskFailed, Threads, WireError
+from runtime.ports import Clock, Disk, DiskFailed, Threads
 from runtime.reconcile import SKEW_S
-from runtime.uploads import run_upload
+from runtime.uploads import TRIES, UploadFailed, upload
 from runtime.work import Work
 
 _log = logging.getLogger(__name__)
@@ -42,8 +35,6 @@ _log = logging.getLogger(__name__)
 _MEMORY = 256 << 20  # bytes that references may fill at one time, in all their forms (SEC-9)
 _COPIES_INLINE = 4  # the file, its base64 text, and the body of the request as text and as bytes
 _COPIES_UPLOAD = 3
-_TRIES = 3
-_PAUSE_S = 1.0  # before the second try; twice that before the third
 _REMEMBERED_S = 5.0  # a file that could not be uploaded is not tried again at once
 _ROUNDS = 4  # after so many failed rounds while other files went through, it is the file's own fault
 _UNKNOWN_LIFE_S = 600.0  # how long an upload is used of which nobody says how long it lasts
@@ -247,28 +238,20 @@ class References:
         return _Held(uploaded.url, ref, self._clock.monotonic() + usable_s)
 
     async def _send(self, file: FileBytes) -> Uploaded:
-        """Upload, with a few tries: it is free and may be repeated."""
-        why = ""
-        for tries in range(_TRIES):
-            if tries:
-                pause_s = _PAUSE_S * 2 ** (tries - 1) * self._random.uniform(0.5, 1.5)
-                await self._clock.sleep_until(self._clock.monotonic() + pause_s)
-            try:
-                return await self._drive(file)
-            except UploadRefused as exc:
-                if exc.account:
-                    raise _Failed(Unresolved("account", str(exc))) from exc
-                if not exc.retryable:
-                    raise _Failed(Unresolved("refused", f"the upload was refused: {exc}")) from exc
-                why = str(exc)
-            except (WireError, MalformedReply) as exc:
-                why = str(exc)
-        raise _Failed(Unresolved("later", f"the upload failed: {why}"))
-
-    async def _drive(self, file: FileBytes) -> Uploaded:
         codec = self._account.codec
         assert isinstance(codec, Uploads), f"{self._account.name}: uploads in the record and none in the codec"
-        return await run_upload(codec.upload(file, self._account.context()), self._query)
+        context = self._account.context()
+        try:
+            return await upload(
+                lambda: codec.upload(file, context), self._query, clock=self._clock, random=self._random
+            )
+        except UploadFailed as exc:
+            said = {
+                "account": str(exc),
+                "refused": f"the upload was refused: {exc}",
+                "later": f"the upload failed: {exc}",
+            }
+            raise _Failed(Unresolved(exc.reason, said[exc.reason])) from exc
 
     # --- what is remembered -------------------------------------------------------------------------------
 
@@ -300,7 +283,7 @@ class References:
         known = self._troubles.setdefault(file.sha256, _Trouble(outcome, 0.0, 0, self._uploads))
         known.rounds += 1
         if outcome.reason == "later" and known.rounds >= _ROUNDS and self._uploads > known.others:
-            tries = known.rounds * _TRIES
+            tries = known.rounds * TRIES
             outcome = Unresolved("refused", f"{outcome.detail} ({tries} times, and other files went through)")
         lasting = outcome.reason in ("input_changed", "refused")
         known.outcome = outcome
