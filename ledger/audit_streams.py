@@ -35,7 +35,7 @@ from ledger.events import (
 )
 from ledger.findings import Findings, named_event, named_stream
 from ledger.folds import EMPTY_TASK, AccountState, BatchState, RuntimeState, TaskState, evolve_task
-from ledger.money import Balance, batch_money, moves
+from ledger.money import SINCE_VIEWS_2, Balance, batch_money, moves
 from ledger.projection import OPEN, CountKey, Projection, Rows, count_keys, task_columns
 from ledger.replay import ACCOUNT_KIND, BATCH_KIND, KIND_SHIFT, TASK_KIND, State, empty_state, evolve
 from ledger.rules import breach
@@ -70,6 +70,8 @@ class _Streams:
         self._money: dict[str, list[int]] = {}
         self._charged: Counter[int] = Counter()
         self._epoch = 0  # the newest: a lane holds what it sent (ledger.money)
+        found = store.row("SELECT value FROM meta WHERE name = 'views'")
+        self._views = "" if found is None else str(found[0])
 
     def run(self) -> None:
         first, last = _TASKS
@@ -210,7 +212,10 @@ class _Streams:
         self._compare_rows("epochs", 1, epochs)
         # A total of nothing may be on record or not.
         self._compare_rows("counts", 3, [(*key, n) for key, n in self._counts.items()], nothing=(0,))
-        self._compare_rows("money", 1, [(name, *held) for name, held in self._money.items()], nothing=(0, 0, 0))
+        # Views of an older version are made anew by the next write, and until then they lack some books.
+        lacking = SINCE_VIEWS_2 if self._views == "1" else ()
+        money = [(name, *held) for name, held in self._money.items() if not name.startswith(lacking)]
+        self._compare_rows("money", 1, money, nothing=(0, 0, 0))
 
     def _compare_rows(self, table: str, key: int, follows: Iterable[Row], nothing: Row | None = None) -> None:
         """Compare a small view; the first ``key`` columns of its rows name them."""

@@ -9,19 +9,30 @@ drift apart, no order of events makes a balance negative, and the audit can add 
 * ``open``: how many.  In a lane: submits of this epoch that nobody has answered yet (MON-3).  On the risk line:
   attempts that may have been bought without our knowing.
 
+Beside these, what a person must see apart from the rest has a book of its own in each batch (MON-10).  Six of them
+part the batch's two sums, for an attempt is in one phase only:
+
+    captured = images that are kept + failed + surplus + lost
+    reserved = under way + ambiguous + held + decided
+
+and three look at the same dollars from another side: ``adopted``, ``overcharge`` and ``duplicates``.
+
 A lane counts only attempts sent in the current epoch: a new epoch starts with empty lanes, and judging what an
 older one left behind never moves them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from functools import lru_cache
-from typing import NamedTuple, assert_never
+from typing import NamedTuple, TypeAlias, assert_never
 
 from ledger.folds import EMPTY_TASK, AttemptState, TaskState
 
 _DAY_US = 86_400_000_000
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+_GOOD_PATH = frozenset({"intended", "accepted", "ready", "done", "not_sent", "rejected", "absent"})
+
+_Line: TypeAlias = Callable[[int], str]  # the name of a book, by its batch
 
 
 class Move(NamedTuple):
@@ -82,6 +93,39 @@ def surplus_money(batch: int) -> str:
     return f"surplus/{batch}"
 
 
+def failed_money(batch: int) -> str:
+    """Charged although the job failed; also part of the batch's cost."""
+    return f"failed/{batch}"
+
+
+def ambiguous_money(batch: int) -> str:
+    """In doubt, and being looked up; also part of what is reserved and at risk."""
+    return f"ambiguous/{batch}"
+
+
+def held_money(batch: int) -> str:
+    """Nothing could tell whether it was bought, and nobody has decided; also part of what is reserved and at risk."""
+    return f"held/{batch}"
+
+
+def decided_money(batch: int) -> str:
+    """As held, and decided about: given up, or bought again beside it.  It may have been paid, so it stays reserved."""
+    return f"decided/{batch}"
+
+
+def adopted_money(batch: int) -> str:
+    """Found at the provider after it had been in doubt, and kept in place of another purchase."""
+    return f"adopted/{batch}"
+
+
+def overcharge_money(batch: int) -> str:
+    """What was charged above the ceilings (MON-8); also part of the batch's cost."""
+    return f"overcharge/{batch}"
+
+
+SINCE_VIEWS_2 = ("failed/", "ambiguous/", "held/", "decided/", "adopted/", "overcharge/")
+"""Books that views of version 1 do not have."""
+
 LANE_PREFIX = "lane/"
 
 
@@ -123,10 +167,26 @@ def _add_moves(found: list[Move], was: AttemptState | None, attempt: AttemptStat
         found.append(Move(risk_money(batch), risk * attempt.ceiling_microusd, 0, risk))
     if lane:
         found.append(Move(lane_money(attempt.account, attempt.lane), lane * attempt.ceiling_microusd, 0, lane))
-    if attempt.phase in _APART:
-        found.append(Move(_APART[attempt.phase](batch), 0, attempt.cost_microusd or 0, 1))
-    if was is not None and was.phase in _APART:
-        found.append(Move(_APART[was.phase](batch), 0, -(was.cost_microusd or 0), -1))
+    if _stands_apart(attempt) or (was is not None and _stands_apart(was)):
+        _add_lines(found, was, attempt, batch)
+
+
+def _stands_apart(attempt: AttemptState) -> bool:
+    """Whether it may be on a line of its own; nearly none is."""
+    if attempt.phase not in _GOOD_PATH or attempt.adopted_by:
+        return True
+    return attempt.phase == "done" and (attempt.cost_microusd or 0) > attempt.ceiling_microusd
+
+
+def _add_lines(found: list[Move], was: AttemptState | None, attempt: AttemptState, batch: int) -> None:
+    sums: dict[_Line, list[int]] = {}
+    for sign, state in ((1, attempt), (-1, was)):
+        for line, reserved, captured in _lines(state) if state is not None else ():
+            held = sums.setdefault(line, [0, 0, 0])
+            held[0] += sign * reserved
+            held[1] += sign * captured
+            held[2] += sign
+    found += (Move(line(batch), *held) for line, held in sums.items() if any(held))
 
 
 def holdings(state: TaskState, *, batch: int, epoch: int) -> list[Move]:
@@ -149,8 +209,25 @@ def _day(days: int) -> str:
     return date.fromordinal(_EPOCH_ORDINAL + days).isoformat()
 
 
-_APART: dict[str, Callable[[int], str]] = {"surplus": surplus_money, "lost": lost_money}
-"""Charges that stand on a line of their own too."""
+def _lines(attempt: AttemptState) -> Iterator[tuple[_Line, int, int]]:
+    """The lines that an attempt stands on beside the batch's, as one on each: (whose, reserved, captured)."""
+    phase, ceiling, cost = attempt.phase, attempt.ceiling_microusd, attempt.cost_microusd or 0
+    if phase == "ambiguous":
+        yield ambiguous_money, ceiling, 0
+    elif phase == "unknown":
+        yield decided_money if attempt.decided else held_money, ceiling, 0
+    elif phase == "surplus":
+        yield surplus_money, 0, cost
+    elif phase == "lost":
+        yield lost_money, 0, cost
+    elif phase == "failed" and cost:
+        yield failed_money, 0, cost
+    if attempt.adopted_by and phase in ("accepted", "ready"):
+        yield adopted_money, ceiling, 0
+    elif attempt.adopted_by and phase == "done":
+        yield adopted_money, 0, cost
+    if phase in ("done", "failed", "surplus", "lost") and cost > ceiling:
+        yield overcharge_money, 0, cost - ceiling
 
 
 def _weight(attempt: AttemptState, epoch: int) -> tuple[int, int, int, int]:

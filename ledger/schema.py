@@ -14,8 +14,11 @@
 
 FORMAT = 1
 """``user_version`` of the file: a higher one is a newer bydawn's."""
-VIEWS = "1"
-"""Version of the projection: another one in the file means that the views must be rebuilt before use."""
+VIEWS = "2"
+"""Version of the projection: another one in the file means that the views must be rebuilt before the next write.
+
+"2" keeps six more books for each batch (``ledger.money.SINCE_VIEWS_2``).
+"""
 APPLICATION_ID = 0x42594457  # "BYDW", so that file(1) and a wrong path can be told apart
 
 COPIED = "copied_at_us"

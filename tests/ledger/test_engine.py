@@ -41,6 +41,7 @@ from ledger.journal import Ledger
 from ledger.judge import Judge
 from ledger.lock import RunLock, lock_path
 from ledger.migrations import MIGRATIONS
+from ledger.money import ambiguous_money, held_money
 from ledger.reader import Reader
 from ledger.rebuild import rebuild_views
 from ledger.rules import decide_task
@@ -48,7 +49,7 @@ from ledger.schema import FORMAT, MIGRATION_NAMES
 from ledger.streams import task_stream
 from ledger.views import stored_projection
 from tests.ledger.ledgers import decision, do, opened
-from tests.ledger.stories import INTEND, bought
+from tests.ledger.stories import INTEND, UNKNOWN, bought
 
 
 def mode(path: Path) -> int:
@@ -221,6 +222,24 @@ def test_views_of_another_version_are_folded_anew(tmp_path: Path) -> None:
         assert verify(path).ok
         # However little is kept in memory meanwhile: forgotten tasks are folded from their streams.
         rebuild_views(ledger.store, together=2, cached=1)
+    assert verify(path).ok
+
+
+def test_a_ledger_without_the_newer_books_is_in_order_and_gets_them_with_the_next_write(tmp_path: Path) -> None:
+    """LED-9, MON-10: as version 1 of the views left it."""
+    path = tmp_path / "bydawn.db"
+    with opened(path, tasks=2) as ledger:
+        do(ledger, 1, *UNKNOWN)
+        do(ledger, 2, INTEND)
+        books = ledger.reader().money()
+    assert books[held_money(1)] == (60_000, 0, 1)
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("UPDATE meta SET value = '1' WHERE name = 'views'")
+        raw.execute("DELETE FROM money WHERE account IN (?, ?)", (held_money(1), ambiguous_money(1)))
+        raw.commit()
+    assert verify(path).ok
+    with opened(path), Reader(path) as reader:
+        assert reader.money()[held_money(1)] == books[held_money(1)]
     assert verify(path).ok
 
 
