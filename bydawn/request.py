@@ -46,6 +46,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     on_change: str | None = None
     on_unknown: str | None = None
     max_duplicate_usd: str | None = None
+    trust: str | None = None
     skip_invalid: bool = False
     fit_references: bool = False
     new_ledger: bool = False

@@ -76,7 +76,7 @@ def start(request: Request) -> int:
         if request.dry_run:
             assert checked is not None
             quotes = quotes_of_plan(checked.groups, accounts, settings.config, egress, asking=request.quotes)
-            plan = plan_of(settings, checked.groups, accounts, quotes.book, settings.moment_us("deadline"))
+            plan = plan_of(settings, checked.groups, accounts, quotes.book, settings.moment_us("deadline"), before)
             if request.save is not None:
                 save(request.save, approval(plan, digest))
             files, callbacks = file_lines(checked, accounts), _callback_lines(settings, before, accounts)
@@ -141,7 +141,7 @@ def _continue(
             left = groups_of(reader, batch, accounts)
             quotes = quotes_of_plan(left, accounts, settings.config, egress, asking=request.quotes)
             notes = (*_callback_lines(settings, before, accounts), *quotes.lines)
-            left_plan = plan_of(settings, left, accounts, quotes.book, settings.moment_us("deadline"))
+            left_plan = plan_of(settings, left, accounts, quotes.book, settings.moment_us("deadline"), before)
             return _show_plan(request, left_plan, Path(reader.batch(batch).folder), notes=notes)
     check_accounts(accounts, egress)
     try:

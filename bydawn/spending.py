@@ -27,6 +27,7 @@ from bydawn.saying import say_summary
 from bydawn.shapes import groups_of, shapes_of, share_of, wanted_tasks
 from bydawn.summary import summarise
 from bydawn.takeover import waiting_through
+from bydawn.trusting import trust, trust_lines, trust_of
 from bydawn.webhooks import Calling, calling_of
 from ledger.events import BatchConfigured
 from ledger.folds import BatchState, evolve_batch
@@ -45,8 +46,10 @@ def plan_of(
     accounts: Sequence[Account],
     prices: PriceBook,
     deadline_us: int | None,
+    before: BatchState,
 ) -> Plan:
-    return make_plan(
+    """What it will cost and how long it will take.  ``before``: the batch as it was left, for what keeps its value."""
+    made = make_plan(
         groups,
         accounts,
         prices,
@@ -55,6 +58,8 @@ def plan_of(
         deadline_s=(deadline_us - now_us()) / 1e6 if deadline_us else None,
         max_at_risk_microusd=settings.money("max_at_risk"),
     )
+    told = trust_lines(trust_of(settings.text("trust"), before), accounts)
+    return msgspec.structs.replace(made, notes=(*made.notes, *told))
 
 
 def buy_batch(
@@ -83,6 +88,7 @@ def buy_batch(
             max_at_risk_microusd=settings.money("max_at_risk"),
             max_duplicate_usd_micro=settings.money("max_duplicate_usd"),
             on_unknown=on_unknown(settings.text("on_unknown")),
+            trust=trust(settings.text("trust")),
             attempts=settings.whole("attempts"),
             deadline_us=deadline_us,
             limit=settings.whole("limit", least=1) or 0,
@@ -111,7 +117,7 @@ def buy_batch(
         changed = changed or (quotes.dearer and state.agreed is not None)
         if (groups is None or changed) and (state.agreed is None or changed or wanted > state.agreed.images):
             groups = groups_of(reader, batch, accounts)
-        plan = plan_of(settings, share_of(groups or (), wanted), accounts, quotes.book, deadline_us)
+        plan = plan_of(settings, share_of(groups or (), wanted), accounts, quotes.book, deadline_us, state)
         refuse_uncovered(plan)
         agreed_before = state.agreed
         if agreed_before is not None and changed and exceeds(agreed_before, plan, spent_so_far(reader, batch)):
@@ -146,6 +152,8 @@ def buy_batch(
             for line in resume_lines(
                 reader, batch, state, allowed_microusd=allowed_microusd, max_at_risk_microusd=risk
             ):
+                talk(line)
+            for line in trust_lines(trust_of("", state), accounts):
                 talk(line)
     for line in calling.lines(accounts) if calling else ():
         talk(line)

@@ -40,8 +40,19 @@ AmbiguousReason = Literal[
     "no_reply",  # sent, then silence or a broken connection
     "unclear_reply",  # an answer that proves neither a job nor its absence
     "no_job_id",  # a success without a readable job id: likely paid
+    "answer_assumed",  # that the answer proves "no job" is only assumed, and the batch trusts what is documented
 ]
-UnknownReason = Literal["no_evidence", "listing_failed", "several_fit", "account_changed", "taken_over"]
+UnknownReason = Literal[
+    "no_evidence",
+    "listing_failed",
+    "several_fit",
+    "account_changed",
+    "taken_over",
+    # Under --trust documented: the fact that would prove that there is no job is only assumed.
+    "listing_assumed",
+    "lookup_assumed",
+    "answer_assumed",
+]
 AbsentEvidence = Literal["same_key", "not_found", "listing"]
 AdoptEvidence = Literal["listing", "lookup", "callback", "operator"]
 TaskFailReason = Literal[

@@ -44,6 +44,7 @@ from runtime.ports import Clock, Wire
 from runtime.reconcile import SKEW_S
 from runtime.references import ReferenceFiles, References
 from runtime.spool import Spool
+from runtime.trust import Disbelieved, Trust, assume
 from runtime.waiting import Bell
 from runtime.warming import WarmUp
 from runtime.work import TaskLog, Work, WorkKey
@@ -83,10 +84,11 @@ class AccountActor:
         text: Callable[[int], str | None],
         hands: Hands,
         taken_over: int = 0,
+        trust: Callable[[int], Trust] = assume,
     ) -> None:
         """``text`` reads an erasable text by its row, ``bound`` gives the job ids that the ledger bound to attempts
         since a time (UTC microseconds), ``taken`` those of some jobs that it bound ever;
-        ``taken_over``: see :class:`~runtime.doubts.Doubts`."""
+        ``taken_over`` and ``trust``: see :class:`~runtime.doubts.Doubts`."""
         self.account = account
         self._caps = account.codec.capabilities
         self._gateway = gateway
@@ -157,6 +159,7 @@ class AccountActor:
             claims=self.claims,
             as_sent=self._references.as_sent,
             taken_over=taken_over,
+            trust=trust,
         )
         self._owned: dict[WorkKey, Work] = {}
         self._buy_bell = Bell()
@@ -404,7 +407,7 @@ class AccountActor:
             case Finished():
                 self._pass_on(work)
                 self._hands.moved()
-            case Unclear():
+            case Unclear() | Disbelieved():
                 self._doubts.add(work)
             case Exceeded():
                 self._owned.pop(work.key, None)

@@ -36,6 +36,7 @@ from runtime.lanes import Lane
 from runtime.limits import TokenBucket
 from runtime.ports import Clock
 from runtime.references import Resolved, Unresolved
+from runtime.trust import Disbelieved
 from runtime.uploads import UploadFailed, upload
 from runtime.waiting import Bell
 from runtime.work import Overtaken, TaskLog, Work
@@ -285,10 +286,10 @@ class FileDesk:
         else:
             self._tell.ended(file.lane, file.submissions, refused)
 
-    async def _send(self, file: _File) -> CreateOutcome | NotSent:
+    async def _send(self, file: _File) -> CreateOutcome | Disbelieved | NotSent:
         """Send the one call, and record what its answer means for every line, in one commit."""
         call = self._codec.build_create(file.lane.name, file.uploaded, file.name, self._account.context())
-        result: CreateOutcome | NotSent = NotSent("stopped before the send")
+        result: CreateOutcome | Disbelieved | NotSent = NotSent("stopped before the send")
         text = ""
         if not self._gateway.stopping:
             result, text = await self._gateway.exchange(call, self._codec.read_create)
@@ -297,6 +298,7 @@ class FileDesk:
             # One of the lines may be bad, and nobody knows which: none of them fails for it, the next file is smaller.
             self.gathering.at_most(file.lane, len(file.lines) // 2)
             result = Refused("unavailable", result.detail)
+        result = self._gateway.weighed(file.lines[0].work, self._account, result)
         if isinstance(result, Unclear):
             _log.warning(
                 "%s: %s is doubtful with its %d lines: %s",

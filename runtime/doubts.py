@@ -31,8 +31,9 @@ from runtime.claims import Claims
 from runtime.delivery import record_ready
 from runtime.evidence import AsSent, Evidence, ListingEvidence, LookupEvidence, NoEvidence, Query
 from runtime.ports import Clock
-from runtime.reconcile import CannotTell, Found, NotThere
+from runtime.reconcile import CannotTell, Found, Judgement, NotThere
 from runtime.spool import Spool
+from runtime.trust import Trust, assume, unproven_absence
 from runtime.waiting import Bell
 from runtime.work import TaskLog, Work, WorkKey
 
@@ -62,6 +63,7 @@ class Doubts:
         claims: Claims,
         as_sent: AsSent,
         taken_over: int = 0,
+        trust: Callable[[int], Trust] = assume,
     ) -> None:
         """``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits
         under way; ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds); ``as_sent``
@@ -69,7 +71,8 @@ class Doubts:
         ``key_epoch``: attempts of epochs before it were made with another key of this account's name, so nothing
         that this key is shown proves anything about them (REC-9).
         ``taken_over``: absence proves nothing of attempts of epochs up to it, which another copy of the ledger may have
-        judged as well (REC-10)."""
+        judged as well (REC-10).
+        ``trust`` gives how sure the fact must be, for a batch, on which an absence is believed."""
         self._account = account
         self._log = log
         self._clock = clock
@@ -79,6 +82,7 @@ class Doubts:
         )
         self._key_epoch = key_epoch
         self._taken_over = taken_over
+        self._trust = trust
         self._spool = spool
         self._claims = claims
         self._claimed: dict[WorkKey, dict[str, Callable[[bool], None]]] = {}
@@ -164,7 +168,7 @@ class Doubts:
         for verdict in looked.verdicts:
             work = works[verdict.key]
             number = work.attempt.number
-            match verdict:
+            match self._believed(work, verdict):
                 case Found(job=job):
                     if not self._claims.take(job):
                         continue
@@ -191,6 +195,16 @@ class Doubts:
             if self._unanswered[key] >= _TRIES_WHEN_RIPE and self._called_until[key] <= now:
                 await self._unknown(works[key], "listing_failed", judged)
         return False
+
+    def _believed(self, work: Work, verdict: Judgement) -> Judgement:
+        """The verdict as far as the task's batch trusts what it rests on."""
+        match verdict:
+            case NotThere(key=key):
+                assumed = unproven_absence(self._account.codec.capabilities, self._trust(work.batch))
+                return CannotTell(key, assumed) if assumed else verdict
+            case CannotTell(key=key, reason="no_evidence") if work.attempt.reason == "answer_assumed":
+                return CannotTell(key, "answer_assumed")
+        return verdict
 
     async def _judge_claims(self, judged: Callable[[Work], None]) -> None:
         """Look at the jobs that callbacks named."""

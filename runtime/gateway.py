@@ -48,6 +48,7 @@ from runtime.delivery import record_failed, record_ready
 from runtime.ports import Clock, DiskFailed, DiskFull, Wire, WireError
 from runtime.references import Resolution, Resolved, Unresolved
 from runtime.spool import Spool
+from runtime.trust import Disbelieved, Trust, assume, weigh
 from runtime.work import StreamConflict, TaskLog, Work
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Superseded(msgspec.Struct, frozen=True):
     """Nothing was intended: the task changed before (an operator cancelled it), or the gateway is stopping."""
 
 
-SubmitResult: TypeAlias = SubmitOutcome | NotSent | Superseded | Exceeded | Unresolved
+SubmitResult: TypeAlias = SubmitOutcome | Disbelieved | NotSent | Superseded | Exceeded | Unresolved
 
 
 async def as_it_is(request: ImageRequest, held: AsyncExitStack) -> Resolution:
@@ -102,14 +103,17 @@ class Gateway:
         spool: Spool,
         *,
         addresses: Addresses | None = None,
+        trust: Callable[[int], Trust] = assume,
     ) -> None:
-        """``addresses``: where providers that can shall call back; None = nowhere."""
+        """``addresses``: where providers that can shall call back; None = nowhere.  ``trust`` gives, for a batch,
+        how sure a fact must be, see :mod:`runtime.trust`."""
         self._log = log
         self._wire = wire
         self._clock = clock
         self._ledger_id = ledger_id
         self._spool = spool
         self._addresses = addresses
+        self._trust = trust
         self._memory = ByteBudget(_REPLY_MEMORY)
         self._nursery: trio.Nursery | None = None
         self._exchanges: set[trio.CancelScope] = set()
@@ -256,10 +260,11 @@ class Gateway:
         work.intended_at = self._clock.monotonic()
         faults.point("intent_recorded")
         if self._stopping:
-            result: SubmitOutcome | NotSent = NotSent("stopped before the send")
+            result: SubmitOutcome | Disbelieved | NotSent = NotSent("stopped before the send")
             reply_text = ""
         else:
-            result, reply_text = await self.exchange(call, codec.read_submit, callback_url=callback_url)
+            answer, reply_text = await self.exchange(call, codec.read_submit, callback_url=callback_url)
+            result = self.weighed(work, account, answer)
         faults.point("reply_read")
         await self._record(work, account, number, result, reply_text)
         faults.point("acceptance_recorded")
@@ -312,8 +317,15 @@ class Gateway:
             success = 200 <= reply.status < 300
             return Unclear(detail=f"malformed reply: {exc}", likely_paid=success), text
 
+    def weighed(self, work: Work, account: Account, answer: T) -> T | Disbelieved:
+        """Give an answer as far as the task's batch believes it."""
+        weighed = weigh(answer, account.codec.capabilities, self._trust(work.batch))
+        if isinstance(weighed, Disbelieved):
+            _log.warning("%s: only assumed to prove that nothing was bought: %r", account.name, answer)
+        return weighed
+
     async def _record(
-        self, work: Work, account: Account, number: int, result: SubmitOutcome | NotSent, reply_text: str
+        self, work: Work, account: Account, number: int, result: SubmitOutcome | Disbelieved | NotSent, reply_text: str
     ) -> None:
         match result:
             case Finished():
@@ -328,7 +340,10 @@ class Gateway:
 
 
 def fact_of(
-    log: TaskLog, number: int, result: Accepted | Refused | Throttled | Unclear | NotSent, reply_text: str
+    log: TaskLog,
+    number: int,
+    result: Accepted | Refused | Throttled | Unclear | Disbelieved | NotSent,
+    reply_text: str,
 ) -> tuple[TaskEvent, Sequence[NewPayload]]:
     """Say what an answer to a paid call means for attempt ``number``, with the texts that the fact refers to."""
     match result:
@@ -347,5 +362,8 @@ def fact_of(
             return AttemptAmbiguous(attempt=number, reason="no_job_id" if likely_paid else doubt, detail=ref), (
                 payload,
             )
+        case Disbelieved():
+            ref, payload = log.text(reply_text)
+            return AttemptAmbiguous(attempt=number, reason="answer_assumed", detail=ref), (payload,)
         case _:
             assert_never(result)

@@ -43,6 +43,7 @@ from runtime.router import Quote, Router, StopReason, Terms
 from runtime.sharing import settle_followers
 from runtime.spool import Spool
 from runtime.supervisor import supervise
+from runtime.trust import DEFAULT, Trust
 from runtime.work import TaskLog, Work, WorkKey, load_work
 from runtime.writer import LedgerWriter
 
@@ -117,11 +118,14 @@ class Night:
         self._log = TaskLog(self.writer, clock, max_attempts=plan.max_attempts)
         self._spool = Spool(seams.threads, lambda work: place(work).store)
         addresses = Addresses(plan.webhook_url, keyed) if plan.webhook_url else None
-        self._gateway = Gateway(self._log, seams.wire, clock, ledger.ledger_id, self._spool, addresses=addresses)
+        self._gateway = Gateway(
+            self._log, seams.wire, clock, ledger.ledger_id, self._spool, addresses=addresses, trust=self._trust
+        )
         self._disk = DiskGuard(partial(seams.disk.free_bytes, folder))
         self.actors: list[AccountActor] = []
         self._place = place
         self._quote = quote
+        self._trusts: dict[int, Trust] = {}
         self.router: Router
         self.fetcher: Fetcher
         self._draining = trio.Event()
@@ -190,6 +194,7 @@ class Night:
                 text=self._reader.payload,
                 hands=hands,
                 taken_over=self._reader.runtime().taken_over,
+                trust=self._trust,
             )
             for account in plan.accounts
         ]
@@ -229,6 +234,12 @@ class Night:
             ages_s = [(now_us - at_us) / 1e6 for account, at_us in intents if account == name]
             limits = {lane.lane: lane.concurrency for lane in lanes if lane.account == name}
             actor.take_over(works, ages_s, limits)
+
+    def _trust(self, batch: int) -> Trust:
+        """How sure a fact must be for a batch; that changes between runs only."""
+        if batch not in self._trusts:
+            self._trusts[batch] = self._reader.batch(batch).settings.trust or DEFAULT
+        return self._trusts[batch]
 
     async def _crew(self) -> None:
         hints = self._hints(self._inbox_dir) if self._inbox_dir is not None else None

@@ -16,6 +16,7 @@ from runtime.lanes import Lane, next_submission
 from runtime.limits import AdaptiveLimit, Breaker, TokenBucket
 from runtime.ports import Clock
 from runtime.references import Unresolved
+from runtime.trust import Disbelieved
 
 _RATE_GROWS = 20  # times a start that the provider may let grow
 _LONGEST_PAUSE_S = 300.0
@@ -92,6 +93,8 @@ class Pace:
 
     def learn(self, lane: Lane, result: SubmitResult) -> str:
         """Teach limiter and breaker what the answer says; returns why the account should be parked, if it should."""
+        if isinstance(result, Disbelieved):
+            result = result.answer
         now = self._clock.monotonic()
         before, park = lane.breaker.state, ""
         match result:

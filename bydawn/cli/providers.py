@@ -87,6 +87,7 @@ def capabilities(name: str) -> "Capabilities":
 def show_as_data(caps: "Capabilities", book: "PriceBook", model: str, *, key_set: bool) -> None:
     """Everything, each fact and each price with its source and date."""
     from bydawn.comparison import assumed, own_prices, prices_by_size
+    from runtime.trust import answers_believed, unproven_absence
 
     unsure, facts = assumed(caps)
     prices = [
@@ -102,6 +103,10 @@ def show_as_data(caps: "Capabilities", book: "PriceBook", model: str, *, key_set
         recovery=caps.recovery,
         assumed=unsure,
         facts=facts,
+        trust_documented={
+            "absence": caps.recovery in ("lookup", "listing", "absence") and not unproven_absence(caps, "documented"),
+            "refusals": answers_believed(caps, "documented"),
+        },
         **msgspec.to_builtins(caps),
     )
 
@@ -109,6 +114,7 @@ def show_as_data(caps: "Capabilities", book: "PriceBook", model: str, *, key_set
 def show_all(found: Sequence["Capabilities"], book: "PriceBook", model: str, keys: frozenset[str]) -> None:
     """Lay them side by side, in as many tables as the terminal asks for."""
     from bydawn.comparison import compare, fitted
+    from bydawn.trusting import limits
 
     room = terminal_width()
     for columns in fitted(compare(found, book, model, keys), room):
@@ -127,6 +133,7 @@ def show_all(found: Sequence["Capabilities"], book: "PriceBook", model: str, key
     ]
     if without := [caps.provider for caps in found if caps.model(model) is None]:
         notes.append(f"without {model}: {', '.join(without)}; `list NAME` tells their models")
+    notes += limits("documented", [(caps.provider, caps) for caps in found])
     notes.append("recovery, after a kill in the middle of a purchase:")
     line()
     for note in notes:
@@ -145,6 +152,7 @@ def say_wrapped(text: str, margin: str, room: int) -> None:
 def show_one(caps: "Capabilities", book: "PriceBook", model: str, *, key_set: bool) -> None:
     """Every fact with its value, how sure it is, and where it was read."""
     from bydawn.comparison import assumed, facts, model_row, prices_by_size
+    from bydawn.trusting import limits
 
     room = terminal_width()
     price = ", ".join(f"{size} {dollars(cost)}" for size, cost in prices_by_size(caps, book, model).items())
@@ -159,6 +167,8 @@ def show_one(caps: "Capabilities", book: "PriceBook", model: str, *, key_set: bo
             ("assumed", "{} of {} facts".format(*assumed(caps))),
         ]
     )
+    for note in limits("documented", [(caps.provider, caps)]):
+        say_wrapped(note, "  ", room)
     line()
     table(
         ("model", "prices", "aspects", "refs", "prompt", "formats", "takes", "their name"),

@@ -52,6 +52,11 @@ def input_options(command: F) -> F:
             help="When nobody can tell whether a purchase was taken: hold it (default), or buy again.",
         ),
         click.option("--max-duplicate-usd", metavar="USD", help="The most that buying again may cost (1 %)."),
+        click.option(
+            "--trust",
+            metavar="documented|assumed",
+            help="Buy again only for what the provider documents, or also for what is assumed (default).",
+        ),
         click.option("--deadline", metavar="WHEN", help="Stop buying at 07:00, in 8h, or at an ISO time."),
         click.option("--attempts", metavar="N", help="Failed attempts before a task fails (3)."),
         click.option("--name-template", metavar="TEXT", help="Of image files: {row} {aspect} {variant} and columns."),

@@ -28,6 +28,7 @@ from runtime.claims import Claims
 from runtime.doubts import Doubts
 from runtime.ports import WireError
 from runtime.simulated import EPOCH_US
+from runtime.trust import Trust, assume
 from runtime.work import Work, WorkKey
 from tests.runtime.fakes import CAPS, Bench, listed, run
 
@@ -37,7 +38,9 @@ Body: TypeAlias = Callable[["Doubting"], Awaitable[None]]
 class Doubting:
     """One account's doubts and what they judged."""
 
-    def __init__(self, bench: Bench, *, key_epoch: int = 0, taken_over: int = 0) -> None:
+    def __init__(
+        self, bench: Bench, *, key_epoch: int = 0, taken_over: int = 0, trust: Callable[[int], Trust] = assume
+    ) -> None:
         self.bench = bench
         self.judged: list[Work] = []
         self.passes = 0
@@ -60,6 +63,7 @@ class Doubting:
             claims=Claims(look=self.look, bound=self.bound_ever, clock=bench.clock, visible_after_s=20.0),
             as_sent=self.as_sent,
             taken_over=taken_over,
+            trust=trust,
         )
 
     async def look(self, job: str) -> PollOutcome:
@@ -106,8 +110,9 @@ def doubt(
     seconds: float = 30.0,
     key_epoch: int = 0,
     taken_over: int = 0,
+    trust: Callable[[int], Trust] = assume,
 ) -> Doubting:
-    doubting = Doubting(bench, key_epoch=key_epoch, taken_over=taken_over)
+    doubting = Doubting(bench, key_epoch=key_epoch, taken_over=taken_over, trust=trust)
 
     async def go() -> None:
         async with trio.open_nursery() as nursery:
@@ -450,3 +455,45 @@ def test_after_a_takeover_absence_proves_nothing_and_presence_does() -> None:
     found, held = sorted(doubting.judged, key=lambda work: work.n)
     assert found.state.phase == "accepted"
     assert (held.state.phase, held.attempt.reason) == ("held", "taken_over")
+
+
+# --- how sure a fact must be -----------------------------------------------------------------------------------
+
+
+def documented(batch: int) -> Trust:
+    return "documented"
+
+
+def test_an_absence_that_rests_on_an_assumption_is_not_believed_where_documents_are_asked_for() -> None:
+    """REC-4: the listing of the fake provider is assumed to be complete; the job of a found one is believed all the
+    same, for nothing is bought by it."""
+    bench = Bench()
+    bench.provider.say("list", ())
+    (work,) = doubt(bench, one, trust=documented).judged
+    assert (work.state.phase, work.attempt.phase, work.attempt.reason) == ("held", "unknown", "listing_assumed")
+    bench = Bench()
+    bench.provider.say("list", (job(),))
+    (work,) = doubt(bench, one, seconds=1.0, trust=documented).judged
+    assert work.attempt.job == "j1"
+
+
+def test_an_absence_that_rests_on_a_document_is_believed() -> None:
+    """REC-4."""
+    assert CAPS.listing is not None
+    sure = msgspec.structs.replace(CAPS, listing=msgspec.structs.replace(CAPS.listing, mark="confirmed"))
+    bench = Bench(caps=sure)
+    bench.provider.say("list", ())
+    (work,) = doubt(bench, one, trust=documented).judged
+    assert work.attempt.phase == "absent"
+
+
+def test_a_disbelieved_answer_is_named_where_nobody_can_be_asked() -> None:
+    bench = Bench(caps=NO_LISTING)
+
+    async def body(doubting: Doubting) -> None:
+        work = await doubting.doubtful(named=False)
+        await bench.log.record(work, Record(AttemptAmbiguous(attempt=1, reason="answer_assumed")))
+        doubting.doubts.add(work)
+
+    (work,) = doubt(bench, body).judged
+    assert (work.state.phase, work.attempt.reason) == ("held", "answer_assumed")

@@ -8,6 +8,7 @@ from ledger.decisions import Exceeded, Guard, Reserve
 from ledger.errors import CommitFailed
 from runtime.gateway import Gateway, NotSent, Submission, SubmitResult, Superseded
 from runtime.ports import WireError
+from runtime.trust import Trust
 from runtime.work import Work
 from tests.runtime.fakes import Bench, nothing, run
 
@@ -15,9 +16,9 @@ from tests.runtime.fakes import Bench, nothing, run
 class Counter:
     """One gateway with what came of its submissions."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, *, trust: Trust = "assumed") -> None:
         self.bench = bench
-        self.gateway = Gateway(bench.log, bench.provider, bench.clock, "ledger", bench.spool)
+        self.gateway = Gateway(bench.log, bench.provider, bench.clock, "ledger", bench.spool, trust=lambda batch: trust)
         self.results: list[SubmitResult] = []
         self._tell, self._done = trio.open_memory_channel[SubmitResult](10)
 
@@ -44,11 +45,11 @@ class Counter:
             await self._done.receive()
 
 
-def buy(bench: Bench, work: Work, *guards: Guard) -> SubmitResult:
+def buy(bench: Bench, work: Work, *guards: Guard, trust: Trust = "assumed") -> SubmitResult:
     results: list[SubmitResult] = []
 
     async def go() -> None:
-        counter = Counter(bench)
+        counter = Counter(bench, trust=trust)
         async with trio.open_nursery() as nursery:
             await nursery.start(counter.gateway.run)
             counter.start(work, *guards)

@@ -14,6 +14,7 @@ from ledger.money import account_money, batch_money, risk_money
 from ledger.reader import Reader
 from ledger.streams import task_stream
 from runtime.requests import what_is_wanted
+from runtime.trust import DEFAULT, Trust, unproven_absence
 from runtime.work import Work, load_work
 from tests.simulation.world import PRICED, World, folder
 
@@ -86,7 +87,7 @@ def _task(
         yield "two attempts are open at once (MON-2)"
     # A listing may prove nothing.
     evidence = not (world.weather.listings_fail_s or world.weather.jumps or world.rekeyed)
-    if state.phase == "held" and evidence and can_tell(state.attempts[-1].provider):
+    if state.phase == "held" and evidence and can_tell(state.attempts[-1].provider, world.trust or DEFAULT):
         yield f"held at {state.attempts[-1].provider}, which can tell ({state.attempts[-1].reason})"
     charged = []
     for attempt in state.attempts:
@@ -197,9 +198,11 @@ def too_many_duplicates(world: World, most_microusd: int) -> list[str]:
     ]
 
 
-def can_tell(provider: str) -> bool:
-    """Whether the provider can be asked what became of a lost submit."""
+def can_tell(provider: str, trust: Trust) -> bool:
+    """Whether the provider can be asked what became of a lost submit, and may be believed."""
     record = codec(provider).capabilities
+    if unproven_absence(record, trust):
+        return False
     shows_input = record.listing is not None and record.listing.value.shows_input_s > 0
     return record.lookup is not None or shows_input
 

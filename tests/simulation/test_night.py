@@ -4,12 +4,15 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from adapters.sandbox.faults import PROFILES
 from ledger.events import ReferenceUploaded
 from ledger.reader import Reader
-from ledger.streams import account_stream
+from ledger.streams import account_stream, task_stream
 from runtime.faults import POINTS
+from runtime.trust import TRUSTS, Trust
 from tests.simulation.checker import problems
 from tests.simulation.schedules import ROUGH, SLOW, WEATHERS, Schedule, judged, line, play
 from tests.simulation.world import Life, Weather, World
@@ -249,3 +252,41 @@ def test_what_is_in_doubt_is_bought_again_within_the_budget_for_duplicates(tmp_p
     assert problems(world) == []
     with Reader(world.path) as reader:
         assert reader.money("duplicates/")["duplicates/1"].open > duplicates.open
+
+
+@pytest.mark.parametrize("provider", ["replicate", "toapis"])
+def test_the_same_night_under_both_settings_of_trust(tmp_path: Path, provider: str) -> None:
+    """REC-4: requests are lost.  Where assumptions do, their absence is proven and they are bought again; where only
+    documents do, they are held, and nothing else is."""
+    worlds: dict[Trust, World] = {}
+    for trust in TRUSTS:
+        (tmp_path / trust).mkdir()
+        world = worlds[trust] = World(
+            tmp_path / trust, seed=8, tasks=10, providers=(provider,), weather=Weather(lost_request=0.2), trust=trust
+        )
+        assert world.live() == ""
+        assert problems(world) == []
+    with Reader(worlds["assumed"].path) as reader:
+        assert _states(reader) == {"succeeded"}
+        assert any(
+            attempt.phase == "absent" for n in range(1, 11) for attempt in reader.state(task_stream(1, n)).attempts
+        )
+    with Reader(worlds["documented"].path) as reader:
+        held = [each.state.attempts[-1] for each in reader.held(1)]
+        assert held
+        proof = "lookup_assumed" if provider == "toapis" else "listing_assumed"
+        assert {attempt.reason for attempt in held} == {proof}
+        assert not any(
+            attempt.phase == "absent" for n in range(1, 11) for attempt in reader.state(task_stream(1, n)).attempts
+        )
+    assert len(worlds["documented"].bill()) == 10 - len(held)
+
+
+def test_a_refusal_that_is_not_documented_holds_the_task(tmp_path: Path) -> None:
+    """MON-2: throttled all the time; under documents alone each such answer leaves its task in doubt."""
+    throttled = Weather(msgspec.structs.replace(PROFILES["none"], throttle=0.3))
+    world = World(tmp_path, seed=3, tasks=10, providers=("apertis",), weather=throttled, trust="documented")
+    world.live()
+    assert problems(world) == []
+    with Reader(world.path) as reader:
+        assert {each.state.attempts[-1].reason for each in reader.held(1)} >= {"answer_assumed"}

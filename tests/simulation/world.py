@@ -32,7 +32,7 @@ from adapters.sandbox.picture import request_digest
 from adapters.sandbox.wirefmt import EmulatorSettings
 from ledger.decisions import Append, Committed, Decision, Outcome
 from ledger.errors import CommitFailed, DiskFull, LedgerError
-from ledger.events import BatchOpened, BatchSealed, Decided, Event, ImportOpened, TaskQueued
+from ledger.events import BatchConfigured, BatchOpened, BatchSealed, Decided, Event, ImportOpened, TaskQueued
 from ledger.journal import Ledger
 from ledger.money import batch_money
 from ledger.reader import Reader
@@ -47,6 +47,7 @@ from runtime.night import Night, NightPlan, Seams, quote_by
 from runtime.requests import encode_request
 from runtime.router import StopReason, Terms
 from runtime.simulated import EPOCH_US, Fault, SimClock, SimDisk, SimThreads
+from runtime.trust import Trust
 from runtime.work import TaskLog, Work
 from runtime.writer import LedgerWriter
 from tests.simulation.postman import PUBLIC_URL, Postman, keyed
@@ -163,8 +164,10 @@ class World:
         max_at_risk_microusd: int = 100_000_000,
         max_duplicate_microusd: int | None = None,
         webhooks: bool = False,
+        trust: Trust | None = None,
     ) -> None:
         """``webhooks``: providers that can are told where to call back, and somebody listens all the time.
+        ``trust``: what the batches were configured with; None = nothing was said.
         ``followers`` of the tasks of each batch, its last ones, share the purchase of the first one.
         ``files``: each task has two local references, one that all share and one of its own."""
         self.path = root / "night.db"
@@ -175,6 +178,7 @@ class World:
         self.budget_microusd = budget_microusd
         self.max_at_risk_microusd = max_at_risk_microusd
         self.max_duplicate_microusd = max_duplicate_microusd
+        self.trust = trust
         self.disk = SimDisk()
         self.hits: Counter[str] = Counter()
         self.crashed: Counter[str] = Counter()  # fault point -> deaths there
@@ -506,6 +510,7 @@ class World:
     def _batch(self, ledger: Ledger, batch: int, tasks: int, same_prompts: bool, followers: int) -> list[Decision]:
         opened = (
             BatchOpened(name=f"night {batch}", folder=str(folder(batch)), sandbox=True, operator="sim"),
+            *((BatchConfigured(operator="sim", trust=self.trust),) if self.trust else ()),
             ImportOpened(number=1, first=1, source="test", input_digest="d"),
         )
         decisions = [self._decision(batch_stream(batch), 0, *opened)]
