@@ -5,9 +5,7 @@ Every unusable row is reported with row, column and reason; the first thousand a
 others refuse is counted with their reasons, for the plan.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -15,16 +13,13 @@ import msgspec
 from adapters.base import Codec, ImageRequest
 from bydawn.errors import UserError
 from bydawn.inputs.building import Builder, Problem, Wanted
-from bydawn.inputs.judging import Judge
 from bydawn.inputs.localfiles import LocalFiles
-from bydawn.inputs.rejected import RejectedFile
+from bydawn.inputs.rejected import Problems
 from bydawn.inputs.repeats import Repeats
 from bydawn.inputs.rows import Row
+from bydawn.inputs.tallies import Tallies
 from runtime.planning import Group
-from runtime.requests import what_is_wanted
 
-KEPT_PROBLEMS = 1000
-_KEPT_REASONS = 20  # different reasons per provider
 _EXCERPT_CHARS = 200
 
 
@@ -70,16 +65,6 @@ class RowSet:
         return byte < len(self._bits) and bool(self._bits[byte] >> (row & 7) & 1)
 
 
-class _Tally:
-    """Tasks of one shape that the same providers can take."""
-
-    __slots__ = ("count", "repeats")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.repeats = Repeats()
-
-
 class Check:
     """One check.  ``bad`` holds the rows that the second reading leaves out."""
 
@@ -89,14 +74,9 @@ class Check:
         self.seen_columns: set[str] = set()
         self._builder = builder
         self._codecs = codecs
-        self._judge = Judge(codecs)
-        self._tallies: dict[tuple[str, str, str, bool, tuple[str, ...]], _Tally] = {}
+        self._tallies = Tallies(codecs)
         self._given = Repeats()
-        self._refusals: dict[str, Counter[str]] = {provider: Counter() for provider in codecs}
-        self._problems: list[Problem] = []
-        self._problem_count = 0
-        self._rejected_path = rejected
-        self._rejected: RejectedFile | None = None
+        self._problems = Problems(rejected)
 
     def run(self, rows: Iterator[Row], again: Iterator[Row], *, open_columns: bool, lenient: bool) -> None:
         """Read all rows.
@@ -106,9 +86,7 @@ class Check:
             open_columns: the columns are only known from the rows: collect them.
             lenient: cells may hold bytes that could not be decoded.
         """
-        with ExitStack() as stack:
-            if self._rejected_path is not None:
-                self._rejected = stack.enter_context(RejectedFile(self._rejected_path))
+        with self._problems:
             for row in rows:
                 self.rows += 1
                 if row.problem:
@@ -130,35 +108,23 @@ class Check:
                 self._find_repeated(again, suspects)
 
     def result(self, *, digest: str, columns: tuple[str, ...], files: LocalFiles) -> Checked:
-        groups = tuple(
-            Group(
-                model=model,
-                aspect=aspect,
-                resolution=resolution,
-                references=references,
-                takers=takers,
-                count=tally.count,
-                shared=tally.count - tally.repeats.distinct(),
-            )
-            for (model, aspect, resolution, references, takers), tally in sorted(self._tallies.items())
-        )
+        groups = self._tallies.groups()
         return Checked(
             rows=self.rows,
             tasks=sum(group.count for group in groups),
             bad_rows=self.bad.count,
-            problems=tuple(self._problems),
-            problem_count=self._problem_count,
-            rejected=self._rejected_path if self._problem_count else None,
+            problems=tuple(self._problems.first),
+            problem_count=self._problems.count,
+            rejected=self._problems.rejected,
             digest=digest,
             columns=columns,
             groups=groups,
-            refusals={provider: dict(reasons) for provider, reasons in self._refusals.items() if reasons},
+            refusals=self._tallies.refusals(),
             local_files=files.count,
             local_bytes=files.size,
         )
 
     def _judge_row(self, wanted: Wanted) -> None:
-        everyone = len(self._codecs)
         judged: list[tuple[ImageRequest, int, tuple[str, ...]]] = []
         if wanted.provider and wanted.provider not in self._codecs:
             chosen = ", ".join(self._codecs)
@@ -166,11 +132,7 @@ class Check:
             self._report(Problem(wanted.row, self._builder.label("provider"), reason, wanted.provider))
             return
         for request, _, variant in wanted.requests:
-            takers = self._judge.takers(request)
-            if len(takers) < everyone:
-                self._note_refusals(request)
-            if wanted.provider:
-                takers = (wanted.provider,) if wanted.provider in takers else ()
+            takers = self._tallies.takers(request, provider=wanted.provider)
             if not takers:
                 self._report(self._untaken(wanted, request))
                 return
@@ -178,41 +140,18 @@ class Check:
         if wanted.given_id:
             self._given.add(wanted.given_id)
         for request, variant, takers in judged:
-            tally = self._tally(request, takers)
-            tally.count += 1
-            tally.repeats.add((what_is_wanted(request), variant))
-
-    def _tally(self, request: ImageRequest, takers: tuple[str, ...]) -> _Tally:
-        shape = (request.model, request.aspect, request.resolution, bool(request.references), takers)
-        tally = self._tallies.get(shape)
-        if tally is None:
-            tally = self._tallies[shape] = _Tally()
-        return tally
+            self._tallies.add(request, takers, variant=variant)
 
     def _uncount(self, row: Row) -> None:
         """Take a row out of the tallies that turned out to be unusable later."""
         wanted = self._builder.build(row.number, row.cells)
         assert isinstance(wanted, Wanted)
         for request, _, variant in wanted.requests:
-            takers = self._judge.takers(request)
-            tally = self._tally(request, (wanted.provider,) if wanted.provider else takers)
-            tally.count -= 1
-            tally.repeats.discard((what_is_wanted(request), variant))
+            self._tallies.discard(request, provider=wanted.provider, variant=variant)
 
     def _untaken(self, wanted: Wanted, request: ImageRequest) -> Problem:
-        reasons = self._judge.reasons(request)
-        if wanted.provider:
-            reasons = {wanted.provider: reasons[wanted.provider]}
-        column = self._builder.label(self._judge.blame(request, provider=wanted.provider))
-        texts = dict.fromkeys(reasons.values())
-        if len(texts) == 1:
-            return Problem(wanted.row, column, next(iter(texts)))
-        return Problem(wanted.row, column, "; ".join(f"{who}: {reason}" for who, reason in reasons.items()))
-
-    def _note_refusals(self, request: ImageRequest) -> None:
-        for provider, reason in self._judge.reasons(request).items():
-            reasons = self._refusals[provider]
-            reasons[reason if reason in reasons or len(reasons) < _KEPT_REASONS else "other reasons"] += 1
+        field, reason = self._tallies.untaken(request, provider=wanted.provider)
+        return Problem(wanted.row, self._builder.label(field), reason)
 
     def _find_repeated(self, again: Iterator[Row], suspects: set[int]) -> None:
         """Compare the suspects as text: ids whose hashes are equal by chance are not repeated."""
@@ -231,11 +170,7 @@ class Check:
 
     def _report(self, problem: Problem) -> None:
         self.bad.add(problem.row)
-        self._problem_count += 1
-        if len(self._problems) < KEPT_PROBLEMS:
-            self._problems.append(problem)
-        if self._rejected is not None:
-            self._rejected.write(problem)
+        self._problems.add(problem)
 
 
 def _undecodable(row: Row) -> Problem | None:

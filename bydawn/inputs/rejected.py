@@ -13,6 +13,7 @@ from typing import Self, TextIO
 from bydawn.inputs.building import Problem
 from runtime.outputs import csv_cell
 
+KEPT_PROBLEMS = 1000
 _VALUE_CHARS = 200
 
 
@@ -55,3 +56,33 @@ class RejectedFile:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         return os.fdopen(descriptor, "w", encoding="utf-8", errors="replace", newline="")
+
+
+class Problems:
+    """The problems of one reading: the first thousand are kept, all are counted and go to ``rejected.csv``."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.first: list[Problem] = []
+        self.count = 0
+        self._file = RejectedFile(path) if path is not None else None
+
+    @property
+    def rejected(self) -> Path | None:
+        """Where they all stand, None when there are none, or nobody asked."""
+        return self._file.path if self._file is not None and self.count else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.__exit__(kind, exc, trace)
+
+    def add(self, problem: Problem) -> None:
+        self.count += 1
+        if len(self.first) < KEPT_PROBLEMS:
+            self.first.append(problem)
+        if self._file is not None:
+            self._file.write(problem)
