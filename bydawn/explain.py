@@ -213,6 +213,11 @@ _RUNNING: dict[str, Explanation] = {
         "Its file .bydawn names a batch that this ledger does not know by this name.",
         "--to another folder; or use the ledger that made it: --ledger FILE.",
     ),
+    "BD-081": Explanation(
+        "Nothing of this batch can be bought yet.",
+        "Bringing its tasks in was cut short or refused, and only a whole table is bought.",
+        "Give the command that brings them in again: it goes on where it stopped.",
+    ),
     "BD-080": Explanation(
         "The disk is full or cannot be written.",
         "Buying stopped while everything in flight still fitted; what was paid for is on record.",

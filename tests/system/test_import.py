@@ -44,3 +44,18 @@ def test_a_killed_import_goes_on(shop: Shop, seed: int) -> None:
     assert shop.phases("pots") == {"succeeded": WANTED, "queued": ROWS - WANTED}
     assert len(shop.bill()) == WANTED
     assert shop.run("verify", "--sandbox").code == 0
+
+
+def test_a_batch_whose_import_was_refused_cannot_be_bought_by_its_name(shop: Shop) -> None:
+    """LED-11: without a seal there is nothing to buy, and the message says what brings it in."""
+    table = shop.table("pots.jsonl", ["the same pot"] * 4)
+    assert shop.run("run", table, "--sandbox").code == 2  # three of four share: which column was forgotten?
+    done = shop.run("run", "pots", "--sandbox")
+    assert done.code == 2
+    assert "BD-081" in done.err
+    assert "bydawn run INPUT --name pots --sandbox" in done.err
+    assert shop.run("run", table, "--dedupe", "share", "--sandbox").code == 0
+    assert len(shop.bill()) == 1
+    again = shop.run("run", "pots", "--new", "--sandbox")
+    assert (again.code, "BD-020" in again.err) == (2, True)
+    assert len(shop.bill()) == 1
