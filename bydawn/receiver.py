@@ -6,10 +6,8 @@ now is used by the next one.  One process listens per address.  Another one of t
 address is free, so that ``bydawn serve`` and ``bydawn run`` stand in for each other.
 """
 
-import errno
 import logging
 import secrets
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -17,12 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve as serve_asgi
-from hypercorn.typing import ASGIFramework
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -31,6 +25,7 @@ from starlette.routing import Route
 from adapters.base import Codec, Secret
 from adapters.registry import codec, entries
 from bydawn.errors import UserError
+from bydawn.listening import bound, serve_bounded
 from bydawn.webhooks import Place
 from ledger.errors import LedgerError
 from ledger.reader import Reader
@@ -71,7 +66,8 @@ class Receiver:
             routes=[
                 Route("/healthz", self._health, methods=["GET"]),
                 Route("/{rest:path}", self._callback, methods=_METHODS),
-            ]
+            ],
+            exception_handlers={404: _nothing, 405: _nothing},
         )
 
     def proof(self, challenge: str) -> str:
@@ -123,6 +119,11 @@ class Receiver:
         return self._codecs.get(account)
 
 
+async def _nothing(request: Request, exc: Exception) -> Response:
+    """The answer to all that is not ours, also to what no route takes."""
+    return Response(status_code=404)
+
+
 async def _bounded_body(request: Request) -> bytes | Response:
     """Read the body, or say with which status it is given up."""
     length = request.headers.get("content-length", "")
@@ -159,7 +160,7 @@ async def receive(
         UserError: the address is somebody else's, or cannot be had.
     """
     waited, strangers = False, 0
-    while (listener := _bound(place)) is None:
+    while (listener := bound(place, where="--webhook-listen")) is None:
         if not waited:
             if await trio.to_thread.run_sync(_is_ours, place, receiver):
                 waited = True
@@ -171,42 +172,10 @@ async def receive(
                     raise _taken(place)
         await trio.sleep(look_again_s)
     say(f"listening for callbacks at {place.text}")
-    await _serve(receiver, listener, started=(lambda: None) if waited else task_status.started)
-
-
-async def _serve(receiver: Receiver, listener: socket.socket, *, started: Callable[[], None]) -> None:
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.accesslog = None  # paths hold tokens (SEC-1)
-    config.loglevel = "ERROR"
-    config.graceful_timeout = 1.0
-    config.include_server_header = False
-    app = cast(ASGIFramework, receiver.application())  # the two libraries type ASGI differently
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_asgi, app, config, shutdown_trigger=trio.sleep_forever))
-        started()
-
-
-def _bound(place: Place) -> socket.socket | None:
-    """A listening socket; None while another process has the address."""
-    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((place.host, place.port))
-        listener.listen(100)
-    except OSError as exc:
-        listener.close()
-        if exc.errno == errno.EADDRINUSE:
-            return None
-        raise UserError(
-            "BD-112",
-            f"bydawn cannot listen at {place.text}",
-            where="--webhook-listen",
-            why=exc.strerror or str(exc),
-            fix="another HOST:PORT of this machine; ports below 1024 are not for everybody",
-        ) from exc
-    return listener
+    if waited:
+        await serve_bounded(receiver.application(), listener)
+    else:
+        await serve_bounded(receiver.application(), listener, task_status=task_status)
 
 
 def _is_ours(place: Place, receiver: Receiver) -> bool:
