@@ -6,7 +6,7 @@ Read from the views only, so that a batch of a million tasks answers as fast as 
 from collections import Counter
 from typing import NamedTuple
 
-from ledger.money import Balance, batch_money, duplicates_money, risk_money
+from bydawn.lines import Lines, stored_lines
 from ledger.reader import BatchRow, Reader
 
 IN_FLIGHT = ("intended", "ambiguous", "accepted", "ready")
@@ -30,9 +30,7 @@ class Overview(NamedTuple):
     counts: dict[str, int]
     tallies: dict[str, int]
     providers: dict[str, dict[str, int]]
-    money: Balance
-    at_risk: Balance
-    duplicates: Balance
+    lines: Lines
     budget_microusd: int | None
     rate_per_s: float
     eta_s: float | None
@@ -67,7 +65,6 @@ def overview(reader: Reader, batch: BatchRow, *, now_us: int) -> Overview:
     for row in reader.counts(batch.batch):
         counts[row.state] += row.n
         providers.setdefault(row.provider, Counter())[row.state] += row.n
-    money = reader.money()
     rate = completion_rate(reader, batch.batch, now_us=now_us)
     left = sum(counts[state] for state in ("queued", *IN_FLIGHT))
     return Overview(
@@ -77,9 +74,7 @@ def overview(reader: Reader, batch: BatchRow, *, now_us: int) -> Overview:
         counts={state: counts[state] for state in PHASES if counts[state]},
         tallies={name: n for name, n in reader.tallies(batch.batch).items() if n},
         providers={name: dict(by_state) for name, by_state in sorted(providers.items())},
-        money=money.get(batch_money(batch.batch), Balance()),
-        at_risk=money.get(risk_money(batch.batch), Balance()),
-        duplicates=money.get(duplicates_money(batch.batch), Balance()),
+        lines=stored_lines(reader.money(), batch.batch),
         budget_microusd=reader.batch(batch.batch).settings.budget_microusd,
         rate_per_s=rate,
         eta_s=left / rate if rate and left else None,

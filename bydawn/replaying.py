@@ -11,12 +11,12 @@ from datetime import datetime, time, timedelta, tzinfo
 import msgspec
 
 from bydawn.errors import UserError
+from bydawn.lines import lines_data, lines_of
 from bydawn.overview import IN_FLIGHT, PHASES, SETTLED
 from ledger.engine import Store
 from ledger.events import PayloadRef, Recorded
 from ledger.folds import BatchSettings
 from ledger.moments import Difference, Moment, last_seq, seq_at, time_of
-from ledger.money import batch_money, duplicates_money, lost_money, risk_money, surplus_money
 from ledger.projection import TALLIES
 from ledger.streams import stream_label
 
@@ -121,16 +121,7 @@ def by_provider(moment: Moment) -> dict[str, dict[str, int]]:
 
 def money_of(moment: Moment) -> dict[str, int]:
     """The lines of the books that every report has, never merged (MON-10)."""
-    batch = moment.batch
-    books = moment.book(batch_money(batch))
-    return {
-        "cost_microusd": books.captured,
-        "reserved_microusd": books.reserved,
-        "at_risk_microusd": moment.book(risk_money(batch)).reserved,
-        "duplicates_microusd": moment.book(duplicates_money(batch)).captured,
-        "surplus_microusd": moment.book(surplus_money(batch)).captured,
-        "lost_microusd": moment.book(lost_money(batch)).captured,
-    }
+    return lines_data(lines_of(moment.book, moment.batch))
 
 
 def moment_data(moment: Moment, name: str) -> dict[str, object]:

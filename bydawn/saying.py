@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bydawn.buying import Ended
 from bydawn.cli.formats import count, counted, dollars, duration
+from bydawn.lines import told_lines
 from bydawn.summary import Summary
 from ledger.folds import BatchState
 
@@ -21,21 +22,21 @@ def say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callabl
     """The last lines: what was bought, what stays open and the command for it."""
     practice = " --sandbox" if state.sandbox else ""
     talk(
-        f"{count(summary.succeeded)} of {counted(summary.tasks, 'task')} succeeded, {dollars(summary.cost_microusd)} "
+        f"{count(summary.succeeded)} of {counted(summary.tasks, 'task')} succeeded, {dollars(summary.lines.spent)} "
         f"in all, {dollars(summary.run_cost_microusd)} in this run of {duration(ended.seconds)}"
     )
     if summary.failed or summary.held:
         parts = [f"{count(summary.failed)} failed" if summary.failed else ""]
-        parts += [f"{count(summary.held)} held ({dollars(summary.at_risk_microusd)} at risk)" if summary.held else ""]
+        parts += [f"{count(summary.held)} held ({dollars(summary.lines.held.microusd)})" if summary.held else ""]
         talk(f"{' and '.join(part for part in parts if part)} stay:")
         if summary.failed:
             talk(f"  bydawn retry {state.name}{practice}")
         if summary.held:
             talk(f"  bydawn resolve {state.name}{practice}    lists them; then --all --buy-again or --give-up")
-    if summary.lost:
-        talk(f"{count(summary.lost)} paid and lost: {dollars(summary.lost_microusd)}")
-    if summary.surplus:
-        talk(f"{count(summary.surplus)} paid and not needed, kept as spare: {dollars(summary.surplus_microusd)}")
+    told = told_lines(summary.lines)
+    space = max((len(name) for name, _ in told), default=0)
+    for name, text in told:
+        talk(f"  {name:<{space}}  {text}")
     for name, why in ended.parked.items():
         talk(f"account {name} was parked: {why}")
     left = summary.tasks - summary.succeeded - summary.failed - summary.held - summary.cancelled

@@ -186,7 +186,7 @@ def buy_batch(
     with ledger.reader() as reader:
         summary = summarise(reader, batch, ended)
         if request.as_json:
-            sys.stdout.write(json.dumps({"type": "summary", **msgspec.to_builtins(summary)}) + "\n")
+            sys.stdout.write(json.dumps({"type": "summary", **summary.data()}) + "\n")
         else:
             say_summary(summary, ended, state, talk)
     return exit_code(ended, failed=summary.failed, held=summary.held)

@@ -3,12 +3,12 @@
 import msgspec
 
 from bydawn.buying import Ended
-from ledger.money import Balance, batch_money, duplicates_money, lost_money, risk_money, surplus_money
+from bydawn.lines import Lines, lines_data, stored_lines
 from ledger.reader import Reader
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """Additive fields only; amounts in micro-dollars.  ``cost_microusd`` is what the batch has captured in all."""
+    """Counts of tasks by state, and the dollars of the whole batch; only ``run_cost_microusd`` is this run's."""
 
     batch: str
     tasks: int
@@ -20,16 +20,15 @@ class Summary(msgspec.Struct, frozen=True):
     flagged: int
     shared: int
     reused: int
-    cost_microusd: int
     run_cost_microusd: int
-    at_risk_microusd: int
-    duplicates_paid: int
-    surplus: int
-    surplus_microusd: int
-    lost: int
-    lost_microusd: int
+    lines: Lines
     stopped_by: str
     seconds: float
+
+    def data(self) -> dict[str, object]:
+        """The fields for scripts.  Additive only; amounts in micro-dollars."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "lines"}
+        return {**fields, "ambiguous": self.lines.ambiguous.n, **lines_data(self.lines)}
 
 
 def summarise(reader: Reader, batch: int, ended: Ended) -> Summary:
@@ -37,9 +36,6 @@ def summarise(reader: Reader, batch: int, ended: Ended) -> Summary:
     for row in reader.counts(batch):
         states[row.state] = states.get(row.state, 0) + row.n
     tallies = reader.tallies(batch)
-    money = reader.money()
-    lost = money.get(lost_money(batch), Balance())
-    surplus = money.get(surplus_money(batch), Balance())
     state = reader.batch(batch)
     return Summary(
         batch=state.name,
@@ -52,14 +48,8 @@ def summarise(reader: Reader, batch: int, ended: Ended) -> Summary:
         flagged=tallies.get("flagged", 0),
         shared=tallies.get("shared", 0),
         reused=0,
-        cost_microusd=money.get(batch_money(batch), Balance()).captured,
         run_cost_microusd=ended.run_cost_microusd,
-        at_risk_microusd=money.get(risk_money(batch), Balance()).reserved,
-        duplicates_paid=money.get(duplicates_money(batch), Balance()).open,
-        surplus=surplus.open,
-        surplus_microusd=surplus.captured,
-        lost=lost.open,
-        lost_microusd=lost.captured,
+        lines=stored_lines(reader.money(), batch),
         stopped_by=ended.stopped_by,
         seconds=round(ended.seconds, 3),
     )

@@ -10,10 +10,10 @@ import click
 from bydawn.cli.formats import clip, count, dollar_column, duration, moment, percent
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import bad, doubtful, faint, good, json_line, line, strong, table, talk
+from bydawn.lines import Lines, lines_data, stored_lines
 from bydawn.overview import SETTLED
 from bydawn.runs import Run, runs
 from bydawn.selection import open_ledger, readable_ledgers
-from ledger.money import Balance, batch_money
 
 if TYPE_CHECKING:
     from ledger.reader import Reader
@@ -33,7 +33,7 @@ def log(limit: int, as_json: bool, ledger: Path | None, sandbox: bool) -> None:
             names = {row.batch: row.name for row in reader.batches()}
             if as_json:
                 for batch in batches(reader):
-                    json_line("batch", ledger=str(path), **batch._asdict())
+                    json_line("batch", ledger=str(path), **batch.data())
                 for run in found[:limit]:
                     json_line("run", ledger=str(path), **as_data(run, names))
                 continue
@@ -57,13 +57,18 @@ class BatchLine(NamedTuple):
     failed: int
     held: int
     cancelled: int
-    cost_microusd: int
+    lines: Lines
     folder: str
+
+    def data(self) -> dict[str, object]:
+        fields = self._asdict()
+        del fields["lines"]
+        return {**fields, "ambiguous": self.lines.ambiguous.n, **lines_data(self.lines)}
 
 
 def batches(reader: "Reader") -> list[BatchLine]:
     """Every batch with its counts and cost, newest first."""
-    money = reader.money("batch/")
+    money = reader.money()
     found = []
     for row in reversed(reader.batches()):
         counts: Counter[str] = Counter()
@@ -80,7 +85,7 @@ def batches(reader: "Reader") -> list[BatchLine]:
                 failed=counts["failed"],
                 held=counts["held"],
                 cancelled=counts["cancelled"],
-                cost_microusd=money.get(batch_money(row.batch), Balance()).captured,
+                lines=stored_lines(money, row.batch),
                 folder=reader.batch(row.batch).folder,
             )
         )
@@ -111,9 +116,18 @@ def show_batches(found: list[BatchLine]) -> None:
     if not found:
         line("  no batches yet")
         return
-    costs = dollar_column(row.cost_microusd for row in found)
+    costs = dollar_column(row.lines.spent for row in found)
+    apart = {
+        "at risk": [row.lines.at_risk.microusd for row in found],
+        "adopted": [row.lines.adopted.microusd for row in found],
+        "surplus": [row.lines.surplus.microusd for row in found],
+        "lost": [row.lines.lost.microusd for row in found],
+        "bought twice": [row.lines.duplicates.microusd for row in found],
+    }
+    apart = {name: amounts for name, amounts in apart.items() if any(amounts)}
+    columns = [dollar_column(amounts) for amounts in apart.values()]
     table(
-        ("batch", "opened", "tasks", "settled", "succeeded", "failed", "held", "cost", "folder"),
+        ("batch", "opened", "tasks", "settled", "succeeded", "failed", "held", "cost", *apart, "folder"),
         [
             (
                 clip(row.batch, 32) + (" (sandbox)" if row.sandbox else ""),
@@ -124,11 +138,12 @@ def show_batches(found: list[BatchLine]) -> None:
                 count(row.failed),
                 count(row.held),
                 cost,
+                *cells,
                 row.folder,
             )
-            for row, cost in zip(found, costs, strict=True)
+            for row, cost, *cells in zip(found, costs, *columns, strict=True)
         ],
-        right=("tasks", "settled", "succeeded", "failed", "held", "cost"),
+        right=("tasks", "settled", "succeeded", "failed", "held", "cost", *apart),
     )
 
 

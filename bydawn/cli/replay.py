@@ -113,7 +113,8 @@ def stamp(seq: int, at_us: int) -> str:
 
 
 def show_moment(moment: "Moment", name: str) -> None:
-    from bydawn.replaying import by_state, in_flight, money_of
+    from bydawn.lines import lines_of, told_lines
+    from bydawn.replaying import by_state, in_flight
 
     line(f"{strong(plain(name))}  {faint(stamp(moment.seq, moment.at_us))}")
     if not moment.state.version:
@@ -126,19 +127,16 @@ def show_moment(moment: "Moment", name: str) -> None:
     for entry in moment.tallies:
         tallies[entry.state] += entry.n
     told += sorted(tallies.items())
-    money = money_of(moment)
+    lines = lines_of(moment.book, moment.batch)
     budget = moment.state.settings.budget_microusd
-    spent = dollars(money["cost_microusd"])
+    spent = dollars(lines.spent)
     pairs(
         [
             ("tasks", " · ".join(f"{state} {count(n)}" for state, n in told if n) or "none"),
             ("importing", f"{count(moment.unsealed)} tasks that are not sealed yet" if moment.unsealed else ""),
             ("spent", spent if budget is None else f"{spent} of {dollars(budget)}"),
-            ("reserved", dollars(money["reserved_microusd"]) if money["reserved_microusd"] else ""),
-            ("at risk", doubtful(dollars(money["at_risk_microusd"])) if money["at_risk_microusd"] else ""),
-            ("bought twice", dollars(money["duplicates_microusd"]) if money["duplicates_microusd"] else ""),
-            ("surplus", dollars(money["surplus_microusd"]) if money["surplus_microusd"] else ""),
-            ("lost", dollars(money["lost_microusd"]) if money["lost_microusd"] else ""),
+            ("reserved", dollars(lines.reserved) if lines.reserved else ""),
+            *((name, doubtful(text) if name == "at risk" else text) for name, text in told_lines(lines)),
         ]
     )
     show_providers(moment)
@@ -217,20 +215,19 @@ def show_tasks(moment: "Moment") -> None:
 
 
 def show_difference(step: "Difference", name: str, told: list[str]) -> None:
+    from bydawn.lines import DOLLARS
     from bydawn.replaying import attempts_of, money_of
 
     line(strong(plain(name)))
     pairs([("from", stamp(step.before.seq, step.before.at_us)), ("to", stamp(step.after.seq, step.after.at_us))])
     before, after = money_of(step.before), money_of(step.after)
-    words = {"cost_microusd": "spent", "reserved_microusd": "reserved", "at_risk_microusd": "at risk"}
-    words |= {"duplicates_microusd": "bought twice", "surplus_microusd": "surplus", "lost_microusd": "lost"}
     attempts = attempts_of(step)
     line()
     pairs(
         [
             *(
                 (word, f"{change(after[field] - before[field])}  ({dollars(before[field])} → {dollars(after[field])})")
-                for field, word in words.items()
+                for field, word in DOLLARS.items()
                 if after[field] != before[field]
             ),
             ("attempts", " · ".join(f"{word} {count(n)}" for word, n in attempts.items())),

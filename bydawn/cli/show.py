@@ -4,6 +4,7 @@ Everything on record but two things: addresses of results, which are as good as 
 record at all.
 """
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,12 @@ from bydawn.cli.formats import clip, clock_time, count, dollars, local, moment, 
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import faint, json_line, line, pairs, state_paint, strong, table
 from bydawn.cli.telling import tell
+from bydawn.lines import Lines, lines_data, lines_of, told_lines
 from bydawn.selection import find_task, open_batch, target
+from bydawn.verdicts import held_because, title_of, verdicts
 from ledger.events import PayloadRef
 from ledger.folds import AttemptState, TaskState
+from ledger.money import Balance, holdings
 from ledger.streams import task_stream
 
 if TYPE_CHECKING:
@@ -55,8 +59,9 @@ def show(task: str, as_json: bool, ledger: Path | None, sandbox: bool) -> None:
                 json_line("event", **event_data(recorded))
         else:
             show_head(dossier)
-            show_attempts(dossier.state.attempts)
+            show_attempts(dossier)
             show_money(dossier.state)
+            show_next(dossier)
             line()
             line(strong("events") + faint(f"  (times in {local(dossier.row.at_us):%Z})"))
             show_events(dossier.events, [tell(recorded.event, text_of) for recorded in dossier.events])
@@ -97,6 +102,8 @@ def as_data(dossier: Dossier) -> dict[str, object]:
             {name: value for name, value in msgspec.to_builtins(attempt).items() if name != "url"}
             for attempt in state.attempts
         ],
+        "verdicts": [msgspec.to_builtins(told) for told in verdicts(dossier.events, state.attempts)],
+        **lines_data(task_lines(state)),
         "results": [
             {name: value for name, value in msgspec.to_builtins(result).items() if name != "note"}
             for result in state.results
@@ -161,13 +168,15 @@ def show_head(dossier: Dossier) -> None:
     pairs(entries)
 
 
-def show_attempts(attempts: tuple[AttemptState, ...]) -> None:
+def show_attempts(dossier: Dossier) -> None:
+    """The attempts with their dollars, and below them what evidence carried each verdict."""
+    attempts = dossier.state.attempts
     if not attempts:
         return
     line()
     line(strong("attempts"))
     table(
-        ("#", "state", "account", "lane", "route", "ceiling", "cost", "job", "why"),
+        ("#", "state", "account", "lane", "route", "sent", "ceiling", "cost", "job", "why"),
         [
             (
                 attempt.number,
@@ -175,6 +184,7 @@ def show_attempts(attempts: tuple[AttemptState, ...]) -> None:
                 attempt.account,
                 attempt.lane,
                 attempt.route or "-",
+                clock_time(attempt.intended_at_us)[:8],
                 dollars(attempt.ceiling_microusd),
                 "-" if attempt.cost_microusd is None else dollars(attempt.cost_microusd),
                 clip(attempt.job or "-", 40),
@@ -185,6 +195,8 @@ def show_attempts(attempts: tuple[AttemptState, ...]) -> None:
         right=("#", "ceiling", "cost"),
         paint=state_paint(),
     )
+    for told in verdicts(dossier.events, attempts):
+        line(f"  #{told.attempt} {plain(told.text)}")
 
 
 def _why(attempt: AttemptState) -> str:
@@ -198,22 +210,47 @@ def _why(attempt: AttemptState) -> str:
     return ", ".join(part for part in parts if part) or "-"
 
 
-def show_money(state: TaskState) -> None:
+def task_lines(state: TaskState) -> Lines:
     """What the task has cost and still holds, by the same books that the ledger keeps."""
-    from ledger.money import batch_money, duplicates_money, holdings, risk_money
+    held = {
+        move.account: Balance(move.reserved, move.captured, move.open) for move in holdings(state, batch=0, epoch=0)
+    }
+    return lines_of(lambda name: held.get(name, Balance()), 0)
 
-    held = {move.account: move for move in holdings(state, batch=0, epoch=0)}
-    book, risk, twice = (held.get(name(0)) for name in (batch_money, risk_money, duplicates_money))
-    if book is None:
+
+def show_money(state: TaskState) -> None:
+    lines = task_lines(state)
+    if not state.attempts:
         return
     line()
     line(strong("money"))
     pairs(
         [
-            ("spent", dollars(book.captured)),
-            ("reserved", dollars(book.reserved) if book.reserved else ""),
-            ("at risk", dollars(risk.reserved) if risk and risk.reserved else ""),
-            ("beside a doubtful attempt", dollars(twice.captured + twice.reserved) if twice else ""),
+            ("spent", dollars(lines.spent)),
+            ("reserved", dollars(lines.reserved) if lines.reserved else ""),
+            *told_lines(lines),
+        ]
+    )
+
+
+def show_next(dossier: Dossier) -> None:
+    """What can be done about a held task."""
+    held = next((attempt for attempt in dossier.state.attempts if attempt.doubtful), None)
+    if held is None or dossier.row.phase != "held":
+        return
+    task = shlex.quote(plain(dossier.row.id))
+    command = f"bydawn resolve {plain(dossier.batch.name)}" + (" --sandbox" if dossier.batch.sandbox else "")
+    line()
+    line(strong("next") + f"  nobody could tell whether it was bought: {plain(held_because(held))}")
+    pairs(
+        [
+            ("look", f"{command}    its candidates at {plain(title_of(held.provider))}, with time and cost"),
+            ("collect", f"{command} --adopt {task}=JOB    if one of them is it"),
+            (
+                "buy again",
+                f"{command} --task {task} --buy-again    at most {dollars(held.ceiling_microusd)} paid twice",
+            ),
+            ("give up", f"{command} --task {task} --give-up    what may have been paid stays on the books"),
         ]
     )
 

@@ -11,6 +11,7 @@ import click
 from bydawn.cli.formats import clock_time, count, counted, dollar_column, dollars, duration, percent, plain
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import doubtful, faint, good, json_line, line, on_terminal, pairs, strong, table
+from bydawn.lines import lines_data, told_lines
 from bydawn.overview import IN_FLIGHT, Overview, overview
 from bydawn.runs import Run, runs
 from bydawn.selection import open_batch, open_ledger, readable_ledgers
@@ -94,10 +95,7 @@ def as_data(view: Overview, path: Path, newest: Run | None) -> dict[str, object]
             for state in ("queued", *IN_FLIGHT, "succeeded", "failed", "held", "cancelled")
         },
         **{name: view.tallies.get(name, 0) for name in ("rejected", "flagged", "shared")},
-        "cost_microusd": view.money.captured,
-        "reserved_microusd": view.money.reserved,
-        "at_risk_microusd": view.at_risk.reserved,
-        "duplicates_microusd": view.duplicates.captured,
+        **lines_data(view.lines),
         "budget_microusd": view.budget_microusd,
         "rate_per_s": round(view.rate_per_s, 3),
         "eta_s": None if view.eta_s is None else round(view.eta_s),
@@ -139,14 +137,13 @@ def show_batch(view: Overview, *, now_us: int) -> None:
     states = [("queued", view.counts.get("queued", 0)), ("in flight", view.in_flight)]
     states += [(state, view.counts.get(state, 0)) for state in ("succeeded", "failed", "held", "cancelled")]
     states += sorted(view.tallies.items())
-    spent = dollars(view.money.captured)
+    spent = dollars(view.lines.spent)
     pairs(
         [
             ("tasks", " · ".join(f"{state} {count(n)}" for state, n in states if n)),
             ("spent", spent if view.budget_microusd is None else f"{spent} of {dollars(view.budget_microusd)}"),
-            ("reserved", dollars(view.money.reserved) if view.money.reserved else ""),
-            ("at risk", doubtful(dollars(view.at_risk.reserved)) if view.at_risk.reserved else ""),
-            ("bought twice", dollars(view.duplicates.total) if view.duplicates.total else ""),
+            ("reserved", dollars(view.lines.reserved) if view.lines.reserved else ""),
+            *((name, doubtful(text) if name == "at risk" else text) for name, text in told_lines(view.lines)),
         ]
     )
     show_providers(view)
@@ -181,8 +178,7 @@ def show_advice(view: Overview) -> None:
     if failed:
         line(f"  {count(failed)} failed stay: bydawn retry {named}")
     if held:
-        risk = dollars(view.at_risk.reserved)
-        line(f"  {count(held)} held ({risk} at risk) wait for you: bydawn resolve {named}")
+        line(f"  {count(held)} held ({dollars(view.lines.held.microusd)}) wait for you: bydawn resolve {named}")
     if not view.is_open:
         line(f"  nothing is open: bydawn verify {plain(view.name)}")
 

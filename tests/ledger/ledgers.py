@@ -1,5 +1,6 @@
 """Real ledgers for tests: opened, with an epoch and a sealed batch of tasks."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ledger.commands import TaskCommand
@@ -19,8 +20,14 @@ def opened(path: Path, *, tasks: int = 0) -> Ledger:
     return ledger
 
 
-def queue(ledger: Ledger, tasks: int, *, owners: dict[int, int] | None = None) -> None:
-    """Make batch 1 with sealed tasks 1..``tasks``, as an import would."""
+def queue(
+    ledger: Ledger,
+    tasks: int,
+    *,
+    owners: dict[int, int] | None = None,
+    text: Callable[[int], str] = '{{"prompt":"picture {}"}}'.format,
+) -> None:
+    """Make batch 1 with sealed tasks 1..``tasks``, as an import would; ``text`` gives the request of a task."""
     events = (
         BatchOpened(name="night", folder="night", sandbox=True, operator="ann"),
         ImportOpened(number=1, first=1, source="rows.csv", input_digest="d1"),
@@ -28,7 +35,7 @@ def queue(ledger: Ledger, tasks: int, *, owners: dict[int, int] | None = None) -
     appends = [Append(batch_stream(1), 0, events)]
     payloads = []
     for n in range(1, tasks + 1):
-        ref, payload = ledger.payload(f'{{"prompt":"picture {n}"}}')
+        ref, payload = ledger.payload(text(n))
         queued = TaskQueued(
             id=f"row-{n}",
             request=ref,
