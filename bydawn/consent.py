@@ -2,15 +2,18 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import click
+import msgspec
 
 from bydawn.cli.formats import count, counted, dollars, duration, size
 from bydawn.errors import UserError
 from bydawn.opening import operator
 from ledger.events import SpendAgreed
 from runtime.planning import Plan
+
+By: TypeAlias = Literal["prompt", "yes", "budget", "approved", "sandbox"]
 
 
 def plan_lines(plan: Plan, *, free_bytes: int | None = None) -> Sequence[str]:
@@ -95,7 +98,7 @@ def ask_leave(
     if agreed is not None and images <= agreed.images:
         return None
 
-    def consent(by: Literal["prompt", "yes", "budget", "approved", "sandbox"]) -> SpendAgreed:
+    def consent(by: By) -> SpendAgreed:
         return SpendAgreed(
             images=images,
             expected_microusd=plan.expected_microusd,
@@ -108,19 +111,47 @@ def ask_leave(
         return consent("sandbox")
     for line in plan_lines(plan):
         talk(line)
+    what = f"{counted(images, 'image')} for about {dollars(plan.expected_microusd)}"
+    given = given_already(yes=yes, budget_microusd=budget_microusd, approved=approved)
+    budget = max(1, round(plan.expected_microusd * 1.1 / 1e6))
+    return consent(given or _asked(f"Buy {what}?", f"buying {what}", f"--budget {budget} (the most it may ever spend)"))
+
+
+def given_already(*, yes: bool, budget_microusd: int | None, approved: bool) -> By | None:
+    """How consent was given beforehand; None when it has to be asked for."""
     if budget_microusd is not None:
-        return consent("budget")
+        return "budget"
     if approved:
-        return consent("approved")
-    if yes:
-        return consent("yes")
+        return "approved"
+    return "yes" if yes else None
+
+
+def ask_leave_again(
+    what: str,
+    again_microusd: int,
+    agreed: SpendAgreed,
+    *,
+    sandbox: bool,
+    given: By | None,
+) -> SpendAgreed:
+    """Return the consent to buy ``what`` a second time, beside what was agreed.
+
+    Raises:
+        UserError: off a terminal without consent, or the user said no (exit 2).
+    """
+    fix = "--budget USD (the most the batch may ever spend)"
+    by = "sandbox" if sandbox else given or _asked(f"Buy again {what}?", f"buying again {what}", fix)
+    return msgspec.structs.replace(agreed, by=by, operator=operator(), again_microusd=again_microusd)
+
+
+def _asked(question: str, what: str, fix: str) -> By:
     if not sys.stdin.isatty():
         raise UserError(
             "BD-072",
-            f"buying {counted(images, 'image')} for about {dollars(plan.expected_microusd)} needs your consent",
+            f"{what} needs your consent",
             why="this is not a terminal, so bydawn cannot ask",
-            fix=f"--budget {max(1, round(plan.expected_microusd * 1.1 / 1e6))} (the most it may ever spend), or --yes",
+            fix=f"{fix}, or --yes",
         )
-    if not click.confirm(f"Buy {counted(images, 'image')} for about {dollars(plan.expected_microusd)}?", err=True):
+    if not click.confirm(question, err=True):
         raise UserError("BD-073", "nothing was bought", why="you said no", fix="run the same command again to buy")
-    return consent("prompt")
+    return "prompt"

@@ -11,6 +11,7 @@ from bydawn.cli.formats import counted, dollars
 from bydawn.errors import UserError
 from ledger.folds import BatchState
 from ledger.reader import LiveAttempt, Reader
+from runtime.planning import default_at_risk
 
 Policy: TypeAlias = Literal["hold", "resubmit", "ask"]
 POLICIES: tuple[Policy, ...] = ("hold", "resubmit", "ask")
@@ -26,9 +27,21 @@ def on_unknown(text: str) -> Policy | None:
     return None
 
 
+def at_risk_of(state: BatchState) -> int:
+    """How much may be in doubt at once: as set, or by what was expected."""
+    expected = state.agreed.expected_microusd if state.agreed else 0
+    return state.settings.max_at_risk_microusd or default_at_risk(expected)
+
+
 def default_duplicates(expected_microusd: int) -> int:
     """Return the default of ``--max-duplicate-usd``: 1 % of the expected cost, a dollar at least, in whole cents."""
     return max(1_000_000, expected_microusd // 100 // 10_000 * 10_000)
+
+
+def allowance(state: BatchState) -> int:
+    """Return how much ``--on-unknown resubmit`` may spend in the whole batch: as set, or by what was expected."""
+    most = state.settings.max_duplicate_usd_micro
+    return default_duplicates(state.agreed.expected_microusd if state.agreed else 0) if most is None else most
 
 
 def duplicates_allowed(state: BatchState, reader: Reader, batch: int, talk: Callable[[str], None]) -> int | None:
@@ -42,10 +55,9 @@ def duplicates_allowed(state: BatchState, reader: Reader, batch: int, talk: Call
     """
     settings = state.settings
     most = settings.max_duplicate_usd_micro
-    expected = state.agreed.expected_microusd if state.agreed else 0
     match settings.on_unknown:
         case "resubmit":
-            return default_duplicates(expected) if most is None else most
+            return allowance(state)
         case "ask":
             return _asked(reader.held(batch), most, talk)
         case _:

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -112,13 +112,19 @@ def show_plan(
     checked: Checked | None = None,
     *,
     notes: Sequence[str] = (),
+    resumes: Mapping[str, int] | None = None,
 ) -> int:
-    """Print the plan; raises UserError when some tasks could be bought nowhere."""
+    """Print the plan; raises UserError when some tasks could be bought nowhere.
+
+    ``resumes``: what going on with a known batch means, as its lines in ``notes`` say.
+    """
     free = RealDisk().free_bytes(next(path for path in (folder, *folder.parents) if path.exists()))
     if request.as_json:
         fields = {**msgspec.to_builtins(plan), "rows": checked.rows if checked else 0, "free_bytes": free}
         if checked is not None:
             fields |= {"local_files": checked.local_files, "local_bytes": checked.local_bytes}
+        if resumes is not None:
+            fields["resumes"] = resumes
         sys.stdout.write(json.dumps({"type": "plan", **fields}) + "\n")
     else:
         for line in plan_lines(plan, free_bytes=free):

@@ -1,47 +1,140 @@
-"""What going on with a batch means, before it goes on: what stays, what is fetched, looked up, bought and held.
+"""What going on with a batch means, before it goes on: what is reused, fetched, adopted, looked up, bought new, held,
+and what may be bought again, each with its dollars.
 
-From the counts of the views alone, so that it costs nothing at a million tasks; what is left to buy is estimated by the
-price that was agreed for one image.
+From the views alone: no image is looked at, nobody is asked, and a million tasks cost about a second.
 """
 
 from collections import Counter
 
+import msgspec
+
 from bydawn.cli.formats import count, counted, dollars
+from bydawn.doubtful import allowance, at_risk_of
 from ledger.folds import BatchState
-from ledger.money import Balance, batch_money, risk_money
-from ledger.reader import Reader
+from ledger.money import (
+    Balance,
+    batch_money,
+    duplicates_money,
+    failed_money,
+    lost_money,
+    risk_money,
+    surplus_money,
+)
+from ledger.reader import LiveAttempt, Reader
+from ledger.twice import bought_before
+
+ASK_ABOVE_PERCENT = 1
 
 
-def resume_lines(
-    reader: Reader, batch: int, state: BatchState, *, allowed_microusd: int | None, max_at_risk_microusd: int
-) -> list[str]:
-    """Say it in one line, and one more each where something may be bought a second time, and where held tasks leave
-    little room for new purchases."""
+class Part(msgspec.Struct, frozen=True):
+    """So many tasks, and their dollars."""
+
+    n: int = 0
+    microusd: int = 0
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """A batch as a run finds it.
+
+    ``reused``: images that are there.  ``fetched``: known jobs, by their ceilings; ``adopted``: those among them that
+    were in doubt before.  ``doubtful``: in doubt, looked up first, by their ceilings.  ``new``: to be bought for the
+    first time, by the price that was agreed for one image.  ``held``: nothing could tell, by their ceilings.
+    ``again``: may be bought a second time, by what the first purchase may have cost.
+    """
+
+    reused: Part
+    fetched: Part
+    adopted: Part
+    doubtful: Part
+    new: Part
+    failed: int
+    held: Part
+    again: Part
+    bought_microusd: int  # what the batch has bought so far
+    at_risk_microusd: int
+
+    @property
+    def asks(self) -> bool:
+        """Whether so much would be bought again that it needs its own consent."""
+        return self.again.microusd * 100 > self.bought_microusd * ASK_ABOVE_PERCENT
+
+    def data(self) -> dict[str, int]:
+        """The fields for scripts; amounts in micro-dollars."""
+        parts = {name: getattr(self, name) for name in self.__struct_fields__}
+        told: dict[str, int] = {}
+        for name, part in parts.items():
+            told |= {name: part.n, f"{name}_microusd": part.microusd} if isinstance(part, Part) else {name: part}
+        return told
+
+
+def resumed(reader: Reader, batch: int, state: BatchState) -> Resumed:
+    """Read what the next run of the batch finds, under the settings of ``state``."""
     counts = Counter[str]()
     for row in reader.counts(batch):
         counts[row.state] += row.n
     money = reader.money()
-    spent, at_risk = (money.get(name(batch), Balance()) for name in (batch_money, risk_money))
-    fetched = counts["accepted"] + counts["ready"]
-    doubtful = counts["intended"] + counts["ambiguous"]
-    parts = [f"{counted(counts['succeeded'], 'image')} stay ({dollars(spent.captured)})"]
-    if fetched:
-        parts.append(f"{counted(fetched, 'job')} are fetched")
-    if doubtful:
-        parts.append(f"{count(doubtful)} in doubt are looked up ({dollars(at_risk.reserved)})")
-    if counts["queued"]:
+
+    def book(name: str) -> Balance:
+        return money.get(name, Balance())
+
+    spent = book(batch_money(batch)).captured
+    apart = sum(book(name(batch)).captured for name in (failed_money, lost_money, surplus_money))
+    live = [each for each in reader.live() if each.batch == batch]
+    known = [each for each in live if each.phase in ("accepted", "ready")]
+    doubtful = _part([each for each in live if each.phase in ("intended", "ambiguous")])
+    held = _part(reader.held(batch))
+    before = bought_before(reader, batch)
+    again = Part(len(before), sum(each.microusd for each in before))
+    if state.settings.on_unknown == "resubmit":
+        left = max(0, allowance(state) - book(duplicates_money(batch)).total)
+        if left:
+            doubts = held.microusd + doubtful.microusd
+            again = Part(again.n + held.n + doubtful.n, again.microusd + min(left, doubts))
+    fresh = max(0, counts["queued"] - len(before))
+    fetched = _part(known)
+    return Resumed(
+        reused=Part(counts["succeeded"], spent - apart),
+        fetched=fetched,
+        adopted=_part([each for each in known if each.state.attempts[each.attempt - 1].adopted_by]),
+        doubtful=doubtful,
+        new=Part(fresh, _expected(fresh, state)),
+        failed=counts["failed"],
+        held=held,
+        again=again,
+        bought_microusd=spent + fetched.microusd,
+        at_risk_microusd=book(risk_money(batch)).reserved,
+    )
+
+
+def resume_lines(found: Resumed, state: BatchState) -> list[str]:
+    """Say it in one line, and one more each where something may be bought a second time, and where held tasks leave
+    little room for new purchases."""
+    parts = [f"{counted(found.reused.n, 'image')} reused ({dollars(found.reused.microusd)})"]
+    if found.fetched.n:
+        parts.append(f"{counted(found.fetched.n, 'job')} fetched ({_at_most(found.fetched)})")
+    if found.adopted.n:
+        parts.append(f"{count(found.adopted.n)} of them adopted ({_at_most(found.adopted)})")
+    if found.doubtful.n:
+        parts.append(
+            f"{count(found.doubtful.n)} in doubt are looked up ({_at_most(found.doubtful)}) and adopted where found"
+        )
+    if found.new.n:
+        price = f" (about {dollars(found.new.microusd)})" if found.new.microusd else ""
         part = state.settings.limit or state.settings.sample
-        what = "wait, of which this run buys a part" if part else f"are to be bought{_about(counts['queued'], state)}"
-        parts.append(f"{count(counts['queued'])} {what}")
-    if counts["failed"]:
-        parts.append(f"{count(counts['failed'])} failed stay")
-    if counts["held"]:
-        parts.append(f"{count(counts['held'])} held{' stay' if allowed_microusd is None else ''}")
+        what = "not bought yet, of which this run buys a part" if part else f"bought new{price}"
+        parts.append(f"{count(found.new.n)} {what}")
+    if found.failed:
+        parts.append(f"{count(found.failed)} failed stay")
+    if found.held.n:
+        parts.append(f"{count(found.held.n)} held ({_at_most(found.held)} may have been paid)")
     lines = ["goes on: " + ", ".join(parts)]
-    if allowed_microusd is not None:
-        lines.append(f"  what is in doubt may be bought again, for at most {dollars(allowed_microusd)} in this batch")
-    if counts["held"] and counts["queued"] and at_risk.reserved > max_at_risk_microusd // 2:
-        left = dollars(max(0, max_at_risk_microusd - at_risk.reserved))
+    if found.again.n:
+        consent = "; that needs your consent" if found.asks and not state.sandbox else ""
+        lines.append(f"  may be bought again: {again_words(found)}{consent}")
+    if state.settings.on_unknown == "resubmit":
+        lines.append(f"  what is in doubt may be bought again, for at most {dollars(allowance(state))} in this batch")
+    if found.held.n and found.new.n and found.at_risk_microusd > (most := at_risk_of(state)) // 2:
+        left = dollars(max(0, most - found.at_risk_microusd))
         lines.append(
             f"  held tasks leave {left} of the money at risk, so little is bought at one time: bydawn resolve "
             f"{state.name}, or --max-at-risk"
@@ -49,8 +142,23 @@ def resume_lines(
     return lines
 
 
-def _about(images: int, state: BatchState) -> str:
+def again_words(found: Resumed) -> str:
+    """What may be bought a second time, measured against what was bought so far."""
+    share = f", {100 * found.again.microusd / found.bought_microusd:.1f} %" if found.bought_microusd else ""
+    return (
+        f"{counted(found.again.n, 'task')} that may have been paid already ({_at_most(found.again)}{share} of the "
+        f"{dollars(found.bought_microusd)} bought so far)"
+    )
+
+
+def _part(attempts: list[LiveAttempt]) -> Part:
+    return Part(len(attempts), sum(each.state.attempts[each.attempt - 1].ceiling_microusd for each in attempts))
+
+
+def _at_most(part: Part) -> str:
+    return f"at most {dollars(part.microusd)}"
+
+
+def _expected(images: int, state: BatchState) -> int:
     agreed = state.agreed
-    if agreed is None or not agreed.images:
-        return ""
-    return f" (about {dollars(agreed.expected_microusd * images // agreed.images)})"
+    return agreed.expected_microusd * images // agreed.images if agreed is not None and agreed.images else 0

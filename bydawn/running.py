@@ -35,10 +35,11 @@ from bydawn.preparing import (
 )
 from bydawn.quoting import quotes_of_plan
 from bydawn.request import Request, Settings
+from bydawn.resuming import resume_lines, resumed
 from bydawn.saying import say_where
 from bydawn.selection import ledger_path
 from bydawn.shapes import groups_of
-from bydawn.spending import buy_batch, plan_of
+from bydawn.spending import buy_batch, plan_of, settings_now
 from bydawn.takeover import opened_for_buying
 from ledger.errors import LedgerHeld
 from ledger.folds import EMPTY_BATCH, BatchState
@@ -83,8 +84,11 @@ def start(request: Request) -> int:
             if request.save is not None:
                 save(request.save, approval(plan, digest))
             files, callbacks = file_lines(checked, accounts), callback_lines(settings, before, accounts)
-            notes = (*files, *callbacks, *quotes.lines)
-            return show_plan(request, plan, folder, checked, notes=notes)
+            with KnownBatches(ledger_file) as reader:
+                known_as = reader.batch_by_name(before.name) if reader else None
+                lines, resumes = _resumes(reader, known_as, before, request, settings)
+            notes = (*lines, *files, *callbacks, *quotes.lines)
+            return show_plan(request, plan, folder, checked, notes=notes, resumes=resumes)
         check_accounts(accounts, egress)
         refuse_stray_ledger(
             ledger_file,
@@ -144,9 +148,10 @@ def go_on(
         with Reader(ledger_file) as reader:
             left = groups_of(reader, batch, accounts)
             quotes = quotes_of_plan(left, accounts, settings.config, egress, asking=request.quotes)
-            notes = (*callback_lines(settings, before, accounts), *quotes.lines)
+            lines, resumes = _resumes(reader, batch, before, request, settings)
+            notes = (*lines, *callback_lines(settings, before, accounts), *quotes.lines)
             left_plan = plan_of(settings, left, accounts, quotes.book, settings.moment_us("deadline"), before)
-            return show_plan(request, left_plan, Path(reader.batch(batch).folder), notes=notes)
+            return show_plan(request, left_plan, Path(reader.batch(batch).folder), notes=notes, resumes=resumes)
     check_accounts(accounts, egress)
     try:
         with opened_for_buying(ledger_file, create=False) as opened:
@@ -184,6 +189,17 @@ def _sealed(before: BatchState, digest: str) -> bool:
     """Whether this very input is the batch's newest import: then nothing needs to be read again."""
     newest = before.imports[-1] if before.imports else None
     return newest is not None and newest.phase == "sealed" and newest.input_digest == digest
+
+
+def _resumes(
+    reader: Reader | None, batch: int | None, before: BatchState, request: Request, settings: Settings
+) -> tuple[list[str], dict[str, int] | None]:
+    """What going on with a batch that was bought from before would mean, for people and for scripts."""
+    if reader is None or batch is None or before.agreed is None:
+        return [], None
+    state = settings_now(before, request, settings)
+    found = resumed(reader, batch, state)
+    return resume_lines(found, state), found.data()
 
 
 def _files_are_missing(ledger_file: Path, name: str) -> bool:

@@ -16,13 +16,13 @@ from bydawn import importing, values
 from bydawn.approval import approval, load, quoted_in, require_same
 from bydawn.buying import Buying, buy, exit_code, spent_so_far
 from bydawn.cli.formats import counted
-from bydawn.consent import ask_leave, exceeds, refuse_uncovered
-from bydawn.doubtful import duplicates_allowed, on_unknown
+from bydawn.consent import ask_leave, ask_leave_again, exceeds, given_already, refuse_uncovered
+from bydawn.doubtful import at_risk_of, duplicates_allowed, on_unknown
 from bydawn.errors import UserError
 from bydawn.opening import Opened, operator
 from bydawn.quoting import tell_prices, with_quotes
 from bydawn.request import Request, Settings, now_us
-from bydawn.resuming import resume_lines
+from bydawn.resuming import Resumed, again_words, resume_lines, resumed
 from bydawn.saying import say_summary
 from bydawn.shapes import groups_of, shapes_of, share_of, wanted_tasks
 from bydawn.summary import summarise
@@ -35,7 +35,7 @@ from ledger.reader import Reader
 from runtime.accounts import Account
 from runtime.egress import Egress
 from runtime.night import open_elsewhere
-from runtime.planning import Group, Plan, default_at_risk, too_late
+from runtime.planning import Group, Plan, too_late
 from runtime.planning import plan as make_plan
 from runtime.router import Terms
 
@@ -62,6 +62,35 @@ def plan_of(
     return msgspec.structs.replace(made, notes=(*made.notes, *told))
 
 
+def settings_now(state: BatchState, request: Request, settings: Settings) -> BatchState:
+    """The batch as it will be run: with what the options of this call change."""
+    change = changed_settings(state, request, settings)
+    return state if change is None else evolve_batch(state, change, at_us=now_us())
+
+
+def changed_settings(state: BatchState, request: Request, settings: Settings) -> BatchConfigured | None:
+    """What the options of this call change in how the batch is run; None when nothing."""
+    return importing.settings_change(
+        state,
+        BatchConfigured(
+            operator=operator(),
+            providers=settings.many("provider", request.providers) or None,
+            budget_microusd=settings.money("budget"),
+            max_at_risk_microusd=settings.money("max_at_risk"),
+            max_duplicate_usd_micro=settings.money("max_duplicate_usd"),
+            on_unknown=on_unknown(settings.text("on_unknown")),
+            trust=trust(settings.text("trust")),
+            attempts=settings.whole("attempts"),
+            deadline_us=settings.moment_us("deadline"),
+            limit=settings.whole("limit", least=1) or 0,
+            sample=settings.whole("sample", least=1) or 0,
+            name_template=settings.text("name_template") or None,
+            webhook_url=settings.text("webhook_url") or None,
+            webhook_listen=settings.text("webhook_listen") or None,
+        ),
+    )
+
+
 def buy_batch(
     opened: Opened,
     batch: int,
@@ -79,25 +108,7 @@ def buy_batch(
     state = ledger.batch(batch)
     before = state.settings
     deadline_us = settings.moment_us("deadline")
-    change = importing.settings_change(
-        state,
-        BatchConfigured(
-            operator=operator(),
-            providers=settings.many("provider", request.providers) or None,
-            budget_microusd=settings.money("budget"),
-            max_at_risk_microusd=settings.money("max_at_risk"),
-            max_duplicate_usd_micro=settings.money("max_duplicate_usd"),
-            on_unknown=on_unknown(settings.text("on_unknown")),
-            trust=trust(settings.text("trust")),
-            attempts=settings.whole("attempts"),
-            deadline_us=deadline_us,
-            limit=settings.whole("limit", least=1) or 0,
-            sample=settings.whole("sample", least=1) or 0,
-            name_template=settings.text("name_template") or None,
-            webhook_url=settings.text("webhook_url") or None,
-            webhook_listen=settings.text("webhook_listen") or None,
-        ),
-    )
+    change = changed_settings(state, request, settings)
     if change is not None:  # recorded with the consent: a run that is refused changes nothing
         state = evolve_batch(state, change, at_us=now_us())
     calling = _calling(state, accounts, settings)
@@ -120,6 +131,15 @@ def buy_batch(
         plan = plan_of(settings, share_of(groups or (), wanted), accounts, quotes.book, deadline_us, state)
         refuse_uncovered(plan)
         agreed_before = state.agreed
+        going_on: Resumed | None = None
+        if state.agreed is not None:
+            allowed_microusd = duplicates_allowed(state, reader, batch, talk)
+            going_on = resumed(reader, batch, state)
+            for line in (
+                *resume_lines(going_on, state),
+                *trust_lines(trust_of("", state), accounts),
+            ):
+                talk(line)
         if agreed_before is not None and changed and exceeds(agreed_before, plan, spent_so_far(reader, batch)):
             agreed_before = None  # to go on like this may cost more than was agreed
         if request.approved is not None:
@@ -142,19 +162,20 @@ def buy_batch(
             agreed=agreed_before,
             talk=talk,
         )
+        if agreed is not None:
+            state = evolve_batch(state, agreed, at_us=now_us())
+        if going_on is None:
+            allowed_microusd = duplicates_allowed(state, reader, batch, talk)
+        elif going_on.asks and state.agreed is not None:
+            approved = request.approved is not None
+            given = given_already(yes=request.yes, budget_microusd=state.settings.budget_microusd, approved=approved)
+            agreed = ask_leave_again(
+                again_words(going_on), going_on.again.microusd, state.agreed, sandbox=request.sandbox, given=given
+            )
         events = [event for event in (change, agreed) if event is not None]
         if events:
             importing.append_batch(ledger, batch, *events)
         state = ledger.batch(batch)
-        allowed_microusd = duplicates_allowed(state, reader, batch, talk)
-        if agreed_before is not None:
-            risk = _at_risk(state)
-            for line in resume_lines(
-                reader, batch, state, allowed_microusd=allowed_microusd, max_at_risk_microusd=risk
-            ):
-                talk(line)
-            for line in trust_lines(trust_of("", state), accounts):
-                talk(line)
     for line in calling.lines(accounts) if calling else ():
         talk(line)
     deadline_s = (deadline_us - now_us()) / 1e6 if deadline_us else None
@@ -164,7 +185,7 @@ def buy_batch(
             batch=batch,
             tasks=state.sealed_through,
             budget_microusd=state.settings.budget_microusd,
-            max_at_risk_microusd=_at_risk(state),
+            max_at_risk_microusd=at_risk_of(state),
             limit=state.settings.limit or 0,
             sample=state.settings.sample or 0,
             max_duplicate_microusd=allowed_microusd,
@@ -190,12 +211,6 @@ def buy_batch(
         else:
             say_summary(summary, ended, state, talk)
     return exit_code(ended, failed=summary.failed, held=summary.held)
-
-
-def _at_risk(state: BatchState) -> int:
-    """How much may be in doubt at once: as set, or by what was expected."""
-    expected = state.agreed.expected_microusd if state.agreed else 0
-    return state.settings.max_at_risk_microusd or default_at_risk(expected)
 
 
 def _calling(state: BatchState, accounts: Sequence[Account], settings: Settings) -> Calling | None:

@@ -249,6 +249,7 @@ class SpendAgreed(Fact, frozen=True):
     worst_microusd: Money
     by: Literal["prompt", "yes", "budget", "approved", "sandbox"]
     operator: str
+    again_microusd: Money = 0  # for how much tasks that may have been paid already may be bought a second time
 
 
 class ImportOpened(Fact, frozen=True):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ledger.reader import Reader
 from tests.system.shop import Shop, prompts
 
 TASKS = 20
@@ -27,7 +28,7 @@ def test_resubmit_buys_what_is_in_doubt_again_and_nothing_else(shop: Shop) -> No
     done = shop.run(*command, "--on-unknown", "resubmit", "--max-duplicate-usd", "5", "--json")
     assert done.code == 0, done.err
     assert "goes on: " in done.err
-    assert "in doubt are looked up ($" in done.err
+    assert "in doubt are looked up (at most $" in done.err
     assert "may be bought again, for at most $5.00 in this batch" in done.err
     assert done.json()[-1]["duplicates_paid"] == doubtful > 0
     verdict = shop.verdict("pots")
@@ -71,3 +72,47 @@ def test_a_budget_without_leave_is_refused_before_anything(shop: Shop) -> None:
     assert "--on-unknown resubmit" in refused.err
     assert shop.run("run", table, "--on-unknown", "twice", "--sandbox").code == 2
     assert shop.bill() == []
+
+
+def test_buying_again_is_said_first_and_needs_leave_of_its_own(shop: Shop) -> None:
+    """MON-2: off a terminal, a run that would buy more than 1 % again sends nothing without --yes or --budget."""
+    shop.leave_practice()
+    table = shop.table("pots.jsonl", prompts("leave to buy again", TASKS))
+    command = ("run", table, "--provider", "kie", "--ledger", "bydawn.db")
+    assert shop.run(*command, *RISK, "--yes", fault="reply_read:5").code == -9
+    held = shop.run(*command)
+    assert held.code == 3, held.err
+    assert "images reused ($" in held.err
+    doubtful = shop.phases("pots")["held"]
+    bought = len(shop.bill())
+    options = ("--on-unknown", "resubmit", "--max-duplicate-usd", "5")
+    planned = shop.run("plan", "pots", "--ledger", "bydawn.db", *options)
+    assert f"may be bought again: {doubtful} task" in planned.out
+    assert "that needs your consent" in planned.out
+    figures = shop.run("plan", "pots", "--ledger", "bydawn.db", *options, "--json").json()[-1]["resumes"]
+    assert isinstance(figures, dict)
+    assert (figures["again"], figures["held"]) == (doubtful, doubtful)
+    refused = shop.run(*command, *options)
+    assert refused.code == 2, refused.err
+    assert "BD-072" in refused.err
+    assert "bought so far" in refused.err
+    assert len(shop.bill()) == bought
+    with Reader(shop.ledger) as reader:
+        assert reader.batch(1).settings.on_unknown is None  # a run that is refused changes nothing
+    done = shop.run(*command, *options, "--yes")
+    assert done.code == 0, done.err
+    with Reader(shop.ledger) as reader:
+        agreed = reader.batch(1).agreed
+    assert agreed is not None
+    assert agreed.again_microusd == figures["again_microusd"]
+
+
+def test_what_resolve_gave_leave_for_is_said_by_the_run_too(shop: Shop) -> None:
+    command = in_doubt(shop, "resolved")
+    assert shop.run(*command).code == 3
+    doubtful = shop.phases("pots")["held"]
+    assert shop.run("resolve", "pots", "--all", "--buy-again", "--sandbox").code == 0
+    done = shop.run(*command)
+    assert done.code == 0, done.err
+    assert f"may be bought again: {doubtful} task" in done.err
+    assert f"{TASKS - doubtful} images reused" in done.err
