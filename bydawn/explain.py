@@ -268,9 +268,10 @@ _COMMANDS: dict[str, Explanation] = {
         "Leave --port out (a free one is taken and printed), or end the other program.",
     ),
     "BD-112": Explanation(
-        "bydawn cannot listen for callbacks at this address.",
+        "bydawn cannot listen at this address, for callbacks or for the dashboard.",
         "Another program has it, or it is no address of this machine.",
-        "Give another one with --webhook-listen (or `serve --port`), and let the webhook URL lead there.",
+        "Give another one with --webhook-listen (or `serve --port`), and let the webhook URL lead there; "
+        "for the dashboard with `serve --dashboard-port`.",
     ),
     "BD-116": Explanation(
         "A task cannot be erased yet.",

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from bydawn.lines import Lines, stored_lines
+from ledger.money import Balance, account_money
 from ledger.reader import BatchRow, Reader
 
 IN_FLIGHT = ("intended", "ambiguous", "accepted", "ready")
@@ -56,6 +57,46 @@ class Overview(NamedTuple):
     def is_clean(self) -> bool:
         """Every task succeeded or was cancelled."""
         return self.settled == self.tasks and not self.counts.get("failed") and not self.counts.get("held")
+
+
+class AccountLine(NamedTuple):
+    """One account over all batches, in micro-dollars; ``trouble`` is why it does not buy, empty when it does.
+
+    ``overcharges`` is how many images it charged above their ceilings, ``overcharged`` by how much.
+    """
+
+    name: str
+    provider: str
+    spent: int
+    reserved: int
+    trouble: str
+    overcharges: int = 0
+    overcharged: int = 0
+
+
+def account_lines(reader: Reader) -> list[AccountLine]:
+    """Gather what each account has spent, and why one does not buy."""
+    money = reader.money("account/")
+    shut: dict[str, list[str]] = {}
+    for lane in reader.lanes():
+        if lane.breaker != "closed":
+            shut.setdefault(lane.account, []).append(f"{lane.lane} {lane.breaker.replace('_', ' ')}: {lane.reason}")
+    found = []
+    for account in reader.accounts():
+        balance = money.get(account_money(account.name), Balance())
+        trouble = f"parked: {account.parked}" if account.parked else "; ".join(shut.get(account.name, ()))
+        found.append(
+            AccountLine(
+                account.name,
+                account.provider,
+                balance.captured,
+                balance.reserved,
+                trouble,
+                account.overcharges,
+                account.overcharged_microusd,
+            )
+        )
+    return found
 
 
 def overview(reader: Reader, batch: BatchRow, *, now_us: int) -> Overview:

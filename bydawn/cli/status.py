@@ -12,7 +12,7 @@ from bydawn.cli.formats import clock_time, count, counted, dollar_column, dollar
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import doubtful, faint, good, json_line, line, on_terminal, pairs, strong, table
 from bydawn.lines import lines_data, told_lines
-from bydawn.overview import IN_FLIGHT, Overview, overview
+from bydawn.overview import IN_FLIGHT, Overview, account_lines, overview
 from bydawn.runs import Run, runs
 from bydawn.selection import open_batch, open_ledger, readable_ledgers
 
@@ -185,33 +185,21 @@ def show_advice(view: Overview) -> None:
 
 def show_accounts(reader: "Reader") -> None:
     """What each account has spent over all batches, and why one does not buy."""
-    from ledger.money import Balance, account_money
-
-    accounts = reader.accounts()
+    accounts = account_lines(reader)
     if not accounts:
         return
-    money = reader.money("account/")
-    stopped: dict[str, list[str]] = {}
-    for lane in reader.lanes():
-        if lane.breaker != "closed":
-            stopped.setdefault(lane.account, []).append(f"{lane.lane} {lane.breaker.replace('_', ' ')}: {lane.reason}")
-    balances = [money.get(account_money(account.name), Balance()) for account in accounts]
-    spent = dollar_column(balance.captured for balance in balances)
-    reserved = dollar_column(balance.reserved for balance in balances)
-    states = [
-        f"parked: {account.parked}" if account.parked else "; ".join(stopped.get(account.name, ())) or "ok"
-        for account in accounts
-    ]
+    spent = dollar_column(account.spent for account in accounts)
+    reserved = dollar_column(account.reserved for account in accounts)
     line()
     table(
         ("account", "provider", "spent", "reserved", "state"),
         [
-            (account.name, account.provider, *cells)
-            for account, *cells in zip(accounts, spent, reserved, states, strict=True)
+            (account.name, account.provider, *cells, account.trouble or "ok")
+            for account, *cells in zip(accounts, spent, reserved, strict=True)
         ],
         right=("spent", "reserved"),
     )
     for account in accounts:
         if account.overcharges:
-            above, images = dollars(account.overcharged_microusd), counted(account.overcharges, "image")
+            above, images = dollars(account.overcharged), counted(account.overcharges, "image")
             line(f"  overcharge: {account.name} charged {above} more than the ceilings of {images}")

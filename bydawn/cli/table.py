@@ -66,7 +66,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "serve",
                 "bydawn.cli.serve:serve",
                 "",
-                "Receive the callbacks of providers, beside a run and between runs",
+                "Receive the callbacks of providers, and show a dashboard of the open batches",
             ),
         ),
     ),
