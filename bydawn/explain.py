@@ -213,6 +213,16 @@ _RUNNING: dict[str, Explanation] = {
         "Its file .bydawn names a batch that this ledger does not know by this name.",
         "--to another folder; or use the ledger that made it: --ledger FILE.",
     ),
+    "BD-078": Explanation(
+        "Tasks of a batch cannot be asked for again as they were.",
+        "A reference file is gone or changed, no chosen provider takes the request any more, or its text was erased.",
+        "Put the files back and choose providers that take it; or leave such tasks out: --skip-invalid.",
+    ),
+    "BD-079": Explanation(
+        "The name of a rerun is that of another batch.",
+        "`rerun BATCH --name NAME` goes on with NAME where that was made from BATCH, and with nothing else.",
+        "Give another --name, or none.",
+    ),
     "BD-081": Explanation(
         "Nothing of this batch can be bought yet.",
         "Bringing its tasks in was cut short or refused, and only a whole table is bought.",

@@ -38,7 +38,7 @@ def name_batch(argument: str, given: str) -> BatchName:
 
     A folder is no input: by default a batch's own output folder has its name and lies right here.
     """
-    given = given.replace("{date}", datetime.now().astimezone().date().isoformat())
+    given = dated(given)
     if argument == "-":
         if not given:
             raise UserError("BD-020", "standard input has no name", fix="--name NAME")
@@ -50,6 +50,11 @@ def name_batch(argument: str, given: str) -> BatchName:
             stem = stem.removesuffix(ending)
         return BatchName(given or stem or path.name, argument)
     return BatchName(argument, None)
+
+
+def dated(name: str) -> str:
+    """A name as it was given, with ``{date}`` as today."""
+    return name.replace("{date}", datetime.now().astimezone().date().isoformat())
 
 
 def append_batch(ledger: Ledger, batch: int, *events: BatchEvent) -> None:
@@ -67,15 +72,37 @@ def input_digest(checked_digest: str, options: InputOptions) -> str:
     return hashlib.sha256(checked_digest.encode() + shape).hexdigest()
 
 
-def open_batch(ledger: Ledger, name: str, *, folder: Path, sandbox: bool) -> int:
-    """Start a batch and return its number."""
+def open_batch(
+    ledger: Ledger,
+    name: str,
+    *,
+    folder: Path,
+    sandbox: bool,
+    rerun_of: int = 0,
+    configured: BatchConfigured | None = None,
+) -> int:
+    """Start a batch, by default as one of its own and without settings, and return its number."""
     with ledger.reader() as reader:
         number = reader.next_batch()
     write_marker(RealDisk(), folder, Marker(ledger=ledger.ledger_id, batch=number))
-    append_batch(
-        ledger, number, BatchOpened(name=name, folder=str(folder.absolute()), sandbox=sandbox, operator=operator())
+    opened = BatchOpened(
+        name=name, folder=str(folder.absolute()), sandbox=sandbox, operator=operator(), rerun_of=rerun_of
     )
+    append_batch(ledger, number, opened, *((configured,) if configured is not None else ()))
     return number
+
+
+def telling(talk: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Return what an import tells its progress to: a line a second, of large tables only."""
+    shown = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if total > 50_000 and time.monotonic() - shown > 1.0:
+            shown = time.monotonic()
+            talk(f"importing {count(done)} of {count(total)}")
+
+    return progress
 
 
 class ImportChoices(msgspec.Struct, frozen=True):

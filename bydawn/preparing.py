@@ -19,6 +19,7 @@ from bydawn.practice import find_or_start, practice_accounts
 from bydawn.request import Request, Settings
 from bydawn.webhooks import calling_of
 from ledger.errors import LedgerMissing
+from ledger.events import BatchConfigured
 from ledger.folds import EMPTY_BATCH, BatchState
 from ledger.reader import Reader
 from runtime.accounts import Account
@@ -170,8 +171,24 @@ def free_name(name: str, taken: Collection[str]) -> str:
     return fresh
 
 
-def new_batch(opened: Opened, name: str, folder: Path, *, sandbox: bool) -> int:
-    """Open a batch in a folder that is nobody else's, and return its number.  Raises UserError."""
+def new_batch(
+    opened: Opened,
+    name: str,
+    folder: Path,
+    *,
+    sandbox: bool,
+    rerun_of: int = 0,
+    configured: BatchConfigured | None = None,
+) -> int:
+    """Open a batch in a folder that is nobody else's, and return its number.
+
+    Args:
+        rerun_of: the batch of which it wants everything again.
+        configured: how it is run from the start.
+
+    Raises:
+        UserError: the folder belongs to another batch (exit 2).
+    """
     with opened.ledger.reader() as reader:
         ledger_id = reader.ledger_id()
     try:
@@ -186,4 +203,6 @@ def new_batch(opened: Opened, name: str, folder: Path, *, sandbox: bool) -> int:
             why="its .bydawn names a batch that this ledger does not know by this name",
             fix="--to another folder, or run with the ledger that made it: --ledger FILE",
         )
-    return importing.open_batch(opened.ledger, name, folder=folder, sandbox=sandbox)
+    return importing.open_batch(
+        opened.ledger, name, folder=folder, sandbox=sandbox, rerun_of=rerun_of, configured=configured
+    )

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -127,7 +126,7 @@ def go_on(
             "BD-020",
             "a new batch needs an input",
             where="--new",
-            fix="give the input file",
+            fix=f"give the input file; to buy all of {name} once more: bydawn rerun {name}",
         )
     with KnownBatches(ledger_file) as reader:
         batch = reader.batch_by_name(name) if reader else None
@@ -166,6 +165,9 @@ def _half_error(before: BatchState, ledger_file: Path) -> UserError:
     """What is said of a batch whose first import was cut short: nothing of it may be bought (LED-11)."""
     half = before.imports[-1].source if before.imports else "INPUT"
     again = f"run {half} --name {before.name}"
+    if before.rerun_of:
+        with Reader(ledger_file) as reader:
+            again = f"rerun {reader.batch(before.rerun_of).name} --name {before.name}"
     return UserError(
         "BD-081",
         f"nothing of {before.name} can be bought yet",
@@ -235,14 +237,6 @@ def _import(
     source: str,
     talk: Callable[[str], None],
 ) -> None:
-    shown = 0.0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal shown
-        if total > 50_000 and time.monotonic() - shown > 1.0:
-            shown = time.monotonic()
-            talk(f"importing {count(done)} of {count(total)}")
-
     choices = importing.ImportChoices(
         dedupe=values.one_of(settings.text("dedupe") or "", ("", "share", "off"), where="--dedupe"),
         on_change=values.one_of(settings.text("on_change") or "error", ("error", "keep"), where="--on-change"),
@@ -257,7 +251,7 @@ def _import(
         options=options,
         choices=choices,
         talk=talk,
-        progress=progress,
+        progress=importing.telling(talk),
     )
     if checked.bad_rows:
         talk(f"{counted(checked.bad_rows, 'bad row')} were left out: {checked.rejected}")

@@ -157,7 +157,7 @@ def buy_batch(
             wanted,
             sandbox=request.sandbox,
             yes=request.yes,
-            budget_microusd=state.settings.budget_microusd,
+            budget_microusd=_consenting_budget(state, settings),
             approved=request.approved is not None,
             agreed=agreed_before,
             talk=talk,
@@ -211,6 +211,13 @@ def buy_batch(
         else:
             say_summary(summary, ended, state, talk)
     return exit_code(ended, failed=summary.failed, held=summary.held)
+
+
+def _consenting_budget(state: BatchState, settings: Settings) -> int | None:
+    """The budget as far as it is leave to buy: one that a rerun took over from its batch was given for that one."""
+    if state.agreed is None and state.rerun_of and settings.money("budget") is None:
+        return None
+    return state.settings.budget_microusd
 
 
 def _calling(state: BatchState, accounts: Sequence[Account], settings: Settings) -> Calling | None:

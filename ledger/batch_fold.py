@@ -67,6 +67,7 @@ class BatchState(msgspec.Struct, frozen=True):
     imports: tuple[ImportState, ...] = ()
     sealed_through: int = 0
     cancelled: bool = False
+    rerun_of: int = 0  # the batch of which it wants everything again; 0 = of none
 
     @property
     def open_import(self) -> ImportState | None:
@@ -82,7 +83,14 @@ def evolve_batch(state: BatchState, event: BatchEvent, *, at_us: int) -> BatchSt
     state = replace(state, version=state.version + 1)
     match event:
         case BatchOpened():
-            return replace(state, name=event.name, folder=event.folder, sandbox=event.sandbox, opened_at_us=at_us)
+            return replace(
+                state,
+                name=event.name,
+                folder=event.folder,
+                sandbox=event.sandbox,
+                opened_at_us=at_us,
+                rerun_of=event.rerun_of,
+            )
         case BatchConfigured():
             return replace(state, settings=_configured(state.settings, event))
         case SpendAgreed():

@@ -222,6 +222,7 @@ class BatchConfigured(Fact, frozen=True):
     """How the batch is run from here on.  Only what the user gave is set; None keeps the last value."""
 
     TYPE: ClassVar[str] = "batch.configured.v1"
+    rerun_of: int = 0  # the batch of this ledger of which it wants everything again; 0 = of none
     operator: str
     providers: tuple[str, ...] | None = None
     budget_microusd: int | None = None

@@ -32,16 +32,12 @@ def reading_options(command: F) -> F:
         click.option("--fit-references", is_flag=True, help="Use smaller copies where a file is not taken as it is."),
         click.option("--skip-invalid", is_flag=True, help="Leave bad rows out (they go to rejected.csv)."),
     )
-    return _with(command, options)
+    return with_options(command, options)
 
 
-def input_options(command: F) -> F:
-    """The options that ``run`` and ``plan`` share."""
-    named: Sequence[Callable[[F], F]] = (
-        click.option("--name", default="", metavar="NAME", help="Of the batch; else the input's file name."),
-        click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Output folder; else ./BATCH."),
-    )
-    bought: Sequence[Callable[[F], F]] = (
+def buying_options(command: F) -> F:
+    """The options that say how a batch is bought; ``rerun`` takes them, too."""
+    options: Sequence[Callable[[F], F]] = (
         click.option("--limit", metavar="N", help="Buy only the first N tasks; the next run may buy the rest."),
         click.option("--sample", metavar="N", help="Buy only N tasks, spread evenly."),
         click.option("--budget", metavar="USD", help="The most this batch may ever spend; counts as consent."),
@@ -62,16 +58,28 @@ def input_options(command: F) -> F:
         click.option("--name-template", metavar="TEXT", help="Of image files: {row} {aspect} {variant} and columns."),
         click.option("--webhook-url", metavar="URL", help="Where providers call bydawn back; off ends it."),
         click.option("--webhook-listen", metavar="HOST:PORT", help="Where bydawn listens for them (127.0.0.1:8787)."),
-        click.option("--on-change", metavar="error|keep", help="When known tasks would want another image."),
-        click.option("--new-ledger", is_flag=True, help="Off a terminal: begin a new ledger here."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object per line; the last is the summary."),
         click.option("--quiet", "-q", is_flag=True, help="No progress."),
         click.option("-v", "verbose", count=True, help="Say more; twice: everything."),
     )
-    return _with(reading_options(_with(command, bought)), named)
+    return with_options(command, options)
 
 
-def _with(command: F, options: Sequence[Callable[[F], F]]) -> F:
+def input_options(command: F) -> F:
+    """The options that ``run`` and ``plan`` share."""
+    named: Sequence[Callable[[F], F]] = (
+        click.option("--name", default="", metavar="NAME", help="Of the batch; else the input's file name."),
+        click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Output folder; else ./BATCH."),
+    )
+    known: Sequence[Callable[[F], F]] = (
+        click.option("--on-change", metavar="error|keep", help="When known tasks would want another image."),
+        click.option("--new-ledger", is_flag=True, help="Off a terminal: begin a new ledger here."),
+    )
+    return with_options(reading_options(with_options(buying_options(command), known)), named)
+
+
+def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    """Put options on a command, in the order in which its help shows them."""
     for option in reversed(options):
         command = option(command)
     return command

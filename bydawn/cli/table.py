@@ -49,6 +49,12 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "Stop buying, and cancel at the provider where it can be done",
             ),
             (
+                "rerun",
+                "bydawn.cli.rerun:rerun",
+                "BATCH",
+                "Everything again as a new batch, with the old pins and prices compared",
+            ),
+            (
                 "status",
                 "bydawn.cli.status:status",
                 "[BATCH]",
