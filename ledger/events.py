@@ -216,13 +216,13 @@ class BatchOpened(Fact, frozen=True):
     folder: str
     sandbox: bool
     operator: str
+    rerun_of: int = 0  # the batch of this ledger of which it wants everything again; 0 = of none
 
 
 class BatchConfigured(Fact, frozen=True):
     """How the batch is run from here on.  Only what the user gave is set; None keeps the last value."""
 
     TYPE: ClassVar[str] = "batch.configured.v1"
-    rerun_of: int = 0  # the batch of this ledger of which it wants everything again; 0 = of none
     operator: str
     providers: tuple[str, ...] | None = None
     budget_microusd: int | None = None
