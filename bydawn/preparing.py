@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from bydawn import importing
-from bydawn.cli.formats import counted
+from bydawn.cli.formats import counted, harmless
+from bydawn.cli.output import log_to_stderr as show_log
 from bydawn.consent import plan_lines, refuse_uncovered
 from bydawn.errors import UserError
 from bydawn.inputs import Checked
@@ -31,9 +32,7 @@ _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 def log_to_stderr(verbose: int) -> None:
-    logging.basicConfig(
-        level=_LEVELS[min(verbose, len(_LEVELS) - 1)], format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    show_log(_LEVELS[min(verbose, len(_LEVELS) - 1)], "%(asctime)s %(name)s: %(message)s")
     for chatty in ("httpx", "httpcore", "hpack"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -41,7 +40,7 @@ def log_to_stderr(verbose: int) -> None:
 def talker(quiet: bool) -> Callable[[str], None]:
     def talk(text: str) -> None:
         if not quiet:
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(harmless(text) + "\n")
             sys.stderr.flush()
 
     return talk
@@ -129,12 +128,12 @@ def show_plan(
         sys.stdout.write(json.dumps({"type": "plan", **fields}) + "\n")
     else:
         for line in plan_lines(plan, free_bytes=free):
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(harmless(line) + "\n")
         for provider, reasons in checked.refusals.items() if checked else ():
             for reason, times in reasons.items():
-                sys.stdout.write(f"{provider} cannot take {counted(times, 'task')}: {reason}\n")
+                sys.stdout.write(harmless(f"{provider} cannot take {counted(times, 'task')}: {reason}") + "\n")
         for line in notes:
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(harmless(line) + "\n")
         sys.stdout.write("Only prices were asked for.\n" if request.quotes else "Nothing was sent.\n")
     refuse_uncovered(plan)
     return 0

@@ -1,10 +1,13 @@
 """Numbers and times as people read them.  Pure text in, text out; what scripts read never passes through here."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from unicodedata import category, east_asian_width
 
 MICRO = 1_000_000
+
+_OUR_COLOURS = re.compile(r"(\x1b\[(?:[0-2]|3[1-3])m)")
 
 
 def dollars(microusd: int, places: int | None = None) -> str:
@@ -89,6 +92,19 @@ def percent(part: int, whole: int) -> str:
 def plain(text: str) -> str:
     """Make text from outside fit for a terminal: control characters could move the cursor or rewrite what is above."""
     return "".join(char if char.isprintable() else "�" if char not in "\t\r\n" else " " for char in text)
+
+
+def harmless(text: str) -> str:
+    """The same for lines that are ready: line ends stay, and so do the colours that we ourselves use, by which nothing
+    is ever said alone."""
+    if text.isprintable():
+        return text
+    parts = _OUR_COLOURS.split(text)  # every second part is a colour
+    return "".join(part if at % 2 else _uncontrolled(part) for at, part in enumerate(parts))
+
+
+def _uncontrolled(text: str) -> str:
+    return "".join(char if char.isprintable() or char in "\t\n" else "�" for char in text)
 
 
 def width(text: str) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import click
 
+from bydawn.cli.formats import harmless
 from bydawn.errors import UserError
 
 INTERRUPTED = 130
@@ -55,10 +56,10 @@ def report(error: UserError, *, as_json: bool) -> None:
         _write_json(line)
         return
     sys.stderr.write(f"{click.style('error', fg='red', bold=True) if _coloured() else 'error'} {error.code}: ")
-    sys.stderr.write(f"{error.what}\n")
+    sys.stderr.write(f"{harmless(error.what)}\n")
     for name, text in parts.items():
         if text:
-            sys.stderr.write(f"  {name + ':':<6} {text.replace(chr(10), chr(10) + ' ' * 9)}\n")
+            sys.stderr.write(f"  {name + ':':<6} {harmless(text).replace(chr(10), chr(10) + ' ' * 9)}\n")
 
 
 def report_usage(error: click.ClickException, *, as_json: bool) -> None:
@@ -70,7 +71,7 @@ def report_usage(error: click.ClickException, *, as_json: bool) -> None:
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is not None and context.parent is not None:
         sys.stderr.write(f"{context.get_usage()}\n")
-    sys.stderr.write(f"error BD-100: {message}\n")
+    sys.stderr.write(f"error BD-100: {harmless(message)}\n")
     if context is not None and context.parent is not None:
         sys.stderr.write(f"  fix:   {context.command_path} --help\n")
 
@@ -97,7 +98,7 @@ def _other(error: Exception, *, as_json: bool) -> int:
         as_json=as_json,
     )
     if os.environ.get("BYDAWN_DEBUG"):
-        traceback.print_exception(error)
+        sys.stderr.write(harmless("".join(traceback.format_exception(error))))
     return 1
 
 

@@ -3,28 +3,50 @@
 Colour and bold appear on a terminal only and never with ``NO_COLOR``; nothing is said by colour alone.
 """
 
+import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TypeAlias
 
 import click
 import msgspec
 
-from bydawn.cli.formats import plain, width
+from bydawn.cli.formats import harmless, plain, width
 
 Cell = str | int
+ExceptionInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 def line(text: str = "") -> None:
-    """One line of data."""
-    sys.stdout.write(text + "\n")
+    """One line of data, for people: what comes from outside can colour it, and steer the terminal no further."""
+    sys.stdout.write(harmless(text) + "\n")
 
 
 def talk(text: str) -> None:
     """One line for the person, which a pipe does not see."""
     sys.stdout.flush()
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(harmless(text) + "\n")
+
+
+class LogFormatter(logging.Formatter):
+    """A record is a line: words of providers can neither begin another one nor steer the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (its name in logging)
+        record.message = plain(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: "ExceptionInfo") -> str:  # noqa: N802
+        return harmless(super().formatException(ei))
+
+
+def log_to_stderr(level: int, form: str) -> None:
+    """Show log records of this level and above to the person."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter(form))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def json_line(kind: str, **fields: object) -> None:

@@ -15,7 +15,7 @@ import click
 
 from bydawn.cli.formats import count, counted
 from bydawn.cli.options import ledger_options
-from bydawn.cli.output import talk
+from bydawn.cli.output import log_to_stderr, talk
 from bydawn.errors import UserError
 from bydawn.selection import ledger_path
 from ledger.errors import LedgerMissing
@@ -65,7 +65,7 @@ def serve(
     from bydawn.receiver import Receiver
     from bydawn.webhooks import Place, listening_place, public_url, webhook_secrets
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log_to_stderr(logging.INFO, "%(asctime)s %(message)s")
     logging.getLogger("hypercorn.error").setLevel(logging.WARNING)
     path = ledger_path(ledger, sandbox=sandbox)
     if not path.is_file():  # practice is served when it is asked for, and never instead of the real thing

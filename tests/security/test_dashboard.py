@@ -20,17 +20,13 @@ from hypothesis import strategies as st
 
 from bydawn.cli.formats import plain
 from bydawn.dashboard.app import Dashboard
-from bydawn.dashboard.board import Board
+from bydawn.dashboard.board import Board, board
 from bydawn.dashboard.door import Door
 from bydawn.dashboard.metrics import metrics
 from bydawn.dashboard.page import page
 from bydawn.dashboard.serving import opening
 from bydawn.errors import UserError
-from bydawn.lines import lines_of
-from bydawn.overview import AccountLine, Overview
-from bydawn.runs import Run
-from ledger.events import EpochStarted
-from ledger.money import Balance
+from bydawn.overview import AccountLine
 from ledger.reader import LaneRow
 from tests.bydawn.a_night import START_US, tell
 
@@ -185,35 +181,19 @@ def test_a_ledger_that_went_away_is_told_and_not_fatal(tmp_path: Path) -> None:
 # --- what is shown ----------------------------------------------------------------------------------------------
 
 
-def a_board(text: str) -> Board:
+@pytest.fixture(scope="module")
+def real(ledger: Path) -> Board:
+    return board(ledger, now_us=START_US + 60_000_000)
+
+
+def a_board(real: Board, text: str) -> Board:
     """A board on which every text from outside is this one."""
-    view = Overview(
-        name=text,
-        sandbox=True,
-        cancelled=False,
-        counts={"held": 1, "failed": 2, "succeeded": 3, "queued": 4, "accepted": 5},
-        tallies={"flagged": 1},
-        providers={text: {"succeeded": 3}},
-        lines=lines_of(lambda name: Balance(captured=3, reserved=4, open=1), 1),
-        budget_microusd=9,
-        rate_per_s=0.5,
-        eta_s=10.0,
-    )
-    started = EpochStarted(
-        ledger_id=text,
-        machine=text,
-        device=1,
-        inode=1,
-        pid=1,
-        app_version=text,
-        sqlite_version=text,
-        operator=text,
-        command=text,
-    )
-    run = Run(1, "ended", START_US, START_US + 5, text, started, None)
-    return Board(
+    (view,) = real.batches
+    view = view._replace(name=text, sandbox=True, providers={text: {"succeeded": 3}}, rate_per_s=0.5, eta_s=10.0)
+    assert real.run is not None
+    run = real.run._replace(stopped_by=text)
+    return real._replace(
         path=Path("/") / plain(text).replace("/", "_"),
-        at_us=START_US,
         run=run,
         batches=[view],
         more=3,
@@ -240,14 +220,11 @@ class Parsed(HTMLParser):
         self.texts.append(data)
 
 
-def parsed(text: str) -> Parsed:
+def parsed(real: Board, text: str) -> Parsed:
     parser = Parsed()
-    parser.feed(page(a_board(text)))
+    parser.feed(page(a_board(real, text)))
     parser.close()
     return parser
-
-
-HARMLESS = parsed("x")
 
 
 @pytest.mark.parametrize(
@@ -268,25 +245,25 @@ HARMLESS = parsed("x")
         "</main></body><base href=//evil.example>",
     ],
 )
-def test_a_name_is_text_wherever_it_is_shown(text: str) -> None:
+def test_a_name_is_text_wherever_it_is_shown(real: Board, text: str) -> None:
     """SEC-5: the page has the same elements and attributes for any name, and the name stands there as it is."""
-    found = parsed(text)
-    assert found.shape == HARMLESS.shape
-    assert found.links == HARMLESS.links
+    found, harmless = parsed(real, text), parsed(real, "x")
+    assert found.shape == harmless.shape
+    assert found.links == harmless.links
     assert plain(text) in found.texts
 
 
 @given(text=st.text(min_size=1, max_size=40))
-def test_no_text_is_anything_but_text(text: str) -> None:
+def test_no_text_is_anything_but_text(real: Board, text: str) -> None:
     """SEC-5."""
-    assert parsed(text).shape == HARMLESS.shape
+    assert parsed(real, text).shape == parsed(real, "x").shape
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_holds_no_script() -> None:
-    document = page(a_board("x"))
+def test_the_page_loads_nothing_from_elsewhere_and_holds_no_script(real: Board) -> None:
+    document = page(a_board(real, "x"))
     assert re.findall(r"<script[^>]*>[^<]", document) == []
     assert re.findall(r"<style|style=|\son\w+=", document) == []
-    assert set(HARMLESS.links) - {"5", "width=device-width, initial-scale=1"} == {
+    assert set(parsed(real, "x").links) - {"5", "width=device-width, initial-scale=1"} == {
         "data:,",
         "/dashboard.css",
         "/dashboard.js",
@@ -294,18 +271,18 @@ def test_the_page_loads_nothing_from_elsewhere_and_holds_no_script() -> None:
 
 
 @given(text=st.text(min_size=1, max_size=40))
-def test_no_name_makes_a_metric(text: str) -> None:
+def test_no_name_makes_a_metric(real: Board, text: str) -> None:
     """SEC-5: a line of the metrics is ours, or a name within its quotes."""
-    lines = metrics(a_board(text)).split("\n")
-    assert len(lines) == len(metrics(a_board("x")).split("\n"))
+    lines = metrics(a_board(real, text)).split("\n")
+    assert len(lines) == len(metrics(a_board(real, "x")).split("\n"))
     sample = re.compile(r'bydawn_\w+(\{(\w+="(?:[^"\\\n]|\\.)*",?)*\})? -?[0-9.e+-]+', re.DOTALL)
     assert all(line.startswith("# ") or sample.fullmatch(line) for line in lines if line)
 
 
 def test_a_new_ledger_has_a_page_too() -> None:
-    board = Board(Path("/x"), START_US, None, [], 0, [], [], [])
-    assert "No batch has been started" in page(board)
-    assert "bydawn_run_going 0" in metrics(board)
+    empty = Board(Path("/x"), START_US, None, [], 0, [], [], [])
+    assert "No batch has been started" in page(empty)
+    assert "bydawn_run_going 0" in metrics(empty)
 
 
 # --- where it listens -------------------------------------------------------------------------------------------
