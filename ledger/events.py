@@ -48,6 +48,7 @@ UnknownReason = Literal[
     "several_fit",
     "account_changed",
     "taken_over",
+    "clock_changed",
     # Under --trust documented: the fact that would prove that there is no job is only assumed.
     "listing_assumed",
     "lookup_assumed",

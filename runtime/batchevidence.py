@@ -12,7 +12,7 @@ from adapters.base import MalformedReply
 from adapters.batchfile import BatchFiles, ListedBatch, line_job
 from ledger.events import AbsentEvidence, AdoptEvidence
 from runtime.accounts import Account
-from runtime.evidence import CannotLook, Looked, Query, beyond_listing, compare_clocks
+from runtime.evidence import CannotLook, ClocksApart, Looked, Query, beyond_listing, compare_clocks
 from runtime.ports import Clock, WireError
 from runtime.reconcile import CannotTell, Found, Judgement, NotThere
 from runtime.work import Work, WorkKey
@@ -48,18 +48,20 @@ class BatchEvidence:
         try:
             named = await self._named()
         except CannotLook as exc:
-            return Looked([], str(exc), frozenset(works))
+            return Looked([], str(exc), frozenset(works), isinstance(exc, ClocksApart))
         verdicts: list[Judgement] = []
         missed = {works[key].attempt.file for key in ripe if key in works and works[key].attempt.file not in named}
         absent = {name for name in missed if self._missed_twice(name)}
         for key, work in works.items():
             file = work.attempt.file
             batches = named.get(file, [])
-            if file and batches:
+            if not file:
+                verdicts.append(CannotTell(key, "no_evidence"))
+            elif batches:
                 self._tell_surplus(file, batches[1:])
                 verdicts.append(Found(key, line_job(batches[0].batch, line_key(work, work.attempt.number))))
-            elif not file or beyond_listing(self._account, self._clock, work):
-                verdicts.append(CannotTell(key, "no_evidence"))
+            elif beyond := beyond_listing(self._account, self._clock, work):
+                verdicts.append(CannotTell(key, beyond))
             elif key in ripe and file in absent:
                 verdicts.append(NotThere(key))
         return Looked(verdicts)

@@ -193,7 +193,7 @@ class Doubts:
         _log.warning("%s: doubtful attempts could not be looked up: %s", self._account.name, looked.trouble)
         for key in ripe & looked.unanswered:
             if self._unanswered[key] >= _TRIES_WHEN_RIPE and self._called_until[key] <= now:
-                await self._unknown(works[key], "listing_failed", judged)
+                await self._unknown(works[key], "clock_changed" if looked.clocks_apart else "listing_failed", judged)
         return False
 
     def _believed(self, work: Work, verdict: Judgement) -> Judgement:

@@ -6,7 +6,7 @@ decides when to ask and records what comes of it.  A question that could not be 
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 import trio
@@ -40,15 +40,21 @@ _CLOCKS_APART_US = 86_400_000_000  # how wrong our own clock may have been when 
 
 
 class Looked(msgspec.Struct, frozen=True):
-    """What one look told.  ``trouble``: why nothing can be concluded about the ``unanswered``."""
+    """What one look told.  ``trouble``: why nothing can be concluded about the ``unanswered``; ``clocks_apart``: it is
+    that this machine's clock and the provider's disagree."""
 
     verdicts: Sequence[Judgement]
     trouble: str = ""
     unanswered: frozenset[WorkKey] = frozenset()
+    clocks_apart: bool = False
 
 
 class CannotLook(Exception):
     """A page of a listing could not be read."""
+
+
+class ClocksApart(CannotLook):
+    """This machine's clock and the provider's disagree, so no time of the listing means what we think."""
 
 
 class Evidence(Protocol):
@@ -179,27 +185,39 @@ class ListingEvidence:
 
     async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
         prints: dict[WorkKey, str] = {}
+        timeless: set[WorkKey] = set()  # recorded by a clock that was ahead: nobody knows when they were intended
+        verdicts: list[Judgement] = []
         for key, work in works.items():
             beyond = beyond_listing(self._account, self._clock, work)
-            shown = None if beyond else await self._fingerprint(work)
-            if shown is not None:
-                prints[key] = shown
-        verdicts: list[Judgement] = [CannotTell(key, "no_evidence") for key in works if key not in prints]
+            shown = None if beyond == "no_evidence" else await self._fingerprint(work)
+            if shown is None:
+                verdicts.append(CannotTell(key, "no_evidence"))
+                continue
+            prints[key] = shown
+            if beyond == "clock_changed":
+                timeless.add(key)
         works = {key: works[key] for key in prints}
         busy = set(self._busy())
         if not works:
             return Looked(verdicts)
         intended_us = {key: intended_at(self._clock, work) for key, work in works.items()}
+        intended_us.update(dict.fromkeys(timeless, self._clock.now_us() - _CLOCKS_APART_US))
         since_us = min(intended_us.values()) - int(SKEW_S * 1e6)
         try:
             jobs = await read_listing(
                 self._account, self._codec, query=self._query, clock=self._clock, since_us=since_us
             )
         except CannotLook as exc:
-            return Looked(verdicts, str(exc), frozenset(works))
+            return Looked(verdicts, str(exc), frozenset(works), isinstance(exc, ClocksApart))
         busy.update(self._busy())
-        doubts = [Doubt(key, shown, intended_us[key], key in ripe) for key, shown in prints.items()]
-        return Looked([*verdicts, *judge(doubts, jobs, self._bound_of(jobs, doubts, since_us), busy)])
+        doubts = [
+            Doubt(key, shown, intended_us[key], key in ripe and key not in timeless) for key, shown in prints.items()
+        ]
+        verdicts += judge(doubts, jobs, self._bound_of(jobs, doubts, since_us), busy)
+        # Their job may be found; but no listing is known to reach far enough to be without it.
+        judged = {verdict.key for verdict in verdicts}
+        untold = {key for key in timeless.intersection(ripe) - judged if prints[key] not in busy}
+        return Looked([*verdicts, *(CannotTell(key, "clock_changed") for key in sorted(untold))])
 
     def _bound_of(self, jobs: Sequence[ListedJob], doubts: Sequence[Doubt], since_us: int) -> Collection[str]:
         """Which of the listed jobs are bound already.
@@ -261,19 +279,21 @@ def intended_at(clock: Clock, work: Work) -> int:
     return min(recorded_us, clock.now_us() - int(age_s * 1e6))
 
 
-def beyond_listing(account: Account, clock: Clock, work: Work) -> bool:
-    """Whether the attempt is older than the provider's listing reaches, or made by a clock that was ahead of now's:
-    then nothing can be proven."""
+def beyond_listing(account: Account, clock: Clock, work: Work) -> Literal["", "no_evidence", "clock_changed"]:
+    """Why a listing cannot prove an attempt absent: it is older than the listing reaches, or was made by a clock that
+    was ahead of now's.  Empty: it can."""
     listing = account.codec.capabilities.listing
     age_s = (clock.now_us() - intended_at(clock, work)) / 1e6
-    return age_s < -SKEW_S or (listing is not None and age_s + 2 * SKEW_S > listing.value.keeps_s)
+    if age_s < -SKEW_S:
+        return "clock_changed"
+    return "no_evidence" if listing is not None and age_s + 2 * SKEW_S > listing.value.keeps_s else ""
 
 
 def compare_clocks(clock: Clock, reply: HttpReply) -> None:
     """A time of a listing is only the one that we mean while both clocks agree.
 
     Raises:
-        CannotLook: they do not.
+        ClocksApart: they do not.
     """
     try:
         theirs_s = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
@@ -281,4 +301,4 @@ def compare_clocks(clock: Clock, reply: HttpReply) -> None:
         return  # not stated
     apart_s = abs(theirs_s - clock.now_us() / 1e6)
     if apart_s > SKEW_S / 2:
-        raise CannotLook(f"this machine's clock and the provider's are {apart_s:.0f} s apart")
+        raise ClocksApart(f"this machine's clock and the provider's are {apart_s:.0f} s apart")

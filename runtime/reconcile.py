@@ -38,7 +38,9 @@ class NotThere(msgspec.Struct, frozen=True):
 
 class CannotTell(msgspec.Struct, frozen=True):
     key: WorkKey
-    reason: Literal["several_fit", "no_evidence", "answer_assumed", "listing_assumed", "lookup_assumed"]
+    reason: Literal[
+        "several_fit", "no_evidence", "clock_changed", "answer_assumed", "listing_assumed", "lookup_assumed"
+    ]
 
 
 Judgement: TypeAlias = Found | NotThere | CannotTell

@@ -262,7 +262,20 @@ def test_an_old_intent_from_the_future_proves_nothing() -> None:
         bench.clock.jump(-7200.0)
 
     (work,) = doubt(bench, body).judged
-    assert work.attempt.reason == "no_evidence"
+    assert work.attempt.reason == "clock_changed"
+
+
+def test_a_job_of_an_intent_from_the_future_is_found_all_the_same() -> None:
+    """REC-5, REC-8: the clock was a day ahead when it was bought, and is right now."""
+    bench = Bench()
+    bench.provider.say("list", (job(prompt="picture 1", at_us=EPOCH_US - 80_000_000_000),))
+
+    async def body(doubting: Doubting) -> None:
+        doubting.doubts.add(await doubting.doubtful(1, old=True))
+        bench.clock.jump(-79_000.0)
+
+    (work,) = doubt(bench, body).judged
+    assert (work.state.phase, work.attempt.job) == ("accepted", "j1")
 
 
 def test_a_listing_by_another_clock_proves_nothing() -> None:
@@ -275,7 +288,7 @@ def test_a_listing_by_another_clock_proves_nothing() -> None:
         await one(doubting)
 
     (work,) = doubt(bench, body, seconds=200.0).judged
-    assert work.attempt.reason == "listing_failed"
+    assert work.attempt.reason == "clock_changed"
 
 
 def test_cancelled_in_a_pass_and_run_again_ends_the_same() -> None:
