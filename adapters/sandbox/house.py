@@ -21,7 +21,10 @@ _MEDIA = {"jpg": "image/jpeg", "png": "image/png"}
 
 
 class BillLine(msgspec.Struct, frozen=True):
-    """One accepted job as the provider would bill it; ``digest`` is that of the request, as in the picture."""
+    """One accepted job as the provider would bill it; ``digest`` is that of the request, as in the picture.
+
+    ``called``: its callback was sent, and taken.
+    """
 
     n: int
     job: str
@@ -34,6 +37,7 @@ class BillLine(msgspec.Struct, frozen=True):
     charged_microusd: int
     state: JobState
     created_us: int
+    called: bool = False
 
 
 class Drawing(msgspec.Struct, frozen=True):
@@ -121,7 +125,8 @@ class House:
             for number, job in page:
                 emulator = self._emulators.get(job.provider)
                 if emulator is not None:  # else accepted in an earlier life with more providers
-                    yield _bill_line(number, job, emulator, now_us)
+                    called = self._settings.jobs.kept(job.provider, _taken_call(job.id)) is not None
+                    yield _bill_line(number, job, emulator, now_us, called=called)
 
     def due_webhooks(self, now_us: int, limit: int = 100) -> list[Webhook]:
         """Callbacks to be sent now, in any order; each that is no extra one stays due until :meth:`webhook_sent`."""
@@ -153,6 +158,8 @@ class House:
     def webhook_sent(self, hook: Webhook, now_us: int, *, taken: bool) -> None:
         """Note a delivery (of no extra one); a refused one is tried again after a pause, three times in all."""
         jobs = self._settings.jobs
+        if taken:
+            jobs.keep(hook.provider, _taken_call(hook.job), b"")
         retry_at_us = None if taken else now_us + _WEBHOOK_PAUSE_US
         if jobs.called_back(hook.provider, hook.job, retry_at_us=retry_at_us) >= _WEBHOOK_TRIES:
             jobs.called_back(hook.provider, hook.job, retry_at_us=None)
@@ -187,7 +194,12 @@ def _no_file(status: int, text: str) -> Reply:
     return Reply(status, {"content-type": "text/plain"}, text.encode())
 
 
-def _bill_line(number: int, job: Job, emulator: Emulator, now_us: int) -> BillLine:
+def _taken_call(job: str) -> str:
+    """The name under which it is kept that a job's callback was taken."""
+    return f"called/{job}"
+
+
+def _bill_line(number: int, job: Job, emulator: Emulator, now_us: int, *, called: bool) -> BillLine:
     return BillLine(
         n=number,
         job=job.id,
@@ -200,4 +212,5 @@ def _bill_line(number: int, job: Job, emulator: Emulator, now_us: int) -> BillLi
         charged_microusd=emulator.charged(job, now_us),
         state=emulator.state(job, now_us),
         created_us=job.created_us,
+        called=called,
     )

@@ -4,6 +4,7 @@ import shutil
 import signal
 import statistics
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,19 @@ from bydawn.cli.formats import count, counted, dollars
 from bydawn.cli.output import Ticker, json_line, line, table, talk
 from bydawn.cli.run import reading_options
 from bydawn.errors import UserError
-from bydawn.torture.planning import TASKS, Round, Target, plan, rounds_of
-from bydawn.torture.stage import BATCH, Input, Outcome, Stage
+from bydawn.torture.evidence import BATCH
+from bydawn.torture.planning import MOMENTS, TASKS, Moment, Round, Target, plan, rounds_of
+from bydawn.torture.stage import Input, Outcome, Stage
+from bydawn.values import money
 
 # The order of the report: from what tells everything after a kill to what tells nothing.
 KINDS = ("lookup", "listing", "absence", "callback", "none", "mixed")
+BY_CHANCE: Mapping[Moment, str] = {
+    "random": "after some request",
+    "recovery": "in the first requests after a start",
+    "drain": "after SIGTERM",
+    "machine": "together with bydawn serve",
+}
 HEAD = (
     "evidence",
     "providers",
@@ -29,6 +38,7 @@ HEAD = (
     "charged",
     "paid twice",
     "held",
+    "of them paid",
     "lost",
     "unfinished",
     "restart",
@@ -48,6 +58,12 @@ HEAD = (
     help="Else each fault point once per provider, and ten at random.",
 )
 @click.option(
+    "--on-unknown",
+    type=click.Choice(("hold", "resubmit")),
+    help="When nobody can tell whether a purchase was taken: hold it (default), or buy again.",
+)
+@click.option("--max-duplicate-usd", metavar="USD", help="The most that buying again may cost in each round (1 %).")
+@click.option(
     "--chaos",
     metavar="NAME|FILE",
     default="none",
@@ -62,6 +78,8 @@ def torture(
     source: Path,
     limit: int,
     kills: int | None,
+    on_unknown: str | None,
+    max_duplicate_usd: str | None,
     chaos: str,
     seed: int,
     keep: bool,
@@ -76,6 +94,7 @@ def torture(
     \b
       bydawn torture products.csv --map prompt="Studio photo of {Title}"
       bydawn torture products.csv --map prompt=Title --provider kie,replicate --kills 40 --limit 400
+      bydawn torture products.csv --map prompt=Title --on-unknown resubmit --max-duplicate-usd 2
     """
     from adapters.sandbox.faults import load_profile
 
@@ -86,12 +105,13 @@ def torture(
     chaos = chaos if not Path(chaos).is_file() else str(Path(chaos).absolute())
     named = tuple(name for text in given["providers"] for name in text.split(",") if name)
     rounds = rounds_of(targets(named))
+    buying = options_of(on_unknown, max_duplicate_usd)
     folder = Path(tempfile.mkdtemp(prefix="bydawn-torture-"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the children as Ctrl-C does
     outcomes: list[Outcome] = []
     kept = keep
     try:
-        stage = Stage(folder, wanted(source, given), chaos=chaos, profile=profile, seed=seed)
+        stage = Stage(folder, wanted(source, given), chaos=chaos, profile=profile, seed=seed, buying=buying)
         available, refused = stage.available(rounds)
         if not available or (named and set(named) & set(refused)):
             raise next(iter(refused.values()))
@@ -108,13 +128,18 @@ def torture(
         done = sum(outcome.kills for outcome in outcomes)
         where = f"; what there is: {folder}" if kept else ""
         talk(f"interrupted after {counted(len(outcomes), 'round')} and {counted(done, 'kill')}{where}")
+        if outcomes and not as_json:
+            report(stage, outcomes)
         raise
     finally:
         if not kept:
             shutil.rmtree(folder)
-    report(stage, outcomes, as_json=as_json)
-    if kept and not as_json:
-        talk(f"ledgers, images and bills are kept in {folder}")
+    if as_json:
+        summary(outcomes)
+    else:
+        report(stage, outcomes)
+        if kept:
+            talk(f"ledgers, images and bills are kept in {folder}")
     return 1 if any(outcome.verdict.broken for outcome in outcomes) else 0
 
 
@@ -155,6 +180,21 @@ def wanted(source: Path, given: Mapping[str, Any]) -> Input:
     return Input(source.absolute(), tuple(words), parse_maps(given["maps"]))
 
 
+def options_of(on_unknown: str | None, max_duplicate_usd: str | None) -> tuple[str, ...]:
+    """What the runs are told about doubtful purchases."""
+    if max_duplicate_usd is not None and on_unknown != "resubmit":
+        raise UserError(
+            "BD-020",
+            "a budget for duplicates has no use while doubtful tasks are held",
+            where="--max-duplicate-usd",
+            fix="add --on-unknown resubmit, or leave the budget out",
+        )
+    if max_duplicate_usd is not None:
+        money(max_duplicate_usd, where="--max-duplicate-usd")
+    given = (("--on-unknown", on_unknown), ("--max-duplicate-usd", max_duplicate_usd))
+    return tuple(word for name, value in given if value is not None for word in (name, value))
+
+
 def intention(planned: Sequence[Round]) -> str:
     kills = sum(len(each.kills) for each in planned)
     tasks = sum(each.tasks for each in planned)
@@ -187,21 +227,25 @@ def play(stage: Stage, planned: Sequence[Round], outcomes: list[Outcome], *, as_
 # --- telling ----------------------------------------------------------------------------------------------
 
 
-def report(stage: Stage, outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+def summary(outcomes: Sequence[Outcome]) -> None:
+    """The last object of ``--json``."""
+    broken = [
+        {"round": outcome.played.name, "promise": each.promise, "tasks": each.tasks}
+        for outcome in outcomes
+        for each in outcome.verdict.broken
+    ]
+    json_line("summary", ok=not broken, broken=broken, **Sums(outcomes).data())
+
+
+def report(stage: Stage, outcomes: Sequence[Outcome]) -> None:
     total = Sums(outcomes)
-    broken = [(outcome, each) for outcome in outcomes for each in outcome.verdict.broken]
-    if as_json:
-        promises = [
-            {"round": outcome.played.name, "promise": each.promise, "tasks": each.tasks} for outcome, each in broken
-        ]
-        json_line("summary", ok=not broken, broken=promises, **total.data())
-        return
     kinds = [(kind, [each for each in outcomes if each.played.kind == kind]) for kind in KINDS]
     rows = [Sums(some).row(kind) for kind, some in kinds if some]
     table(HEAD, [*rows, total.row("all")] if len(rows) > 1 else rows, right=HEAD[2:])
-    missed = sum(len(outcome.played.kills) - outcome.kills for outcome in outcomes)
-    if missed:
-        line(f"{counted(missed, 'kill')} came too late: the run had ended")
+    line(where_killed(outcomes))
+    if total.may_buy_again:
+        line(total.bought_again())
+    broken = [(outcome, each) for outcome in outcomes for each in outcome.verdict.broken]
     for outcome, each in broken:
         played = outcome.played
         line(f"{played.name.strip('_')}: not kept: {each.promise}" + (f" ({each.detail})" if each.detail else ""))
@@ -212,18 +256,50 @@ def report(stage: Stage, outcomes: Sequence[Outcome], *, as_json: bool) -> None:
     line("every promise held" if not broken else f"{counted(len(broken), 'promise')} not kept")
 
 
+def where_killed(outcomes: Sequence[Outcome]) -> str:
+    """How the kills came, one sentence."""
+    came = Counter(life.kill.at for outcome in outcomes for life in outcome.lives if life.killed and life.kill)
+    points = sum(n for at, n in came.items() if at not in MOMENTS)
+    chance = ", ".join(f"{count(came[at])} {words}" for at, words in BY_CHANCE.items() if came[at])
+    missed = sum(len(outcome.played.kills) - outcome.kills for outcome in outcomes)
+    parts = (
+        f"{counted(points, 'kill')} at fault points" if points else "",
+        f"by chance {chance}" if chance else "",
+        f"{counted(missed, 'kill')} came too late: the run had ended" if missed else "",
+    )
+    return "; ".join(part for part in parts if part)
+
+
 class Sums:
     """The figures of some rounds, added up."""
 
     def __init__(self, outcomes: Iterable[Outcome]) -> None:
         self._outcomes = tuple(outcomes)
         self._verdicts = [outcome.verdict for outcome in self._outcomes]
+        self._again = [verdict.again for verdict in self._verdicts if verdict.again is not None]
         self._restarts = sorted(seconds for outcome in self._outcomes for seconds in outcome.restarts_s)
+
+    @property
+    def may_buy_again(self) -> bool:
+        return bool(self._again)
+
+    def bought_again(self) -> str:
+        """What ``--on-unknown resubmit`` came to, one sentence."""
+        purchases = sum(again.purchases for again in self._again)
+        cost = dollars(sum(again.cost_microusd for again in self._again), 2)
+        twice = dollars(sum(verdict.twice_microusd for verdict in self._verdicts), 2)
+        allowed = dollars(max(again.allowed_microusd for again in self._again), 2)
+        return (
+            f"{counted(purchases, 'doubtful task')} bought again for {cost}, of it {twice} for images that were paid"
+            f" already; at most {allowed} was allowed in a round"
+        )
 
     def row(self, kind: str) -> tuple[str | int, ...]:
         verdicts = self._verdicts
         providers = {name for outcome in self._outcomes for name in outcome.played.providers}
         restart = f"{statistics.median(self._restarts):.2f} s (max {self._restarts[-1]:.2f})" if self._restarts else "-"
+        twice = count(sum(len(verdict.twice) for verdict in verdicts))
+        for_that = dollars(sum(verdict.twice_microusd for verdict in verdicts), 2)
         return (
             kind,
             ", ".join(sorted(providers)) if len(providers) <= 5 else f"{len(providers)} providers",
@@ -231,8 +307,9 @@ class Sums:
             count(sum(outcome.kills_with_open for outcome in self._outcomes)),
             count(sum(verdict.tasks for verdict in verdicts)),
             dollars(sum(verdict.charged_microusd for verdict in verdicts), 2),
-            count(sum(len(verdict.twice) for verdict in verdicts)),
+            twice if twice == "0" else f"{twice} ({for_that})",
             count(sum(len(verdict.held) for verdict in verdicts)),
+            count(sum(verdict.held_billed for verdict in verdicts)),
             count(sum(len(verdict.lost) for verdict in verdicts)),
             count(sum(len(verdict.unfinished) for verdict in verdicts)),
             restart,
@@ -245,9 +322,13 @@ class Sums:
             "kills_with_open": sum(outcome.kills_with_open for outcome in self._outcomes),
             "tasks": sum(verdict.tasks for verdict in verdicts),
             "charged_microusd": sum(verdict.charged_microusd for verdict in verdicts),
+            "fruitless_microusd": sum(verdict.fruitless_microusd for verdict in verdicts),
             "twice": sum(len(verdict.twice) for verdict in verdicts),
             "twice_microusd": sum(verdict.twice_microusd for verdict in verdicts),
+            "bought_again": sum(again.purchases for again in self._again),
+            "bought_again_microusd": sum(again.cost_microusd for again in self._again),
             "held": sum(len(verdict.held) for verdict in verdicts),
+            "held_billed": sum(verdict.held_billed for verdict in verdicts),
             "lost": sum(len(verdict.lost) for verdict in verdicts),
             "unfinished": sum(len(verdict.unfinished) for verdict in verdicts),
             "failed": sum(verdict.failed for verdict in verdicts),
@@ -263,11 +344,12 @@ def as_data(outcome: Outcome) -> dict[str, object]:
         "evidence": played.kind,
         "providers": played.providers,
         **Sums([outcome]).data(),
+        "allowed_microusd": verdict.again.allowed_microusd if verdict.again else None,
         "held_tasks": verdict.held,
         "broken": msgspec.to_builtins(verdict.broken),
         "lives": [
             {
-                "point": life.kill.point or "random" if life.kill else None,
+                "point": life.kill.at if life.kill else None,
                 "nth": life.kill.nth if life.kill else None,
                 "exit": life.code,
                 "first_request_s": life.first_s,

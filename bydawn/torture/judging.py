@@ -1,7 +1,8 @@
 """What came of a tortured batch, judged from outside: the bill of the sandbox against the batch's manifest.
 
 The ledger is not asked what was bought.  It is read at the moments of the kills only, for what was open then (which
-bounds what may be held) and what was finished (which nobody may ask for again).
+bounds what may be held) and what was finished (which nobody may ask for again); and in the end for how much buying
+again was allowed to cost, where it was allowed.
 
 ``scripts/check_bill.py`` does the comparison of the two books, too, on purpose once more and without a line of
 bydawn: it is the second opinion on this one, and a test holds the two against each other.
@@ -23,27 +24,33 @@ SETTLED = frozenset({"succeeded", "failed", "held", "cancelled"})
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A line of the manifest.  ``own``: the image, where there is one, is the picture that was asked for."""
+    """A line of the manifest.
+
+    ``own``: the image, where there is one, is the picture that was asked for; ``whole``: it is on the disk, with the
+    bytes that the manifest tells, where there should be one.
+    """
 
     id: str
     status: str
     digest: str
+    provider: str = ""
     versions: int = 1
     shared: bool = False
     cost_microusd: int = 0
     own: bool = True
+    whole: bool = True
 
 
 class Cut(msgspec.Struct, frozen=True):
     """How the ledger stood when a life ended, and how long the bill was.
 
-    ``open``: tasks with a paid request that was not answered on record; ``began``: some of them in this very life.
+    ``open``: tasks with a paid request of this very life that was not answered on record.  What an earlier life had
+    left open does not count again: else a task could come into doubt without a kill and never be noticed.
     """
 
     billed: int
     finished: frozenset[str] = frozenset()
     open: frozenset[str] = frozenset()
-    began: bool = False
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -55,6 +62,21 @@ class Terms(msgspec.Struct, frozen=True):
 
     loses_answers: bool = False
     spoils: bool = False
+
+
+class Again(msgspec.Struct, frozen=True):
+    """What a round has bought beside doubtful purchases (``--on-unknown resubmit``), as its ledger has it.
+
+    ``cost_microusd``: charged or still reserved.  ``ceiling_microusd``: what they could have come to before their
+    charges were known; no intent that found no room can have found more than that taken.  ``held``: tasks that are
+    still in doubt, and what buying each again could cost.
+    """
+
+    allowed_microusd: int
+    purchases: int = 0
+    cost_microusd: int = 0
+    ceiling_microusd: int = 0
+    held: Mapping[str, int] = {}
 
 
 class Broken(msgspec.Struct, frozen=True):
@@ -69,13 +91,16 @@ class Verdict(msgspec.Struct, frozen=True):
     tasks: int
     jobs: int
     charged_microusd: int
+    fruitless_microusd: int
     twice: tuple[str, ...]
     twice_microusd: int
     held: tuple[str, ...]
+    held_billed: int
     lost: tuple[str, ...]
     unfinished: tuple[str, ...]
     failed: int
     broken: tuple[Broken, ...]
+    again: Again | None = None
 
 
 def judge(
@@ -86,27 +111,28 @@ def judge(
     *,
     terms: Terms,
     verified: bool,
+    again: Again | None = None,
 ) -> Verdict:
-    """Say what came of a round, and which promises were not kept."""
+    """Say what came of a round, and which promises were not kept.  ``again``: where buying again was allowed."""
     owners: dict[str, list[Wanted]] = defaultdict(list)
     for task in tasks:
         if not task.shared:
             owners[task.digest].append(task)
-    jobs: dict[str, list[BillLine]] = defaultdict(list)
+    # An image is bought twice when two images were made: what is charged for a failure buys nothing.
+    images: dict[str, list[BillLine]] = defaultdict(list)
     for line in bill:
-        jobs[line.digest].append(line)
-    charged = {
-        digest: [line.charged_microusd for line in lines if line.charged_microusd] for digest, lines in jobs.items()
-    }
+        if line.charged_microusd and line.state == "succeeded":
+            images[line.digest].append(line)
 
-    twice, twice_microusd, unpaid, lost = [], 0, [], []
+    twice: dict[str, int] = {}  # digest -> what was charged too much
+    unpaid: list[str] = []
+    lost: list[str] = []
     for digest, alike in owners.items():
-        paid = charged.get(digest, [])
+        paid = [line.charged_microusd for line in images.get(digest, ())]
         surplus = paid[sum(task.versions for task in alike) :]
         owned_up = terms.spoils and sum(task.cost_microusd for task in alike) >= sum(paid)
         if surplus and not owned_up:
-            twice.append(alike[0].id)
-            twice_microusd += sum(surplus)
+            twice[digest] = sum(surplus)
         done = [task for task in alike if task.status == "succeeded"]
         if len(done) > len(paid):
             unpaid += [task.id for task in done[len(paid) :]]
@@ -114,38 +140,86 @@ def judge(
         if without and len(paid) > len(done) and not owned_up:
             lost += [task.id for task in without]
 
-    held = [task.id for task in tasks if task.status == "held" and not task.shared]
-    open_once = frozenset().union(*(cut.open for cut in cuts))
-    provable = all(target.recovery in ("lookup", "listing") for target in played.targets)
-    nobody = [line for digest, lines in jobs.items() if digest not in owners for line in lines]
-    strangers = [task.id for task in tasks if not task.own]
+    held = [task for task in tasks if task.status == "held" and not task.shared]
     unfinished = [task.id for task in tasks if task.status not in SETTLED]
+    twice_ids = tuple(owners[digest][0].id for digest in twice)
     broken = [
-        Broken("nothing is paid twice", tuple(twice)),
         Broken("nothing that was paid for is lost", tuple(lost)),
         Broken("every task ends", tuple(unfinished)),
-        Broken("every image is the one that was asked for", tuple(strangers)),
+        Broken("every image is the one that was asked for", tuple(task.id for task in tasks if not task.own)),
+        Broken("every image is on the disk as it was recorded", tuple(task.id for task in tasks if not task.whole)),
         Broken("every image was paid for", tuple(unpaid)),
         Broken("no finished task is asked for again", tuple(_asked_again(owners, bill, cuts))),
-        Broken("every job on the bill belongs to a task", (), ", ".join(line.job for line in nobody)),
+        Broken(
+            "every job on the bill belongs to a task",
+            (),
+            ", ".join(line.job for line in bill if line.digest not in owners),
+        ),
         Broken("verify finds nothing", (), "" if verified else "verify ended with a mismatch"),
     ]
+    if again is None:
+        broken.append(Broken("nothing is paid twice", twice_ids))
+    else:
+        broken += _within_the_budget(again, twice_ids, sum(twice.values()))
     if not terms.loses_answers:
-        broken.append(Broken("only what was open at a kill is held", tuple(sorted(set(held) - open_once))))
-        if provable:
-            broken.append(Broken("where a purchase can be found again, nothing is held", tuple(held)))
+        open_once = frozenset[str]().union(*(cut.open for cut in cuts))
+        calm = [owners[digest][0].id for digest in twice if open_once.isdisjoint(task.id for task in owners[digest])]
+        stray = sorted({task.id for task in held} - open_once)
+        broken += [
+            Broken("only what was open at a kill is bought again", tuple(calm) if again else ()),
+            Broken("only what was open at a kill is held", tuple(stray)),
+            Broken("where a purchase can be found again, nothing is held", tuple(_findable(played, held, bill))),
+        ]
+    if not terms.spoils:
+        called = tuple(_called_about(owners, images))
+        broken.append(Broken("nothing is held that its provider has called about", called))
     return Verdict(
         tasks=len(tasks),
         jobs=len(bill),
         charged_microusd=sum(line.charged_microusd for line in bill),
-        twice=tuple(twice),
-        twice_microusd=twice_microusd,
-        held=tuple(held),
+        fruitless_microusd=sum(line.charged_microusd for line in bill if line.state != "succeeded"),
+        twice=twice_ids,
+        twice_microusd=sum(twice.values()),
+        held=tuple(task.id for task in held),
+        held_billed=sum(task.digest in images for task in held),
         lost=tuple(lost),
         unfinished=tuple(unfinished),
         failed=sum(task.status == "failed" for task in tasks),
         broken=tuple(each for each in broken if each.tasks or each.detail),
+        again=again,
     )
+
+
+def _within_the_budget(again: Again, twice: tuple[str, ...], twice_microusd: int) -> Iterator[Broken]:
+    """Where buying again was allowed: for how much, and that it was done as long as there was room."""
+    allowed, cost = again.allowed_microusd, max(twice_microusd, again.cost_microusd)
+    over = f"{cost} of {allowed} microusd" if cost > allowed else ""
+    yield Broken("what is bought again stays within its budget", twice if over else (), over)
+    room = [task for task, price in again.held.items() if again.ceiling_microusd + price <= allowed]
+    yield Broken("only what finds no room in the budget is held", tuple(sorted(room)))
+
+
+def _findable(played: Round, held: Sequence[Wanted], bill: Iterable[BillLine]) -> Iterator[str]:
+    """Held tasks of providers that can tell.
+
+    A list that shows no inputs tells of absence only as long as it shows no job that nobody called about: such a
+    job may be that of any held task.
+    """
+    recovery = {target.provider: target.recovery for target in played.targets}
+    doubtful = {task.digest for task in held}
+    silent = {line.provider for line in bill if line.digest in doubtful and not line.called}
+    for task in held:
+        kind = recovery.get(task.provider, "lookup")
+        if kind in ("lookup", "listing") or (kind == "absence" and task.provider not in silent):
+            yield task.id
+
+
+def _called_about(owners: Mapping[str, Sequence[Wanted]], images: Mapping[str, Sequence[BillLine]]) -> Iterator[str]:
+    """Held tasks of which there is an image whose callback was taken, and that no other task has."""
+    for digest, alike in owners.items():
+        calls = sum(line.called for line in images.get(digest, ()))
+        if calls > sum(task.status == "succeeded" for task in alike):
+            yield from (task.id for task in alike if task.status == "held")
 
 
 def _asked_again(
@@ -176,24 +250,35 @@ def _wanted(row: Mapping[str, object], folder: Path, columns: Mapping[str, str])
 
     references = tuple(_by_content(each) for each in _listed(text("images")))
     digest = request_digest(text("prompt"), references, text("aspect_ratio"), text("resolution")).hex()
-    file, flags = row["file"], row["flags"]
+    status, file, flags = str(row["status"]), row["file"], row["flags"]
+    image = None if file is None else _bytes(folder / str(file))
     blank = isinstance(flags, list) and "blank" in flags
     return Wanted(
         id=str(row["id"]),
-        status=str(row["status"]),
+        status=status,
         digest=digest,
+        provider=str(row["provider"] or ""),
         versions=max(1, int(str(row["version"]))),
         shared=row["shared_with"] is not None,
         cost_microusd=int(str(row["cost_microusd"])),
-        own=file is None or blank or _drawn(folder / str(file)) == digest,
+        own=not image or blank or _drawn(image) == digest,
+        whole=status != "succeeded" if image is None else hashlib.sha256(image).hexdigest() == row["sha256"],
     )
 
 
-def _drawn(image: Path) -> str:
+def _bytes(image: Path) -> bytes:
+    """An image; empty when it is not there."""
+    try:
+        return image.read_bytes()
+    except OSError:
+        return b""
+
+
+def _drawn(image: bytes) -> str:
     """The digest that is drawn in a picture of the sandbox; empty when it is none."""
     try:
-        return read_digest(image.read_bytes()).hex()
-    except (OSError, ValueError):
+        return read_digest(image).hex()
+    except ValueError:
         return ""
 
 

@@ -1,4 +1,4 @@
-"""The processes of a torture: a sandbox per round, the run that is killed in it, and a look at what is left.
+"""The processes of a torture: a sandbox per round, the runs that are killed in it, and a look at what is left.
 
 Each round has a folder of its own with an empty ``bydawn.toml``, and its processes an environment without settings of
 bydawn: nothing of the user's is read but the input, and no account of theirs can be reached.
@@ -10,30 +10,27 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 
 from adapters.sandbox.faults import ChaosProfile
-from adapters.sandbox.house import BillLine
 from bydawn.errors import UserError
+from bydawn.torture.evidence import BATCH, bought_again, calls_wait, cut
 from bydawn.torture.judging import Broken, Cut, Terms, Verdict, judge, read_manifest
 from bydawn.torture.planning import Kill, Round, Target
-from ledger.errors import LedgerError
-from ledger.reader import Reader
+from bydawn.torture.served import bill_of, requests, served, settled_bill
 
-BATCH = "torture"
-_LATENCY_S, _RATE_FACTOR, _IDLE_EXIT_S = 0.2, 50, 300
 _PATIENCE_S = 600.0  # of one life
+_LISTEN_S = 20.0  # until bydawn serve listens
 _LOOK_S = 0.005
-_SETTLE_S = 20.0  # for jobs at the sandbox that nobody waits for any more
+_LATE_CALLS = 3
+_DRAINED = 130
 # What is wrong with an input at one provider may be right at another: rows, options, prices.
 _NOT_FOR_ALL = ("BD-016", "BD-018", "BD-050")
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -47,6 +44,11 @@ class Life(msgspec.Struct, frozen=True):
     @property
     def killed(self) -> bool:
         return self.code == -signal.SIGKILL
+
+    @property
+    def drained(self) -> bool:
+        """It was told to stop before it was to be killed, and may have been faster."""
+        return self.kill is not None and self.kill.at == "drain"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -63,7 +65,7 @@ class Outcome(msgspec.Struct, frozen=True):
     @property
     def kills_with_open(self) -> int:
         """Kills in the middle of a paid request that the dying process had sent, or was about to."""
-        return sum(life.killed and life.cut.began for life in self.lives)
+        return sum(life.killed and bool(life.cut.open) for life in self.lives)
 
     @property
     def restarts_s(self) -> tuple[float, ...]:
@@ -81,13 +83,26 @@ class Input(msgspec.Struct, frozen=True):
 
 
 class Stage:
-    """Where a torture takes place.  ``seed`` is that of the sandbox's faults and latencies."""
+    """Where a torture takes place.  ``seed`` is that of the sandbox's faults and latencies.
 
-    def __init__(self, folder: Path, source: Input, *, chaos: str, profile: ChaosProfile, seed: int) -> None:
+    ``buying``: options for each run about what it may buy.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Input,
+        *,
+        chaos: str,
+        profile: ChaosProfile,
+        seed: int,
+        buying: Sequence[str] = (),
+    ) -> None:
         self._folder = folder
         self._source = source
         self._chaos = chaos
         self._seed = seed
+        self._buying = tuple(buying)
         self._terms = Terms(
             loses_answers=any((profile.error_before, profile.error_after, profile.reset_after, profile.cut_reply)),
             spoils=any((profile.fail_job, profile.policy_job, profile.truncated, profile.wrong_bytes)),
@@ -102,9 +117,9 @@ class Stage:
         found: dict[str, int] = {}
         refused: dict[str, UserError] = {}
         place = self._place("rehearsal")
-        with _sandbox(place / "sandbox", "none", 0) as url:
+        with served(place / "sandbox", "none", 0) as url:
             for name, targets in rounds.items():
-                process = self._start(place, url, "plan", targets, "--json")
+                process = self._start(place, url, "plan", targets, *self._buying, "--json")
                 out, err = process.communicate()
                 if process.returncode == 0:
                     found[name] = msgspec.json.decode(out.splitlines()[-1], type=_Planned).tasks
@@ -117,40 +132,52 @@ class Stage:
     def play(self, played: Round, tell: Callable[[int], None]) -> Outcome:
         """Live through all kills of a round, then let it finish, and judge; ``tell`` hears of each life."""
         place = self._place(played.name)
+        ledger = self.ledger(played)
         lives: list[Life] = []
         trouble: list[Broken] = []
-        with _sandbox(place / "sandbox", self._chaos, self._seed) as url, ExitStack() as beside:
+        with served(place / "sandbox", self._chaos, self._seed) as url, ExitStack() as beside:
             # One port for all lives: providers call back where they were told to when they were bought from.
             port = _free_port()
             hooks = ("--webhook-url", f"http://127.0.0.1:{port}") if played.wants_calls else ()
-            serving = not hooks
-            for kill in (*played.kills, None):
+            calls = _Calls(port, lambda: self._start(place, url, "serve", (), "--port", str(port), "--no-dashboard"))
+            beside.enter_context(closing(calls))
+
+            def live(kill: Kill | None) -> bool:
                 tasks = kill.limit if kill else played.tasks
-                options = (*hooks, "--limit", str(tasks), "--max-at-risk", "1000000", "--quiet")
-                life = self._live(place, url, played, kill, options)
+                options = (*hooks, *self._buying, "--limit", str(tasks), "--max-at-risk", "1000000", "--quiet")
+                life = self._live(place, url, played, kill, options, calls)
                 lives.append(life)
                 tell(len(lives))
-                if not serving and life.killed and (place / "bydawn-sandbox.db").exists():
-                    beside.enter_context(self._receiver(place, url, port))
-                    serving = True
-                if not life.killed and life.code not in (0, 3):
-                    log = (place / "run.log").read_text("utf-8", "replace").strip().splitlines()
-                    trouble.append(Broken("every run ends as it should", (), f"exit {life.code}: {' '.join(log[-4:])}"))
+                if hooks and life.killed and ledger.exists():
+                    calls.take()
+                if life.killed or life.code in (0, 3) or (life.drained and life.code == _DRAINED):
+                    return True
+                log = (place / "run.log").read_text("utf-8", "replace").strip().splitlines()
+                trouble.append(Broken("every run ends as it should", (), f"exit {life.code}: {' '.join(log[-4:])}"))
+                return False
+
+            going = all(live(kill) for kill in (*played.kills, None))
+            bill = settled_bill(url)
+            for _ in range(_LATE_CALLS):
+                if not going or not calls_wait(ledger):
                     break
-            bill = _settled_bill(url)
+                going = live(None)  # calls came after the run had ended: the next one uses them
+                bill = settled_bill(url)
             (place / "bill.jsonl").write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in bill))
             checked = self._start(place, url, "verify", (), "--json")
             checked.communicate()
+            if calls.failed:
+                trouble.append(Broken("every run ends as it should", (), "bydawn serve ended by itself"))
         manifest = place / "out" / "manifest.jsonl"
         wanted = read_manifest(place / "out", self._source.columns) if manifest.exists() else []
-        bought = wanted[: played.tasks]
         verdict = judge(
             played,
-            bought,
+            wanted[: played.tasks],
             bill,
             [life.cut for life in lives if life.killed],
             terms=self._terms,
             verified=checked.returncode == 0,
+            again=bought_again(ledger) if ledger.exists() else None,
         )
         verdict = msgspec.structs.replace(verdict, broken=(*trouble, *verdict.broken))
         return Outcome(played, tuple(lives), verdict)
@@ -160,17 +187,23 @@ class Stage:
 
     # --- one process --------------------------------------------------------------------------------------
 
-    def _live(self, place: Path, url: str, played: Round, kill: Kill | None, options: Sequence[str]) -> Life:
-        fault = f"{kill.point}:{kill.nth}" if kill and kill.point else ""
-        before = _requests(url).requests
+    def _live(
+        self, place: Path, url: str, played: Round, kill: Kill | None, options: Sequence[str], calls: "_Calls"
+    ) -> Life:
+        fault = f"{kill.at}:{kill.nth}" if kill and not kill.by_chance else ""
+        before = requests(url).requests
         started_us = time.time_ns() // 1000
         process = self._start(place, url, "run", played.targets, *options, fault=fault)
         deadline = time.monotonic() + _PATIENCE_S
         try:
             while process.poll() is None and time.monotonic() < deadline:
-                if kill and not kill.point and _requests(url).requests - before >= kill.nth:
+                if kill and kill.by_chance and requests(url).requests - before >= kill.nth:
+                    if kill.at == "drain":
+                        process.terminate()
                     time.sleep(kill.pause_s)
                     process.kill()
+                    if kill.at == "machine":
+                        calls.kill()
                     break
                 time.sleep(_LOOK_S)
         finally:
@@ -179,22 +212,9 @@ class Stage:
                 process.kill()
             process.wait()
         code = process.returncode if in_time else 1
-        first_us = _requests(url, after=before).first_us
+        first_us = requests(url, after=before).first_us
         first_s = (first_us - started_us) / 1e6 if first_us else None
-        return Life(kill, code, first_s, _cut(place / "bydawn-sandbox.db", len(_bill(url))))
-
-    @contextmanager
-    def _receiver(self, place: Path, url: str, port: int) -> Iterator[None]:
-        """Take callbacks while no run is going, as a user would who relies on them."""
-        process = self._start(place, url, "serve", (), "--port", str(port))
-        try:
-            deadline = time.monotonic() + _SETTLE_S
-            while process.poll() is None and time.monotonic() < deadline and not _listens(port):
-                time.sleep(_LOOK_S)
-            yield
-        finally:
-            process.kill()
-            process.wait()
+        return Life(kill, code, first_s, cut(self.ledger(played), len(bill_of(url))))
 
     def _start(
         self, place: Path, url: str, command: str, targets: Sequence[Target], *options: str, fault: str = ""
@@ -228,6 +248,40 @@ class Stage:
         return place
 
 
+class _Calls:
+    """``bydawn serve`` beside the runs of a round, as a user would have it who relies on callbacks.  It needs a
+    ledger, so it begins after the first kill."""
+
+    def __init__(self, port: int, start: Callable[[], "subprocess.Popen[bytes]"]) -> None:
+        self._port = port
+        self._start = start
+        self._process: subprocess.Popen[bytes] | None = None
+        self.failed = False
+
+    def take(self) -> None:
+        """Serve, from now on; nothing happens when it does already."""
+        self._look()
+        if self._process is None:
+            self._process = self._start()
+            deadline = time.monotonic() + _LISTEN_S
+            while self._process.poll() is None and time.monotonic() < deadline and not _listens(self._port):
+                time.sleep(_LOOK_S)
+
+    def kill(self) -> None:
+        self._look()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    close = kill
+
+    def _look(self) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            self.failed = True
+            self._process = None
+
+
 class _Planned(msgspec.Struct, frozen=True):
     tasks: int
 
@@ -250,87 +304,6 @@ def _told(err: bytes, code: int) -> UserError:
         text = err.decode("utf-8", "replace").strip()
         return UserError("BD-900", "bydawn plan failed", why=text[-500:], exit_code=code)
     return UserError(told.code, told.what, where=told.where, why=told.why, fix=told.fix, exit_code=told.exit_code)
-
-
-def _cut(ledger: Path, billed: int) -> Cut:
-    """How the ledger stands; empty before there is a batch."""
-    try:
-        with Reader(ledger) as reader:
-            batch = reader.batch_by_name(BATCH)
-            if batch is None:
-                return Cut(billed)
-            finished: set[str] = set()
-            after = 0
-            while page := reader.tasks(batch, after=after, limit=1000, states=("succeeded",)):
-                finished |= {row.id for row in page}
-                after = page[-1].n
-            doubtful = [each for each in reader.live() if each.phase in ("intended", "ambiguous")]
-            open_ids = {each.state.queued.id for each in doubtful if each.state.queued}
-            epoch = reader.epoch()
-            began = any(each.phase == "intended" and each.epoch == epoch for each in doubtful)
-            return Cut(billed, frozenset(finished), frozenset(open_ids), began)
-    except LedgerError:  # it was about to be made
-        return Cut(billed)
-
-
-# --- the sandbox ------------------------------------------------------------------------------------------
-
-
-class _Hello(msgspec.Struct, frozen=True):
-    url: str
-
-
-class _Requests(msgspec.Struct, frozen=True):
-    requests: int
-    first_us: int
-
-
-@contextmanager
-def _sandbox(folder: Path, chaos: str, seed: int) -> Iterator[str]:
-    """Serve all providers from a process of its own; gives its address, and ends it."""
-    command = [sys.executable, "-m", "adapters.sandbox", "--dir", str(folder), "--chaos", chaos, "--seed", str(seed)]
-    command += ["--latency", str(_LATENCY_S), "--rate-factor", str(_RATE_FACTOR), "--idle-exit", str(_IDLE_EXIT_S)]
-    folder.mkdir(mode=0o700, parents=True)
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 (our own module)
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
-        )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise UserError(
-                "BD-061",
-                "the sandbox could not be started",
-                where=str(folder / "log"),
-                why=(folder / "log").read_text("utf-8", "replace")[-500:],
-                fix="try it by hand: bydawn sandbox",
-                exit_code=6,
-            )
-        yield msgspec.json.decode(line, type=_Hello).url
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _requests(url: str, after: int = 0) -> _Requests:
-    with _DIRECT.open(f"{url}/sandbox/requests?after={after}", timeout=60) as reply:
-        return msgspec.json.decode(reply.read(), type=_Requests)
-
-
-def _bill(url: str) -> list[BillLine]:
-    with _DIRECT.open(f"{url}/sandbox/bill", timeout=60) as reply:
-        return [msgspec.json.decode(line, type=BillLine) for line in reply]
-
-
-def _settled_bill(url: str) -> list[BillLine]:
-    """The bill once every job has ended: one that is held by us runs on there, and may still be charged."""
-    deadline = time.monotonic() + _SETTLE_S
-    while True:
-        bill = _bill(url)
-        if time.monotonic() > deadline or not any(line.state == "running" for line in bill):
-            return bill
-        time.sleep(0.1)
 
 
 def _listens(port: int) -> bool:

@@ -181,8 +181,10 @@ def test_a_callback_is_due_from_the_end_until_taken() -> None:
     world.now_us += 10 * S
     (hook,) = world.house.due_webhooks(world.now_us)
     assert (hook.url, json.loads(hook.body)["data"]["state"]) == ("http://hooks.test/kie?ref=a1", "success")
+    assert [line.called for line in world.house.bill(0, world.now_us)] == [False]
     world.house.webhook_sent(hook, world.now_us, taken=True)
     assert world.house.due_webhooks(world.now_us + 3_600 * S) == []
+    assert [line.called for line in world.house.bill(0, world.now_us)] == [True]
 
 
 def test_a_refused_callback_is_tried_three_times() -> None:
@@ -196,6 +198,7 @@ def test_a_refused_callback_is_tried_three_times() -> None:
         assert world.house.due_webhooks(world.now_us) == []
         world.now_us += 60 * S
     assert tries == 3
+    assert [line.called for line in world.house.bill(0, world.now_us)] == [False]
 
 
 def test_a_provider_that_calls_nobody_is_not_asked_to() -> None:

@@ -1,5 +1,6 @@
 """The judge of a torture must be able to condemn, and agrees with the script that knows nothing of bydawn."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,25 +9,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from adapters.sandbox.base import Job
+from adapters.sandbox.base import Job, JobState
 from adapters.sandbox.house import BillLine
 from adapters.sandbox.picture import draw, request_digest
-from bydawn.torture.judging import Cut, Terms, Verdict, Wanted, judge, read_manifest
+from bydawn.torture.judging import Again, Cut, Terms, Verdict, Wanted, judge, read_manifest
 from bydawn.torture.planning import Recovery, Round, Target
 from scripts import check_bill
 
 CENT = 10_000
 
 
-def bought(n: int, prompt: str, *, charged: int = 6 * CENT) -> BillLine:
+def bought(
+    n: int,
+    prompt: str,
+    *,
+    charged: int = 6 * CENT,
+    state: JobState | None = None,
+    provider: str = "kie",
+    called: bool = False,
+) -> BillLine:
     digest = request_digest(prompt, (), "1:1", "1K").hex()
-    state = "succeeded" if charged else "failed"
-    return BillLine(n, f"job-{n}", "kie", "a", digest, prompt, "1:1", "1K", charged, state, 0)  # type: ignore[arg-type]
+    state = state or ("succeeded" if charged else "failed")
+    return BillLine(n, f"job-{n}", provider, "a", digest, prompt, "1:1", "1K", charged, state, 0, called)
 
 
 def task(prompt: str, status: str = "succeeded", **more: object) -> Wanted:
     digest = request_digest(prompt, (), "1:1", "1K").hex()
-    return Wanted(id=prompt, status=status, digest=digest, **more)  # type: ignore[arg-type]
+    return Wanted(**{"id": prompt, "status": status, "digest": digest, "provider": "kie", **more})  # type: ignore[arg-type]
 
 
 def verdict(
@@ -34,11 +43,13 @@ def verdict(
     bill: list[BillLine],
     *cuts: Cut,
     recovery: Recovery = "none",
+    others: tuple[Target, ...] = (),
     terms: Terms | None = None,
     verified: bool = True,
+    again: Again | None = None,
 ) -> Verdict:
-    played = Round("kie", (Target("kie", "async", recovery),), len(tasks), ())
-    return judge(played, tasks, bill, cuts, terms=terms or Terms(), verified=verified)
+    played = Round("kie", (Target("kie", "async", recovery), *others), len(tasks), ())
+    return judge(played, tasks, bill, cuts, terms=terms or Terms(), verified=verified, again=again)
 
 
 def promises(found: Verdict) -> list[tuple[str, tuple[str, ...]]]:
@@ -60,6 +71,16 @@ def test_a_planted_duplicate_is_found_with_its_dollars() -> None:
 
 def test_jobs_without_a_charge_are_no_duplicates() -> None:
     assert verdict([task("a")], [bought(1, "a", charged=0), bought(2, "a")]).broken == ()
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_what_is_charged_for_no_image_is_not_an_image_paid_twice_or_lost(state: JobState) -> None:
+    fruitless = bought(1, "a", charged=CENT, state=state)
+    found = verdict([task("a")], [fruitless, bought(2, "a")])
+    assert found.broken == ()
+    assert (found.charged_microusd, found.fruitless_microusd) == (7 * CENT, CENT)
+    assert verdict([task("a", "failed")], [fruitless]).broken == ()
+    assert promises(verdict([task("a")], [fruitless])) == [("every image was paid for", ("a",))]
 
 
 def test_twins_and_second_versions_are_wanted() -> None:
@@ -89,6 +110,13 @@ def test_an_image_for_nothing_and_an_image_of_another() -> None:
     ]
 
 
+def test_an_image_that_is_not_on_the_disk_as_it_was_recorded() -> None:
+    """RES-1: judged from the bytes, not from the ledger's word."""
+    assert promises(verdict([task("a", whole=False)], [bought(1, "a")])) == [
+        ("every image is on the disk as it was recorded", ("a",)),
+    ]
+
+
 def test_a_job_that_nobody_wants() -> None:
     (broken,) = verdict([task("a")], [bought(1, "a"), bought(2, "b")]).broken
     assert (broken.promise, broken.detail) == ("every job on the bill belongs to a task", "job-2")
@@ -104,6 +132,7 @@ def test_a_finished_task_is_never_asked_for_again() -> None:
 
 
 def test_only_what_was_open_at_a_kill_may_be_held() -> None:
+    """MON-6, LIVE-1: and so there are never more held tasks than submits that were open at the kills."""
     cuts = (Cut(0, open=frozenset({"a"})), Cut(0, open=frozenset({"b"})))
     tasks = [task("a", "held"), task("b", "held")]
     assert verdict(tasks, [], *cuts).broken == ()
@@ -111,12 +140,89 @@ def test_only_what_was_open_at_a_kill_may_be_held() -> None:
     assert verdict(tasks, [], terms=Terms(loses_answers=True)).broken == ()
 
 
+FINDABLE = "where a purchase can be found again, nothing is held"
+OPEN = Cut(0, open=frozenset({"a"}))
+
+
 @pytest.mark.parametrize("recovery", ["lookup", "listing"])
 def test_nothing_is_held_where_everything_can_be_found(recovery: Recovery) -> None:
-    cut = Cut(0, open=frozenset({"a"}))
-    assert promises(verdict([task("a", "held")], [], cut, recovery=recovery)) == [
-        ("where a purchase can be found again, nothing is held", ("a",)),
+    """REC-4, REC-5."""
+    assert promises(verdict([task("a", "held")], [], OPEN, recovery=recovery)) == [(FINDABLE, ("a",))]
+
+
+def test_where_all_buy_together_each_provider_keeps_its_own_promise() -> None:
+    replicate = (Target("replicate", "async", "listing"),)
+    held = [task("a", "held", provider="replicate")]
+    assert promises(verdict(held, [], OPEN, others=replicate)) == [(FINDABLE, ("a",))]
+    assert verdict([task("a", "held")], [], OPEN, others=replicate).broken == ()
+    # A manifest that does not tell who has the task excuses nothing.
+    assert promises(verdict([task("a", "held", provider="")], [], OPEN)) == [(FINDABLE, ("a",))]
+
+
+def test_a_list_without_inputs_tells_of_absence_while_it_shows_no_job_that_nobody_called_about() -> None:
+    """REC-4: such a job may be that of any task in doubt."""
+    both = Cut(0, open=frozenset({"a", "b"}))
+    tasks = [task("a", "held"), task("b", "held")]
+    assert promises(verdict(tasks, [], both, recovery="absence")) == [(FINDABLE, ("a", "b"))]
+    assert verdict(tasks, [bought(1, "a")], both, recovery="absence").broken == ()
+
+
+def test_a_provider_that_has_called_leaves_no_doubt() -> None:
+    """REC-7: the call came, so the job can be read."""
+    tasks = [task("a", "held")]
+    found = verdict(tasks, [bought(1, "a", called=True)], OPEN, recovery="callback")
+    assert promises(found) == [("nothing is held that its provider has called about", ("a",))]
+    assert found.held_billed == 1
+    assert verdict(tasks, [bought(1, "a")], OPEN, recovery="callback").broken == ()
+    # It called about another attempt: one without an image, or that of a twin.
+    failed = bought(1, "a", charged=CENT, state="failed", called=True)
+    assert verdict(tasks, [failed], OPEN, recovery="callback").broken == ()
+    twins = [task("a", "held"), task("a")]
+    assert verdict(twins, [bought(1, "a", called=True)], OPEN, recovery="callback").broken == ()
+
+
+# --- where buying again is allowed --------------------------------------------------------------------------
+
+
+def test_a_duplicate_within_the_budget_is_what_was_asked_for() -> None:
+    """MON-4."""
+    again = Again(6 * CENT, purchases=1, cost_microusd=6 * CENT, ceiling_microusd=6 * CENT)
+    found = verdict([task("a")], [bought(1, "a"), bought(2, "a")], OPEN, again=again)
+    assert found.broken == ()
+    assert (found.twice, found.twice_microusd, found.again) == (("a",), 6 * CENT, again)
+
+
+def test_duplicates_beyond_the_budget_are_found_on_the_bill_whatever_the_ledger_says() -> None:
+    """MON-4."""
+    again = Again(5 * CENT, purchases=1, cost_microusd=0)
+    (broken,) = verdict([task("a")], [bought(1, "a"), bought(2, "a")], OPEN, again=again).broken
+    assert (broken.promise, broken.tasks) == ("what is bought again stays within its budget", ("a",))
+    assert broken.detail == "60000 of 50000 microusd"
+
+
+def test_a_ledger_that_spent_more_than_the_budget() -> None:
+    """MON-4: also when the bill shows none of it."""
+    again = Again(5 * CENT, purchases=1, cost_microusd=6 * CENT)
+    (broken,) = verdict([task("a")], [bought(1, "a")], OPEN, again=again).broken
+    assert broken.promise == "what is bought again stays within its budget"
+
+
+def test_nothing_is_bought_again_that_was_not_in_doubt() -> None:
+    """MON-2: a budget for duplicates is no leave to make them."""
+    bill = [bought(1, "a"), bought(2, "a")]
+    assert promises(verdict([task("a")], bill, Cut(0), again=Again(9 * CENT))) == [
+        ("only what was open at a kill is bought again", ("a",)),
     ]
+    assert verdict([task("a")], bill, again=Again(9 * CENT), terms=Terms(loses_answers=True)).broken == ()
+
+
+def test_nothing_is_held_while_there_is_room_in_the_budget() -> None:
+    tasks = [task("a", "held")]
+    room = Again(12 * CENT, ceiling_microusd=6 * CENT, held={"a": 6 * CENT})
+    assert promises(verdict(tasks, [], OPEN, again=room)) == [
+        ("only what finds no room in the budget is held", ("a",)),
+    ]
+    assert verdict(tasks, [], OPEN, again=replace(room, ceiling_microusd=7 * CENT)).broken == ()
 
 
 def test_a_spoiled_image_is_bought_again_openly_or_not_at_all() -> None:
@@ -132,13 +238,16 @@ def test_a_ledger_that_does_not_verify() -> None:
     ]
 
 
+STATES: st.SearchStrategy[JobState] = st.sampled_from(("succeeded", "failed", "cancelled"))
+
+
 @settings(deadline=None)
 @given(
-    jobs=st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=8),
+    jobs=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from((0, 1)), STATES), max_size=8),
     statuses=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(("succeeded", "held", "queued"))), max_size=5),
 )
-def test_the_second_opinion_agrees(jobs: list[tuple[str, bool]], statuses: list[tuple[str, str]]) -> None:
-    bill = [bought(n, prompt, charged=6 * CENT * paid) for n, (prompt, paid) in enumerate(jobs, 1)]
+def test_the_second_opinion_agrees(jobs: list[tuple[str, int, JobState]], statuses: list[tuple[str, str]]) -> None:
+    bill = [bought(n, prompt, charged=6 * CENT * paid, state=state) for n, (prompt, paid, state) in enumerate(jobs, 1)]
     tasks = [replace(task(prompt, status), id=f"t{n}") for n, (prompt, status) in enumerate(statuses)]
     found = verdict(tasks, bill)
     other = check_bill.compare(
@@ -161,6 +270,7 @@ def test_the_second_opinion_agrees(jobs: list[tuple[str, bool]], statuses: list[
     said = {each.promise for each in found.broken}
     assert {each.id for each in other.twice} == set(found.twice)
     assert other.twice_microusd == found.twice_microusd
+    assert other.fruitless_microusd == found.fruitless_microusd
     assert bool(other.unpaid) == ("every image was paid for" in said)
     assert bool(other.nobody) == ("every job on the bill belongs to a task" in said)
 
@@ -179,7 +289,14 @@ def test_the_manifest_is_read_under_the_columns_of_the_input(tmp_path: Path, col
     (tmp_path / "other.png").write_bytes(drawn("a pan"))
     (tmp_path / "none.png").write_bytes(b"no image")
     column = columns.get("prompt", "prompt") if "{" not in columns.get("prompt", "") else "prompt"
-    common = {"status": "succeeded", "version": 1, "shared_with": None, "cost_microusd": 60_000, column: "a pot"}
+    common: dict[str, object] = {
+        "status": "succeeded",
+        "provider": "kie",
+        "version": 1,
+        "shared_with": None,
+        "cost_microusd": 60_000,
+        column: "a pot",
+    }
     common |= {"aspect_ratio": "1:1", "resolution": "1K", "flags": []}
     files: list[tuple[str | None, list[str]]] = [
         ("own.png", []),
@@ -188,13 +305,19 @@ def test_the_manifest_is_read_under_the_columns_of_the_input(tmp_path: Path, col
         ("gone.png", []),
         (None, []),
         ("other.png", ["blank"]),
+        ("own.png", []),
     ]
     lines = [{**common, "id": f"t{n}", "file": file, "flags": flags} for n, (file, flags) in enumerate(files)]
+    for line in lines[:-1]:  # the last one was changed since
+        file = tmp_path / str(line["file"])
+        line["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "00"
+    lines[-1]["sha256"] = hashlib.sha256(b"what was recorded").hexdigest()
     (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = read_manifest(tmp_path, columns)
-    assert [each.own for each in found] == [True, False, False, False, True, True]
+    assert [each.own for each in found] == [True, False, False, True, True, True, True]
+    assert [each.whole for each in found] == [True, True, True, False, False, True, False]
     assert {each.digest for each in found} == {request_digest("a pot", (), "1:1", "1K").hex()}
-    assert found[0] == Wanted("t0", "succeeded", found[0].digest, cost_microusd=60_000)
+    assert found[0] == Wanted("t0", "succeeded", found[0].digest, "kie", cost_microusd=60_000)
 
 
 def test_references_count_by_their_content(tmp_path: Path) -> None:

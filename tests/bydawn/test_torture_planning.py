@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.registry import PROVIDERS, codec
-from bydawn.torture.planning import AT_RANDOM, MIXED, Recovery, Round, Shape, Target, plan, rounds_of
+from bydawn.torture.planning import AT_RANDOM, MIXED, MOMENTS, Recovery, Round, Shape, Target, plan, rounds_of
 from runtime.faults import POINTS
 
 KIE = Target("kie", "async", "callback")
@@ -39,18 +39,32 @@ def test_a_provider_may_be_called_like_anything() -> None:
 def test_by_default_every_point_that_is_passed_is_met_once_and_ten_moments_are_by_chance() -> None:
     rounds = planned()
     for target in ALL:
-        assert Counter(kill.point for kill in rounds[target.provider].kills) == Counter(target.points)
-    assert [kill.point for kill in rounds[MIXED].kills] == [""] * AT_RANDOM
+        assert Counter(kill.at for kill in rounds[target.provider].kills) == Counter(target.points)
+    assert [kill.by_chance for kill in rounds[MIXED].kills] == [True] * AT_RANDOM
 
 
-def test_together_the_shapes_pass_every_point() -> None:
-    assert {point for target in ALL for point in target.points} == set(POINTS)
-    assert set(KIE.points) | set(GOOGLE.points) == set(POINTS)
+def test_together_the_shapes_pass_every_point_but_those_of_a_cancel() -> None:
+    passed = {point for target in ALL for point in target.points}
+    assert {point for point in POINTS if point not in passed} == {point for point in POINTS if "cancel" in point}
+    assert set(KIE.points) | set(GOOGLE.points) == passed
 
 
 def test_a_single_provider_meets_chance_in_its_own_round() -> None:
     (only,) = planned((KIE,)).values()
-    assert sum(not kill.point for kill in only.kills) == AT_RANDOM
+    assert sum(kill.by_chance for kill in only.kills) == AT_RANDOM
+
+
+def test_chance_takes_turns() -> None:
+    (served,) = planned((KIE,)).values()
+    assert Counter(kill.at for kill in served.kills if kill.by_chance) == dict(zip(MOMENTS, (3, 3, 2, 2), strict=True))
+    (alone,) = planned((GOOGLE,)).values()  # it calls nobody, so nobody serves
+    assert Counter(kill.at for kill in alone.kills if kill.by_chance) == {"random": 4, "recovery": 3, "drain": 3}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_there_is_something_to_recover_from(seed: int) -> None:
+    (only,) = planned((KIE,), kills=15, tasks=15, seed=seed).values()
+    assert only.kills[0].at != "recovery"
 
 
 @pytest.mark.parametrize("kills", [1, 2, 7, 33, 60, 200])
@@ -69,7 +83,7 @@ def test_the_seed_decides() -> None:
 
 def test_where_a_file_is_one_purchase_its_points_are_passed_once() -> None:
     kills = planned(tasks=2000)["google-batch"].kills
-    assert all(kill.nth == 1 for kill in kills if kill.point in ("request_sent", "reply_read", "result_seen"))
+    assert all(kill.nth == 1 for kill in kills if kill.at in ("request_sent", "reply_read", "result_seen"))
     assert any(kill.nth > 1 for kill in kills)
 
 
@@ -97,8 +111,8 @@ def test_every_kill_has_a_fresh_task_to_happen_at(
         assert min(fresh) >= 1
         assert limits[-1] == each.tasks <= have
         for kill, new in zip(each.kills, fresh, strict=True):
-            assert 1 <= kill.nth <= new + (0 if kill.point else len(each.targets))
-            assert not kill.point or kill.point in each.targets[0].points
+            assert 1 <= kill.nth <= max(new, 2) + (len(each.targets) if kill.by_chance else 0)
+            assert kill.by_chance or (kill.at in each.targets[0].points and kill.nth <= new)
 
 
 def test_every_provider_of_ours_has_a_shape_and_a_class() -> None:

@@ -8,13 +8,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from adapters.registry import PROVIDERS
+from adapters.sandbox.house import BillLine
+from bydawn.torture.judging import Cut, Terms, Wanted, judge, read_manifest
+from bydawn.torture.planning import MOMENTS, Round, Target
 from scripts import check_bill
 from tests.system.shop import BYDAWN, Done, prompts, wait
 
 PARTI = Path(__file__).parents[2] / "examples" / "parti-prompts.tsv"
+NOTHING = Cut(0)
 
 
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
@@ -65,6 +71,66 @@ def test_four_kills_at_two_providers(tmp_path: Path) -> None:
         tasks = check_bill.read_manifest(place / "out" / "manifest.jsonl", {"prompt": "Title"})
         verdict = check_bill.compare(bill, [task for task in tasks if task.status != "queued"])
         assert verdict.agrees, verdict
+    condemned(folder / "segmind")
+
+
+def condemned(place: Path) -> None:
+    """The very books that were found right are found wrong after each falsification."""
+    bill = [msgspec.json.decode(line, type=BillLine) for line in (place / "bill.jsonl").read_bytes().splitlines()]
+    tasks = read_manifest(place / "out", {"prompt": "Title"})[:10]
+    played = Round("segmind", (Target("segmind", "async", "listing"),), 10, ())
+
+    def broken(*, tasks: Sequence[Wanted] = tasks, bill: Sequence[BillLine] = bill, cut: Cut = NOTHING) -> set[str]:
+        verdict = judge(played, tasks, bill, [cut], terms=Terms(), verified=True)
+        return {each.promise for each in verdict.broken}
+
+    assert broken() == set()
+    last, first = bill[-1], tasks[0]
+    again = replace(last, n=last.n + 1, job="once-more")
+    assert broken(bill=[*bill, again]) == {"nothing is paid twice"}
+    assert broken(bill=bill[:-1]) == {"every image was paid for"}
+    free = replace(again, charged_microusd=0, state="failed")
+    finished = Cut(len(bill), finished=frozenset(task.id for task in tasks))
+    assert broken(bill=[*bill, free], cut=finished) == {"no finished task is asked for again"}
+    assert broken(tasks=tasks[1:]) == {"every job on the bill belongs to a task"}
+    assert "nothing that was paid for is lost" in broken(tasks=[replace(first, status="failed"), *tasks[1:]])
+    assert "only what was open at a kill is held" in broken(tasks=[replace(first, status="held"), *tasks[1:]])
+    image = next(path for path in (place / "out" / "images").rglob("*") if path.is_file())
+    image.write_bytes(image.read_bytes() + b"x")
+    assert broken(tasks=read_manifest(place / "out", {"prompt": "Title"})[:10]) == {
+        "every image is on the disk as it was recorded"
+    }
+
+
+@pytest.mark.slow
+def test_what_buying_again_costs(tmp_path: Path) -> None:
+    """MON-4, W14: where nothing can tell, with every moment of chance, and within the budget."""
+    (tmp_path / "slow.toml").write_text("slow_reply = 0.6\nslow_s = 0.4\n")
+    options = ("--map", "prompt=Title", "--provider", "kie,google", "--kills", "36", "--limit", "180")
+    policy = ("--on-unknown", "resubmit", "--max-duplicate-usd", "1")
+    name = table(tmp_path, 100)
+    done = torture(tmp_path, name, *options, *policy, "--chaos", "slow.toml", "--json", timeout=600)
+    assert done.code == 0, done.out + done.err
+    *rounds, summary = msgspec.json.decode(b"[" + b",".join(done.out.encode().splitlines()) + b"]", type=list[Told])
+    assert {life.point for each in rounds for life in each.lives} >= set(MOMENTS)
+    assert all(each.bought_again_microusd <= 1_000_000 == each.allowed_microusd for each in rounds)
+    assert 0 < summary.twice_microusd <= summary.bought_again_microusd
+    assert (summary.lost, summary.unfinished) == (0, 0)
+
+
+class Lived(msgspec.Struct):
+    point: str | None
+
+
+class Told(msgspec.Struct):
+    """A line of ``--json``, as far as buying again is concerned."""
+
+    twice_microusd: int
+    bought_again_microusd: int
+    lost: int
+    unfinished: int
+    allowed_microusd: int | None = None
+    lives: list[Lived] = []
 
 
 def test_what_cannot_be_is_said_before_anything_is_killed(tmp_path: Path) -> None:
@@ -74,6 +140,11 @@ def test_what_cannot_be_is_said_before_anything_is_killed(tmp_path: Path) -> Non
     assert "error BD-015: no column gives the prompt" in done.err
     assert torture(tmp_path, name, "--provider", "nobody").code == 2
     assert torture(tmp_path, name, "--chaos", "nothing").code == 2
+    assert torture(tmp_path, name, "--on-unknown", "ask").code == 2
+    assert "no use while doubtful tasks are held" in torture(tmp_path, name, "--max-duplicate-usd", "1").err
+    resubmit = torture(tmp_path, name, "--on-unknown", "resubmit", "--max-duplicate-usd", "a bit")
+    assert "BD-020" in resubmit.err
+    assert "--max-duplicate-usd" in resubmit.err
     assert left_in(tmp_path) == []
 
 
