@@ -73,12 +73,17 @@ class Verdict:
     once: list[str] = field(default_factory=list)
     twice: list[Twice] = field(default_factory=list)
     never: dict[str, str] = field(default_factory=dict)  # task -> status
+    fruitless: list[Job] = field(default_factory=list)  # charged, and no image came of it
     running: list[str] = field(default_factory=list)  # jobs that are not charged yet
     nobody: list[Job] = field(default_factory=list)
 
     @property
     def twice_microusd(self) -> int:
         return sum(each.microusd for each in self.twice)
+
+    @property
+    def fruitless_microusd(self) -> int:
+        return sum(job["charged_microusd"] for job in self.fruitless)
 
     @property
     def unpaid(self) -> list[str]:
@@ -110,8 +115,13 @@ def compare(bill: Iterable[Job], tasks: Iterable[Task]) -> Verdict:
     for job in bill:
         verdict.jobs += 1
         verdict.charged_microusd += job["charged_microusd"]
+        paid_for_nothing = job["charged_microusd"] and job["state"] != "succeeded"
+        if paid_for_nothing:
+            verdict.fruitless.append(job)
         if job["digest"] not in wanting:
             verdict.nobody.append(job)
+        elif paid_for_nothing:  # not an image that was bought twice: there is none
+            continue
         elif job["charged_microusd"]:
             charged[job["digest"]].append(job)
         elif job["state"] == "running":
@@ -229,6 +239,8 @@ def lines(verdict: Verdict, *, named: int = 20) -> Iterator[str]:
         yield f"      {task} ({status})" + (": it has an image that nobody charged for" * (status == "succeeded"))
     if verdict.shared:
         yield f"  shared      {verdict.shared:>7,}   use another task's image"
+    if verdict.fruitless:
+        yield f"  no image    {len(verdict.fruitless):>7,}   {dollars(verdict.fruitless_microusd)} charged all the same"
     if verdict.running:
         yield f"  running     {len(verdict.running):>7,}   jobs that may still be charged"
     yield f"  nobody's    {len(verdict.nobody):>7,}   {dollars(sum(j['charged_microusd'] for j in verdict.nobody))}"
@@ -248,6 +260,8 @@ def as_data(verdict: Verdict) -> dict[str, object]:
         "twice": [{"id": each.id, "jobs": each.jobs, "microusd": each.microusd} for each in verdict.twice],
         "twice_microusd": verdict.twice_microusd,
         "never": verdict.never,
+        "fruitless": [job["job"] for job in verdict.fruitless],
+        "fruitless_microusd": verdict.fruitless_microusd,
         "running": verdict.running,
         "nobody": [job["job"] for job in verdict.nobody],
     }

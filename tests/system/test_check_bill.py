@@ -73,6 +73,18 @@ def test_jobs_that_cost_nothing_are_no_duplicates() -> None:
     assert verdict.running == ["job-3"]
 
 
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_what_is_charged_for_no_image_is_not_an_image_bought_twice(state: str) -> None:
+    """As Google charges the prompt of an image that its filter blocks."""
+    bill = [job(1, "a", charged=CENT, state=state), job(2, "a")]
+    verdict = compare(bill, [task("a", "a")])
+    assert verdict.agrees
+    assert (verdict.once, verdict.charged_microusd, verdict.fruitless_microusd) == (["a"], 7 * CENT, CENT)
+    assert "no image          1   $0.01 charged all the same" in "\n".join(check_bill.lines(verdict))
+    assert compare(bill[:1], [task("a", "a")]).unpaid == ["a"]
+    assert not compare(bill[:1], []).agrees
+
+
 def test_a_job_that_nobody_wants() -> None:
     verdict = compare([job(1, "a"), job(2, "b", charged=0, state="failed")], [task("a", "a")])
     assert [found["job"] for found in verdict.nobody] == ["job-2"]
