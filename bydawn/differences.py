@@ -163,7 +163,7 @@ def difference_lines(found: Differences, *, erased: int, left_out: int) -> list[
         )
     unsettled = sum(found.states.get(state, 0) for state in _UNSETTLED)
     if unsettled:
-        lines.append(f"{counted(unsettled, 'task')} of {found.batch} are not settled; all of them are bought here, too")
+        lines.append(f"{counted(unsettled, 'task')} of {found.batch} are not settled there; they are bought here, too")
     missed = [f"{count(found.states[state])} {state}" for state in ("failed", "cancelled") if found.states.get(state)]
     if missed:
         lines.append(f"what {found.batch} has no image of is wanted again, too: {', '.join(missed)}")

@@ -1,14 +1,15 @@
-"""The runs of a ledger: every process that could write, when, for how long, and how it ended."""
+"""The runs of a ledger: every process that could write, when, for how long, how it ended, and what it did."""
 
 import os
 from typing import Literal, NamedTuple
 
+from ledger.deeds import Deeds, deeds_between, told_at_us
 from ledger.events import EpochEnded, EpochStarted
 from ledger.reader import EpochRow, Reader
 
 
 class Run(NamedTuple):
-    """``killed``: it wrote no end, and it is gone."""
+    """``killed``: it wrote no end, and it is gone; ``last_event_us`` is the last that is known of it."""
 
     epoch: int
     state: Literal["running", "ended", "killed"]
@@ -17,6 +18,9 @@ class Run(NamedTuple):
     stopped_by: str
     started: EpochStarted
     ended: EpochEnded | None
+    first: int
+    last: int
+    last_event_us: int
 
 
 def runs(reader: Reader, *, last: int = 0) -> list[Run]:
@@ -32,7 +36,32 @@ def _run(reader: Reader, row: EpochRow, *, newest: bool) -> Run:
     else:
         state = "running" if newest and _holds(reader, row.started) else "killed"
     stopped_by = row.ended.stopped_by if row.ended is not None else ""
-    return Run(row.epoch, state, row.started_at_us, row.ended_at_us, stopped_by, row.started, row.ended)
+    return Run(
+        epoch=row.epoch,
+        state=state,
+        started_at_us=row.started_at_us,
+        ended_at_us=row.ended_at_us,
+        stopped_by=stopped_by,
+        started=row.started,
+        ended=row.ended,
+        first=row.first,
+        last=row.last,
+        last_event_us=told_at_us(reader, row.last),
+    )
+
+
+def done_by(reader: Reader, run: Run) -> Deeds:
+    """What a run did to the batch that it worked on; ``batch`` 0 for one that touched none.
+
+    From the record of its end where that tells it, else from its events.
+    """
+    ended = run.ended
+    if ended is not None and ended.batch and (ended.run_succeeded or ended.run_failed or ended.run_held):
+        return Deeds(ended.batch, ended.run_succeeded, ended.run_failed, ended.run_held, ended.run_cost_microusd)
+    found = deeds_between(reader, run.first, run.last)
+    if ended is None or not ended.batch:
+        return next(iter(found), Deeds())
+    return next((each for each in found if each.batch == ended.batch), Deeds(ended.batch))
 
 
 def _holds(reader: Reader, started: EpochStarted) -> bool:

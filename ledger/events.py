@@ -130,10 +130,13 @@ class EpochEnded(Fact, frozen=True):
     stopped_by: str
     exit_code: int
     batch: int = 0
-    succeeded: int = 0
+    succeeded: int = 0  # how many tasks of the batch were so in the end; what the run did stands below
     failed: int = 0
     held: int = 0
     run_cost_microusd: int = 0
+    run_succeeded: int = 0
+    run_failed: int = 0
+    run_held: int = 0
 
 
 class ControlTaken(Fact, frozen=True):

@@ -83,13 +83,18 @@ class LaneRow(msgspec.Struct, frozen=True):
 
 
 class EpochRow(msgspec.Struct, frozen=True):
-    """``ended`` is None while the epoch runs, and for ever when its process was killed."""
+    """``ended`` is None while the epoch runs, and for ever when its process was killed.
+
+    ``first`` and ``last`` number its events: its start, and the last one before the next start.
+    """
 
     epoch: int
     started_at_us: int
     started: EpochStarted
     ended_at_us: int = 0
     ended: EpochEnded | None = None
+    first: int = 0
+    last: int = 0
 
 
 class TaskRow(msgspec.Struct, frozen=True):
@@ -218,14 +223,15 @@ class Reader:
     def epochs(self) -> list[EpochRow]:
         """All process starts that could write, oldest first."""
         rows = self.store.rows(
-            "SELECT p.epoch, s.at_us, s.type, s.data, e.at_us, e.type, e.data FROM epochs p"
+            "SELECT p.epoch, s.at_us, s.type, s.data, e.at_us, e.type, e.data, p.started,"
+            " lead(p.started - 1, 1, (SELECT max(seq) FROM events)) OVER (ORDER BY p.epoch) FROM epochs p"
             " JOIN events s ON s.seq = p.started LEFT JOIN events e ON e.seq = p.ended ORDER BY p.epoch"
         )
         found = []
-        for epoch, started_at, started_type, started, ended_at, ended_type, ended in rows:
+        for epoch, started_at, started_type, started, ended_at, ended_type, ended, first, last in rows:
             end = None if ended is None else cast(EpochEnded, decode_event(ended_type, ended))
             start = cast(EpochStarted, decode_event(started_type, started))
-            found.append(EpochRow(epoch, started_at, start, ended_at or 0, end))
+            found.append(EpochRow(epoch, started_at, start, ended_at or 0, end, first, last))
         return found
 
     def events(self, *, stream: int | None = None, after: int = 0, limit: int = 1000) -> list[Recorded]:

@@ -12,8 +12,9 @@ from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import bad, doubtful, faint, good, json_line, line, strong, table, talk
 from bydawn.lines import Lines, lines_data, stored_lines
 from bydawn.overview import SETTLED
-from bydawn.runs import Run, runs
-from bydawn.selection import open_ledger, readable_ledgers
+from bydawn.runs import Run, done_by, runs
+from bydawn.selection import open_batch, open_ledger, readable_ledgers
+from ledger.deeds import Deeds
 
 if TYPE_CHECKING:
     from ledger.reader import Reader
@@ -22,27 +23,64 @@ SHOWN = 20
 
 
 @click.command()
+@click.argument("batch", metavar="[BATCH]", default="")
 @click.option("--limit", type=click.IntRange(min=1), default=SHOWN, show_default=True, help="At most so many runs.")
 @json_option
 @ledger_options
-def log(limit: int, as_json: bool, ledger: Path | None, sandbox: bool) -> None:
-    """Batches and runs with times, counts and cost."""
+def log(batch: str, limit: int, as_json: bool, ledger: Path | None, sandbox: bool) -> None:
+    """Batches and runs with times, counts and cost; also of runs that were killed.
+
+    \b
+      bydawn log
+      bydawn log products --limit 100
+    """
+    if batch:
+        with open_batch(ledger, batch, sandbox=sandbox) as (reader, row):
+            tell(reader, row.batch, limit=limit, as_json=as_json)
+        return
     for path in readable_ledgers(ledger, sandbox=sandbox):
         with open_ledger(path) as reader:
-            found = runs(reader)
-            names = {row.batch: row.name for row in reader.batches()}
-            if as_json:
-                for batch in batches(reader):
-                    json_line("batch", ledger=str(path), **batch.data())
-                for run in found[:limit]:
-                    json_line("run", ledger=str(path), **as_data(run, names))
-                continue
-            line(faint(str(path)))
-            show_batches(batches(reader))
-            line()
-            show_runs(found[:limit], names)
-            if len(found) > limit:
-                talk(f"{count(len(found) - limit)} older runs: --limit N")
+            tell(reader, 0, limit=limit, as_json=as_json)
+
+
+def tell(reader: "Reader", batch: int, *, limit: int, as_json: bool) -> None:
+    """Write the log of one ledger, or of one batch in it (0 = of all)."""
+    listed = batches(reader, batch)
+    found, more = history(reader, batch, limit=limit)
+    names = {row.batch: row.name for row in reader.batches()}
+    if as_json:
+        for each in listed:
+            json_line("batch", ledger=str(reader.path), **each.data())
+        for past in found:
+            json_line("run", ledger=str(reader.path), **as_data(past, names))
+        return
+    line(faint(str(reader.path)))
+    show_batches(listed)
+    line()
+    show_runs(found, names)
+    if more:
+        talk("there are older runs: --limit N")
+
+
+class Past(NamedTuple):
+    """A run and what it did."""
+
+    run: Run
+    deeds: Deeds
+
+
+def history(reader: "Reader", batch: int, *, limit: int) -> tuple[list[Past], bool]:
+    """The newest runs, of one batch or of all, and whether there are more.  No others are looked into."""
+    found: list[Past] = []
+    for run in runs(reader):
+        if len(found) == limit and not batch:
+            return found, True
+        deeds = done_by(reader, run)
+        if batch in (0, deeds.batch):
+            if len(found) == limit:
+                return found, True
+            found.append(Past(run, deeds))
+    return found, False
 
 
 class BatchLine(NamedTuple):
@@ -59,6 +97,7 @@ class BatchLine(NamedTuple):
     cancelled: int
     lines: Lines
     folder: str
+    rerun_of: str
 
     def data(self) -> dict[str, object]:
         fields = self._asdict()
@@ -66,11 +105,16 @@ class BatchLine(NamedTuple):
         return {**fields, "ambiguous": self.lines.ambiguous.n, **lines_data(self.lines)}
 
 
-def batches(reader: "Reader") -> list[BatchLine]:
-    """Every batch with its counts and cost, newest first."""
+def batches(reader: "Reader", only: int = 0) -> list[BatchLine]:
+    """Every batch (or one) with its counts and cost, newest first."""
     money = reader.money()
     found = []
-    for row in reversed(reader.batches()):
+    rows = reader.batches()
+    names = {row.batch: row.name for row in rows}
+    for row in reversed(rows):
+        if only and row.batch != only:
+            continue
+        state = reader.batch(row.batch)
         counts: Counter[str] = Counter()
         for entry in reader.counts(row.batch):
             counts[entry.state] += entry.n
@@ -86,26 +130,32 @@ def batches(reader: "Reader") -> list[BatchLine]:
                 held=counts["held"],
                 cancelled=counts["cancelled"],
                 lines=stored_lines(money, row.batch),
-                folder=reader.batch(row.batch).folder,
+                folder=state.folder,
+                rerun_of=names.get(state.rerun_of, ""),
             )
         )
     return found
 
 
-def as_data(run: Run, names: dict[int, str]) -> dict[str, object]:
+def as_data(past: Past, names: dict[int, str]) -> dict[str, object]:
+    run, deeds = past
     ended = run.ended
     return {
         "epoch": run.epoch,
         "state": run.state,
         "started_at_us": run.started_at_us,
         "ended_at_us": run.ended_at_us or None,
+        "last_event_at_us": run.last_event_us,
         "stopped_by": run.stopped_by,
         "exit_code": ended.exit_code if ended else None,
-        "batch": names.get(ended.batch, "") if ended else "",
+        "batch": names.get(deeds.batch, ""),
         "succeeded": ended.succeeded if ended else None,
         "failed": ended.failed if ended else None,
         "held": ended.held if ended else None,
-        "run_cost_microusd": ended.run_cost_microusd if ended else None,
+        "run_succeeded": deeds.succeeded,
+        "run_failed": deeds.failed,
+        "run_held": deeds.held,
+        "run_cost_microusd": deeds.cost_microusd,
         "command": run.started.command,
         "operator": run.started.operator,
         "app_version": run.started.app_version,
@@ -147,11 +197,11 @@ def show_batches(found: list[BatchLine]) -> None:
     )
 
 
-def show_runs(found: list[Run], names: dict[int, str]) -> None:
+def show_runs(found: list[Past], names: dict[int, str]) -> None:
     line(strong("runs"))
-    costs = dollar_column(run.ended.run_cost_microusd if run.ended else 0 for run in found)
+    costs = dollar_column(deeds.cost_microusd for _, deeds in found)
     table(
-        ("run", "started", "took", "ended by", "exit", "succeeded", "failed", "held", "cost", "command"),
+        ("run", "started", "took", "ended by", "exit", "batch", "succeeded", "failed", "held", "cost", "command"),
         [
             (
                 run.epoch,
@@ -159,13 +209,14 @@ def show_runs(found: list[Run], names: dict[int, str]) -> None:
                 _took(run),
                 run.stopped_by if run.state == "ended" else run.state,
                 run.ended.exit_code if run.ended else "-",
-                count(run.ended.succeeded) if run.ended else "-",
-                count(run.ended.failed) if run.ended else "-",
-                count(run.ended.held) if run.ended else "-",
-                cost if run.ended else "-",
+                clip(names.get(deeds.batch, "-"), 24),
+                count(deeds.succeeded),
+                count(deeds.failed),
+                count(deeds.held),
+                cost,
                 clip(run.started.command, 60),
             )
-            for run, cost in zip(found, costs, strict=True)
+            for (run, deeds), cost in zip(found, costs, strict=True)
         ],
         right=("run", "took", "exit", "succeeded", "failed", "held", "cost"),
         paint={"running": good, "killed": doubtful, "error": bad},
@@ -173,7 +224,7 @@ def show_runs(found: list[Run], names: dict[int, str]) -> None:
 
 
 def _took(run: Run) -> str:
-    if run.state == "killed":
-        return "-"
-    end_us = run.ended_at_us or time.time_ns() // 1000
+    """How long it took; of one that was killed, until the last that it recorded."""
+    now_us = time.time_ns() // 1000
+    end_us = run.last_event_us if run.state == "killed" else run.ended_at_us or now_us
     return duration(max(0, end_us - run.started_at_us) / 1e6)

@@ -67,7 +67,12 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             ("tasks", "bydawn.cli.tasks:tasks", "[BATCH]", "List tasks by state, provider or flag"),
             ("show", "bydawn.cli.show:show", "[BATCH/]TASK", "Everything on record about one task"),
-            ("log", "bydawn.cli.log:log", "", "Batches and runs with times, counts and cost"),
+            (
+                "log",
+                "bydawn.cli.log:log",
+                "[BATCH]",
+                "Batches and runs with times, counts and cost; also of runs that were killed",
+            ),
             (
                 "serve",
                 "bydawn.cli.serve:serve",

@@ -212,6 +212,7 @@ def test_log_tells_batches_and_runs(call: Caller) -> None:
     assert (batch["type"], batch["batch"], batch["tasks"], batch["succeeded"]) == ("batch", "teapots", 7, 3)
     assert (run["type"], run["state"], run["exit_code"], run["started_at_us"]) == ("run", "ended", 130, START_US)
     assert run["run_cost_microusd"] == 120_000
+    assert (run["batch"], run["run_succeeded"], run["run_failed"], run["run_held"]) == ("teapots", 3, 1, 1)
     assert "bydawn run teapots.csv" in call("log").out
 
 

@@ -124,6 +124,14 @@ def test_a_killed_rerun_goes_on_and_pays_nothing_twice(shop: Shop, fault: str) -
     assert shop.strangers("pots-2") == []
     assert shop.run("verify", "--sandbox").code == 0
 
+    # What the runs did adds up to the batch, although two of them wrote no end.
+    told = [line for line in shop.run("log", "pots-2", "--sandbox", "--json").json() if line["type"] == "run"]
+    assert [line["state"] for line in told] == ["ended", "killed", "killed"]
+    assert sum(int(str(line["run_succeeded"])) for line in told) == TASKS
+    assert sum(int(str(line["run_cost_microusd"])) for line in told) == sum(
+        row.cost_microusd for row in shop.manifest("pots-2")
+    )
+
 
 @pytest.mark.parametrize("erased", [False, True])
 def test_an_import_that_was_cut_short_goes_on_or_begins_anew(shop: Shop, erased: bool) -> None:
