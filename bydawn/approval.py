@@ -44,7 +44,7 @@ def load(path: Path) -> Approval:
     """Read a saved plan.  Raises UserError when it is none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Approval)
-    except (OSError, msgspec.MsgspecError) as exc:
+    except (OSError, msgspec.MsgspecError, RecursionError) as exc:
         raise UserError(
             "BD-076",
             "the approved plan cannot be read",

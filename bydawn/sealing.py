@@ -73,7 +73,7 @@ def sealed_heads(reader: Reader) -> Iterator[tuple[Path, SealedHead]]:
             head = msgspec.json.decode(path.read_bytes(), type=SealedHead)
         except FileNotFoundError:
             continue
-        except (OSError, msgspec.DecodeError) as exc:
+        except (OSError, msgspec.DecodeError, RecursionError) as exc:
             _log.warning("%s cannot be read, and nothing is compared with it: %s", path, exc)
             continue
         if head.ledger_id == ledger_id:

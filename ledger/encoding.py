@@ -62,7 +62,7 @@ def decode_event(tag: str, data: str) -> Event:
         return _DECODERS[tag](data)
     except KeyError:
         raise LedgerNewer(f"event type {tag!r} is not known to this version of bydawn") from None
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise LedgerDamaged(f"an event of type {tag} cannot be read: {exc}") from exc
 
 

@@ -9,6 +9,7 @@ media type a server claims, and it writes nothing.
 """
 
 import io
+import re
 import struct
 from typing import Literal, TypeAlias
 
@@ -16,6 +17,7 @@ import msgspec
 from PIL import Image
 
 MAX_PIXELS = 64_000_000
+MAX_SCANS = 100  # of a progressive JPEG: 10 are usual, and each goes over all pixels, however few bytes it has
 BLANK_SPREAD = 8  # of 255: what JPEG makes of one colour stays well below
 ASPECT_SLACK = 0.05  # providers round sides to multiples of 8 or 16; the widest documented size is off by 2.9 %
 SMALL_SHARE = 0.5  # of the pixels of a square of the asked resolution
@@ -26,6 +28,8 @@ _PILLOW = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
+_SCAN = b"\xff\xda"
+_JPEG_MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")  # among coded bytes, where FF is followed by 00 or a restart
 _GLANCE = 64  # pixels a side are enough to tell a blank picture
 _BASE_SIDE = {"0.5K": 512, "1K": 1024, "2K": 2048, "4K": 4096}
 
@@ -137,6 +141,7 @@ def _jpeg(data: bytes) -> _Header:
             continue
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 3)
+            _count_scans(data, at)
             return _Header("image/jpeg", width, height)
         if marker in (0xD9, 0xDA):
             raise _BadHeaderError("a JPEG without a frame")
@@ -144,6 +149,22 @@ def _jpeg(data: bytes) -> _Header:
         if length < 2:
             raise _BadHeaderError("a JPEG with a broken segment")
         at += length
+
+
+def _count_scans(data: bytes, at: int) -> None:
+    """Walk on from the frame header to the end: a scan of a hundred bytes costs as much time as one of megabytes."""
+    if data.count(_SCAN) <= MAX_SCANS:
+        return  # nearly always; what looks like a scan may stand in a comment, hence the walk
+    scans, marker = 0, 0
+    while marker != 0xD9 and at + 2 <= len(data):  # a missing end is the decoder's to tell
+        (length,) = struct.unpack_from(">H", data, at)
+        found = _JPEG_MARKER.search(data, at + length)
+        if found is None:
+            return
+        scans += marker == 0xDA
+        if scans > MAX_SCANS:
+            raise _BadHeaderError(f"more than {MAX_SCANS} scans")
+        marker, at = data[found.end() - 1], found.end()
 
 
 def _webp(data: bytes) -> _Header:

@@ -10,9 +10,11 @@ operator's message out.  They are no commands: what they lead to is recorded, th
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -122,10 +124,10 @@ def hints(inbox: Path, *, but: Collection[str] = ()) -> Iterator[tuple[Path, Hin
         return
     for path in sorted(path for path in directory.glob(f"*{_SUFFIX}") if path.name not in but)[:MOST_FILES]:
         try:
-            yield path, _hint_decoder.decode(path.read_bytes())
+            yield path, _hint_decoder.decode(_message(path))
         except FileNotFoundError:
             continue
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, RecursionError):
             yield path, None
 
 
@@ -139,12 +141,20 @@ def waiting(inbox: Path) -> Iterator[tuple[Path, Control | None]]:
         return
     for path in sorted(inbox.glob(f"*{_SUFFIX}"))[:MOST_FILES]:
         try:
-            if path.stat().st_size > _MOST_BYTES:
-                yield path, None
-            else:
-                yield path, _decoder.decode(path.read_bytes())
-        except (OSError, msgspec.MsgspecError):
+            yield path, _decoder.decode(_message(path))
+        except (OSError, msgspec.MsgspecError, RecursionError):
             yield path, None
+
+
+def _message(path: Path) -> bytes:
+    """Read a message of bounded size.  Only a plain file is one: a pipe would let its reader wait for ever, and a link
+    leads to something that nobody left here.  Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+            raise OSError(errno.EINVAL, "no message", str(path))
+        return file.read(_MOST_BYTES)
 
 
 def _make_room(directory: Path, most: int) -> None:

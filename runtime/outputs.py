@@ -112,7 +112,7 @@ def read_marker(disk: Disk, root: Path) -> Marker | None:
         return None
     try:
         return msgspec.json.decode(disk.read(root / MARKER), type=Marker)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise MarkerDamaged(f"{root / MARKER} is not readable as a marker") from exc
 
 

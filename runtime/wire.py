@@ -34,6 +34,7 @@ from runtime.transport import Body, LifoTransport, TransportStatistics
 # paid request was read, so one that may cost money takes a connection used a moment ago, or a new one.
 _FRESH_S = 2.0
 _CONNECT_S = 15.0
+_SLOWEST_BYTES_PER_S = 1024  # of a body that is streamed: a byte now and then would go on for ever
 _USER_AGENT = "bydawn"
 _RESULT = "GET result"  # the URL itself may be a bearer secret
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -97,9 +98,10 @@ class HttpWire:
                 return HttpReply(status=response.status_code, headers=_headers(response), body=body)
             if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
                 raise WireError(f"{where}: the answer came compressed although identity was asked for", sent=True)
-            size = 0
+            size, began = 0, trio.current_time()
             while True:
-                with _bound(where, call.timeout_s, trace):
+                left_s = call.timeout_s + size / _SLOWEST_BYTES_PER_S - (trio.current_time() - began)
+                with _bound(where, min(call.timeout_s, left_s), trace):
                     chunk = await anext(stream, None)
                 if chunk is None:
                     return HttpReply(status=200, headers=_headers(response), body=b"")
@@ -153,6 +155,8 @@ class HttpWire:
             body += chunk[:room] if unpack is None else unpack.decompress(chunk, room)
             if len(body) > limit:
                 raise WireError(f"{where}: the reply is larger than {limit} bytes", sent=True)
+            if unpack is not None and unpack.unused_data:
+                break  # zlib would keep whatever follows the end, without a bound
         if unpack is not None and not unpack.eof:
             raise WireError(f"{where}: the compressed reply is cut off", sent=True)
         return bytes(body)
@@ -227,7 +231,7 @@ def _bound(where: str, seconds: float, trace: _Trace) -> Iterator[None]:
     with trio.move_on_after(seconds) as scope, _translated(where, trace):
         yield
     if scope.cancelled_caught:
-        raise WireError(f"{where}: nothing came for {seconds:g} s", sent=trace.sent)
+        raise WireError(f"{where}: too little came for {max(seconds, 0):.3g} s", sent=trace.sent)
 
 
 def _request(call: HttpCall, trace: _Trace) -> tuple[httpx.Request, str]:

@@ -64,7 +64,7 @@ def verify(
 def read_seal(path: Path) -> SealedHead:
     try:
         return msgspec.json.decode(path.read_bytes(), type=SealedHead)
-    except (msgspec.DecodeError, OSError) as error:
+    except (msgspec.DecodeError, RecursionError, OSError) as error:
         raise UserError(
             "BD-020", f"{path} is no sealed head", why=str(error), fix="make one with: bydawn verify --seal FILE"
         ) from error

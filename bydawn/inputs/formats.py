@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bydawn.errors import UserError
-from bydawn.inputs.source import Source
+from bydawn.inputs.source import Source, bounded_lines
 
 FormatName: TypeAlias = Literal["csv", "tsv", "jsonl", "json"]
 
@@ -103,7 +103,7 @@ def _is_quoted_tsv(source: Source) -> bool:
     One prompt such as ``"G I G G L E" painted on a wall`` proves that quotes are part of the text.
     """
     with source.text(newline="\n") as text:
-        for line in text:
+        for line in bounded_lines(text):
             if '"' not in line:
                 continue
             for field in line.rstrip("\r\n").split("\t"):

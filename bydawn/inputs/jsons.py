@@ -11,7 +11,7 @@ import msgspec
 
 from bydawn.errors import UserError
 from bydawn.inputs.rows import MAX_CELL_CHARS, Row
-from bydawn.inputs.source import Source
+from bydawn.inputs.source import Source, bounded_lines
 
 _CHUNK = 1 << 18
 _EXCERPT_CHARS = 200
@@ -42,7 +42,7 @@ class JsonReader:
 
     def _lines(self) -> Iterator[str]:
         with self._source.text(newline="\n") as text:
-            yield from (line for line in text if not line.isspace())
+            yield from (line for line in bounded_lines(text) if not line.isspace())
 
     def _elements(self) -> Iterator[str]:
         with self._source.text(newline="") as text:
@@ -52,7 +52,7 @@ class JsonReader:
 def _row(number: int, text: str) -> Row:
     try:
         return Row(number, _all_text.decode(text))
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         pass  # some value is not text; or the line is broken, which the slower way below finds out
     try:
         return Row(number, {name: _cell(value) for name, value in _any_value.decode(text).items()})
@@ -60,6 +60,8 @@ def _row(number: int, text: str) -> Row:
         return Row(number, {}, "not a JSON object", text.strip()[:_EXCERPT_CHARS])
     except msgspec.DecodeError as exc:
         return Row(number, {}, f"not JSON: {exc}", text.strip()[:_EXCERPT_CHARS])
+    except RecursionError:
+        return Row(number, {}, "nested too deeply", text.strip()[:_EXCERPT_CHARS])
     except UnicodeEncodeError:
         return Row(number, {}, "bytes that are not UTF-8", text.strip()[:_EXCERPT_CHARS])
 

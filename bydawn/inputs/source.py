@@ -16,12 +16,14 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from bydawn.errors import UserError
 
 _CHUNK = 1 << 20
+MAX_LINE_CHARS = 16 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
@@ -176,6 +178,14 @@ class Source:
             why=str(exc),
             fix="save the table as UTF-8, or name its encoding: --encoding cp1252",
         )
+
+
+def bounded_lines(text: TextIO) -> Iterator[str]:
+    """Iterate over lines, of which none is held beyond a bound: a small archive can hold one of many gigabytes.
+
+    What is longer comes in pieces.  No row is so long, and none of the pieces passes for one: they are bad rows.
+    """
+    return iter(partial(text.readline, MAX_LINE_CHARS), "")
 
 
 def copy_stream(stream: BinaryIO) -> Path:

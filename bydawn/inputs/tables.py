@@ -13,7 +13,7 @@ from typing import TextIO
 from bydawn.errors import UserError
 from bydawn.inputs.formats import Format
 from bydawn.inputs.rows import MAX_CELL_CHARS, Row
-from bydawn.inputs.source import Source
+from bydawn.inputs.source import Source, bounded_lines
 
 _EXCERPT_CHARS = 200
 
@@ -64,7 +64,7 @@ class TableReader:
     def _plain(self) -> Iterator[tuple[list[str], str]]:
         delimiter = self._form.delimiter
         with self._source.text(newline="\n") as text:
-            for line in text:
+            for line in bounded_lines(text):
                 line = line.rstrip("\n").removesuffix("\r")
                 if line:
                     yield line.split(delimiter), ""
@@ -105,7 +105,7 @@ class _Lines:
         while self._back:
             self.taken.append(self._back.popleft())
             yield self.taken[-1]
-        for line in self._text:
+        for line in bounded_lines(self._text):
             self.taken.append(line)
             yield line
 
