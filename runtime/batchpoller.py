@@ -190,7 +190,7 @@ class BatchPoller:
         await self._stop(batch)
         outcome = await self._state(batch.id)
         now = self._clock.monotonic()
-        if not isinstance(outcome, NotVisible):
+        if not isinstance(outcome, NotVisible | Throttled | Unreadable):  # the last two say nothing of the batch
             batch.unseen_at = None
         if not (isinstance(outcome, Unreadable) and outcome.unauthorized):
             batch.refused_at = None

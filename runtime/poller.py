@@ -313,10 +313,11 @@ class Poller:
         if not isinstance(outcome, Throttled):
             self._throttled = 0
         now = self._clock.monotonic()
-        unseen = isinstance(outcome, NotVisible)
         refused = isinstance(outcome, Unreadable) and outcome.unauthorized
-        if not unseen or work.unseen_at is None:
-            work.unseen_at = now if unseen else None
+        if isinstance(outcome, NotVisible):
+            work.unseen_at = now if work.unseen_at is None else work.unseen_at
+        elif not isinstance(outcome, Throttled | Unreadable):  # which say nothing of the job
+            work.unseen_at = None
         if not refused or work.refused_at is None:
             work.refused_at = now if refused else None
         match outcome:

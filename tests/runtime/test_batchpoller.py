@@ -277,6 +277,13 @@ def test_a_batch_that_nobody_knows_is_lost_after_a_while() -> None:
     assert len(facts(bench, AttemptLost)) == 2
 
 
+def test_an_answer_that_never_came_says_nothing_of_an_invisible_batch() -> None:
+    """LIVE-1."""
+    bench = FileBench()
+    bench.provider.say("batch", *[NotVisible(), Unreadable("busy")] * 2000)
+    assert follow(bench, 2, seconds=900.0).told == [("ended", 1), ("ended", 2)]
+
+
 def test_a_batch_that_another_key_made_is_left_open() -> None:
     """REC-9: *not found* with the new key proves nothing."""
     bench = FileBench()

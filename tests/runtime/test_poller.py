@@ -173,6 +173,18 @@ def test_a_job_that_stays_invisible_is_lost() -> None:
     assert bench.journal.types()[-2:] == ["AttemptLost", "TaskFailed"]
 
 
+def test_an_answer_that_never_came_says_nothing_of_an_invisible_job() -> None:
+    """LIVE-1: on a bad line every third look broke, each began the wait anew, and the night never ended."""
+    bench = Bench()
+    bench.provider.say("poll", *[NotVisible(), NotVisible(), WireError("reset", sent=True)] * 500)
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        await trio.sleep(700.0)
+
+    assert follow(bench, body).told == ["ended False"]
+
+
 def test_an_old_epochs_invisible_job_is_lost_after_a_minute() -> None:
     """RES-6: what was made yesterday is not waited for ten minutes again, but one answer is not believed."""
     bench = Bench()
