@@ -23,7 +23,7 @@ from bydawn.results import ResultLines
 from bydawn.sealing import Sealer
 from bydawn.webhooks import Calling
 from ledger.decisions import Append, Decision
-from ledger.deeds import Deeds, deeds_between
+from ledger.deeds import deeds_between
 from ledger.errors import CommitFailed
 from ledger.errors import DiskFull as LedgerDiskFull
 from ledger.events import EpochEnded
@@ -299,7 +299,7 @@ def _record_end(opened: Opened, reader: Reader, batch: int, ended: Ended) -> Non
     for row in reader.counts(batch):
         states[row.state] = states.get(row.state, 0) + row.n
     epoch = reader.epochs()[-1]
-    done = next((each for each in deeds_between(reader, epoch.first, epoch.last) if each.batch == batch), Deeds())
+    done = deeds_between(reader, batch, epoch.first, epoch.last)
     event = EpochEnded(
         stopped_by=ended.stopped_by or "done",
         exit_code=exit_code(ended, failed=states.get("failed", 0), held=states.get("held", 0)),

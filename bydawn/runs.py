@@ -3,7 +3,7 @@
 import os
 from typing import Literal, NamedTuple
 
-from ledger.deeds import Deeds, deeds_between, told_at_us
+from ledger.deeds import Deeds, batch_between, deeds_between, told_at_us
 from ledger.events import EpochEnded, EpochStarted
 from ledger.reader import EpochRow, Reader
 
@@ -58,10 +58,9 @@ def done_by(reader: Reader, run: Run) -> Deeds:
     ended = run.ended
     if ended is not None and ended.batch and (ended.run_succeeded or ended.run_failed or ended.run_held):
         return Deeds(ended.batch, ended.run_succeeded, ended.run_failed, ended.run_held, ended.run_cost_microusd)
-    found = deeds_between(reader, run.first, run.last)
-    if ended is None or not ended.batch:
-        return next(iter(found), Deeds())
-    return next((each for each in found if each.batch == ended.batch), Deeds(ended.batch))
+    batch = ended.batch if ended is not None else 0
+    batch = batch or batch_between(reader, run.first, run.last)
+    return deeds_between(reader, batch, run.first, run.last) if batch else Deeds()
 
 
 def _holds(reader: Reader, started: EpochStarted) -> bool:

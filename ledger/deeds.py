@@ -1,4 +1,4 @@
-"""What happened between two events, counted per batch: how a run that was killed is told what it did.
+"""What happened to a batch between two events: how a run that was killed is told what it did.
 
 One pass over the events in between, by their numbers; SQLite counts, and nothing of them stands in memory.  A run that
 ended by itself has its figures on record, so that only those without an end, and those of older ledgers, cost a pass.
@@ -16,10 +16,12 @@ from ledger.events import (
     TaskShared,
 )
 from ledger.reader import Reader
+from ledger.streams import account_stream, task_stream
 
 _CHARGES = (TaskCompleted.TYPE, AttemptFailed.TYPE, AttemptLost.TYPE, ResultSpared.TYPE)
 """What moves money from reserved to captured (:mod:`ledger.money`)."""
-_BATCH = "stream >> 36 & 0xFFFFFF"  # as ledger.streams lays it out; 0 for streams of the whole ledger
+_NO_BATCH = account_stream(0)  # from here on: streams of the whole ledger
+_NEWEST = 1000  # events that say which batch was worked on
 
 
 class Deeds(msgspec.Struct, frozen=True):
@@ -30,18 +32,34 @@ class Deeds(msgspec.Struct, frozen=True):
     failed: int = 0
     held: int = 0
     cost_microusd: int = 0
-    events: int = 0
 
 
-def deeds_between(reader: Reader, first: int, last: int) -> list[Deeds]:
-    """Count the events from number ``first`` to ``last``, both included; the batch with the most events comes first."""
-    rows = reader.store.rows(
-        f"SELECT {_BATCH}, sum(type IN (?, ?)), sum(type = ?), sum(type = ?),"  # noqa: S608 - a constant of this file
-        " coalesce(sum(CASE WHEN type IN (?, ?, ?, ?) THEN coalesce(json_extract(data, '$.cost_microusd'), 0) END), 0),"
-        f" count(*) FROM events WHERE seq BETWEEN ? AND ? AND {_BATCH} > 0 GROUP BY 1 ORDER BY 6 DESC, 1",
-        (TaskCompleted.TYPE, TaskShared.TYPE, TaskFailed.TYPE, AttemptUnknown.TYPE, *_CHARGES, first, last),
+def batch_between(reader: Reader, first: int, last: int) -> int:
+    """Which batch most of the newest events between two numbers are about; 0 if they are about none."""
+    found = reader.store.row(
+        "SELECT stream >> 36 & 0xFFFFFF AS batch, count(*) AS n FROM (SELECT stream FROM events"
+        " WHERE seq BETWEEN ? AND ? AND stream < ? ORDER BY seq DESC LIMIT ?)"
+        " GROUP BY 1 ORDER BY n DESC, batch LIMIT 1",
+        (first, last, _NO_BATCH, _NEWEST),
     )
-    return [Deeds(*row) for row in rows]
+    return 0 if found is None else int(found[0])
+
+
+def deeds_between(reader: Reader, batch: int, first: int, last: int) -> Deeds:
+    """Count what the events from number ``first`` to ``last``, both included, did to a batch."""
+    found = reader.store.row(
+        # The types once more as a filter: nearly all rows are passed over by it, at a tenth of the cost.
+        "SELECT coalesce(sum(type IN (?, ?)), 0), coalesce(sum(type = ?), 0), coalesce(sum(type = ?), 0),"
+        " coalesce(sum(CASE WHEN type IN (?, ?, ?, ?) THEN json_extract(data, '$.cost_microusd') END), 0)"
+        " FROM events WHERE seq BETWEEN ? AND ? AND type IN (?, ?, ?, ?, ?, ?, ?) AND stream BETWEEN ? AND ?",
+        (
+            *(TaskCompleted.TYPE, TaskShared.TYPE, TaskFailed.TYPE, AttemptUnknown.TYPE, *_CHARGES),
+            *(first, last),
+            *(TaskShared.TYPE, TaskFailed.TYPE, AttemptUnknown.TYPE, *_CHARGES),
+            *(task_stream(batch, 0), task_stream(batch + 1, 0) - 1),
+        ),
+    )
+    return Deeds(batch, *found) if found is not None else Deeds(batch)
 
 
 def told_at_us(reader: Reader, seq: int) -> int:

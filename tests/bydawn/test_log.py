@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.deeds import Deeds, deeds_between
+from ledger.deeds import Deeds, batch_between, deeds_between
 from ledger.events import AttemptAccepted, EpochEnded
 from ledger.reader import Reader
 from ledger.streams import runtime_stream, task_stream
@@ -77,9 +77,14 @@ def test_deeds_are_counted_per_batch_and_only_in_between(night: Path) -> None:
     with Reader(night / "bydawn.db") as reader:
         (epoch,) = reader.epochs()
         assert (epoch.first, epoch.last) == (1, reader.head().seq)
-        (all_of_it,) = deeds_between(reader, epoch.first, epoch.last)
-        assert all_of_it == Deeds(1, 3, 1, 1, 120_000, all_of_it.events)
-        halves = [deeds_between(reader, first, last) for first, last in ((1, 20), (21, epoch.last))]
-        assert sum(each.cost_microusd for half in halves for each in half) == 120_000
-        assert sum(each.events for half in halves for each in half) == all_of_it.events
-        assert deeds_between(reader, epoch.last + 1, epoch.last + 9) == []
+        assert deeds_between(reader, 1, epoch.first, epoch.last) == Deeds(1, 3, 1, 1, 120_000)
+        halves = [deeds_between(reader, 1, first, last) for first, last in ((1, 20), (21, epoch.last))]
+        assert sum(each.cost_microusd for each in halves) == 120_000
+        assert sum(each.succeeded for each in halves) == 3
+        assert deeds_between(reader, 2, epoch.first, epoch.last) == Deeds(2)
+        assert deeds_between(reader, 1, epoch.last + 1, epoch.last + 9) == Deeds(1)
+        assert [batch_between(reader, *between) for between in ((1, epoch.last), (1, 1), (epoch.last, epoch.last))] == [
+            1,
+            0,
+            0,
+        ]
