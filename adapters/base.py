@@ -197,7 +197,7 @@ class ListedJob(msgspec.Struct, frozen=True):
     """One job of a provider's listing.
 
     ``fingerprint`` is what :meth:`Codec.fingerprint` gives for the request that made it, None when the listing
-    no longer shows the input.
+    no longer shows the input.  ``model`` is the provider's name of it, empty when that is not shown.
     """
 
     job: str
@@ -205,6 +205,7 @@ class ListedJob(msgspec.Struct, frozen=True):
     fingerprint: str | None
     outcome: PollOutcome
     cost_microusd: int | None = None
+    model: str = ""
 
 
 class JobPage(msgspec.Struct, frozen=True):

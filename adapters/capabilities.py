@@ -120,6 +120,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     version_pin: Known[bool] | None = None  # True: a model version can be asked for
     balance: Known[Literal["usd", "credits", "tokens"]] | None = None  # in which unit the account's balance is told
     quote: Known[bool] | None = None  # True: a price can be asked for before the purchase
+    jobs_page: Known[str] | None = None  # where a person sees the account's jobs, for providers that cannot be asked
     batch_file: Known[BatchFile] | None = None  # of providers that take requests by the file
     ingress_hold_s: float = 120.0  # how long a request may still arrive after we gave it up (assumed)
     lanes: str = "one"  # what the account's work is divided by, in words

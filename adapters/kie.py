@@ -166,6 +166,7 @@ CAPABILITIES = Capabilities(
     ),
     callback=Known("id-signed", _HOOK, _READ, "confirmed"),
     balance=Known("credits", _CREDIT, _READ, "confirmed"),
+    jobs_page=Known("https://kie.ai/logs", _TASK, _READ, "reported"),
     best_for="lean bulk, credits",
 )
 

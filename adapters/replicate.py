@@ -453,7 +453,8 @@ def _wait(reply: HttpReply, problem: _Problem) -> float | None:
 def _listed(item: _Listed) -> ListedJob:
     if not is_job_id(item.id):
         raise MalformedReply("listing: an item without a usable id")
-    return ListedJob(item.id, to_us(item.created_at), _shown_fingerprint(item), _outcome(item))
+    shown = _shown_fingerprint(item)
+    return ListedJob(item.id, to_us(item.created_at), shown, _outcome(item), model=words(item.model))
 
 
 def _life_s(stored: _File) -> float:

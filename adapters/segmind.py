@@ -429,6 +429,7 @@ def _listed(row: _Row) -> ListedJob:
         _shown_fingerprint(row),
         _row_outcome(row),
         microusd(row.credits_deduction),
+        words(row.model_name),
     )
 
 

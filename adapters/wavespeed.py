@@ -140,6 +140,7 @@ class _Prediction(msgspec.Struct, frozen=True):
 
 class _Listed(_Prediction, frozen=True, kw_only=True):
     created_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    model: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Page(msgspec.Struct, frozen=True):
@@ -483,7 +484,8 @@ def _read_page(reply: HttpReply) -> _Page:
 def _listed(item: _Listed) -> ListedJob:
     if not is_job_id(item.id):
         raise MalformedReply("listing: an item without a usable id")
-    return ListedJob(item.id, to_us(item.created_at), None, _told(item) or Pending())
+    model = words(decode_or_none(item.model, str) or "")
+    return ListedJob(item.id, to_us(item.created_at), None, _told(item) or Pending(), model=model)
 
 
 def _told(item: _Listed) -> PollOutcome | None:

@@ -15,7 +15,6 @@ import msgspec
 import trio
 
 from adapters import registry
-from bydawn.cli.formats import moment
 from bydawn.config import load_config
 from bydawn.errors import UserError
 from bydawn.opening import opened_for_writing
@@ -26,7 +25,6 @@ from ledger.events import ControlTaken
 from ledger.folds import TaskPhase
 from ledger.journal import Ledger
 from ledger.reader import Reader
-from ledger.streams import task_stream
 from runtime.clock import TrioClock
 from runtime.control import Controller, Done
 from runtime.inbox import Control, inbox_of, leave, message_key
@@ -53,15 +51,6 @@ class Asked:
 
     def __exit__(self, *exc: object) -> None:
         self._opened.__exit__(None, None, None)
-
-
-class HeldRow(msgspec.Struct, frozen=True):
-    n: int
-    id: str
-    provider: str
-    sent: str
-    reason: str
-    at_risk_microusd: int
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -105,21 +94,6 @@ def price_of(asked: Asked, numbers: Sequence[int], states: Sequence[TaskPhase]) 
             ]
             cost += min(prices, default=0)
     return images, cost
-
-
-def held_rows(asked: Asked) -> list[HeldRow]:
-    """Every held task with what may have been paid for it."""
-    rows: list[HeldRow] = []
-    after = 0
-    while page := asked.reader.tasks(asked.batch, after=after, limit=1000, states=("held",)):
-        after = page[-1].n
-        for row in page:
-            attempts = [a for a in asked.reader.state(task_stream(asked.batch, row.n)).attempts if a.doubtful]
-            rows += [
-                HeldRow(row.n, row.id, a.provider, moment(a.intended_at_us), a.reason, a.ceiling_microusd)
-                for a in attempts
-            ]
-    return rows
 
 
 def send(path: Path, message: Control) -> Answer:

@@ -46,7 +46,7 @@ class BatchEvidence:
 
     async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
         try:
-            named = await self._named()
+            named = await read_batches(self._account, self._codec, query=self._query, clock=self._clock)
         except CannotLook as exc:
             return Looked([], str(exc), frozenset(works), isinstance(exc, ClocksApart))
         verdicts: list[Judgement] = []
@@ -69,25 +69,6 @@ class BatchEvidence:
     def next_look(self) -> float:
         return min((at + self._lag_s for at in self._missed_at.values()), default=float("inf"))
 
-    async def _named(self) -> dict[str, list[ListedBatch]]:
-        """Read the whole list; the batches of one name in the order of their creation."""
-        named: dict[str, dict[str, ListedBatch]] = {}
-        cursor: str | None = None
-        for _ in range(_PAGES_AT_MOST):
-            try:
-                reply = await self._query(self._codec.build_batches(self._account.context(), cursor=cursor))
-                page = self._codec.read_batches(reply)
-            except (WireError, MalformedReply) as exc:
-                raise CannotLook(str(exc)) from exc
-            compare_clocks(self._clock, reply)
-            for batch in page.batches:  # a page that moved on meanwhile shows some of them twice
-                named.setdefault(batch.name, {})[batch.batch] = batch
-            cursor = page.next_cursor
-            if cursor is None:
-                order = {name: sorted(found.values(), key=_age) for name, found in named.items()}
-                return {name: found for name, found in order.items() if name}
-        raise CannotLook(f"more than {_PAGES_AT_MOST} pages")
-
     def _missed_twice(self, name: str) -> bool:
         """Whether the list was without this file before, long enough ago for a late batch to have appeared since."""
         now = self._clock.monotonic()
@@ -102,6 +83,32 @@ class BatchEvidence:
             self._told.add(file)
             names = ", ".join(batch.batch for batch in surplus)
             _log.error("%s: %s was made into more than one batch; nobody waits for %s", self._account.name, file, names)
+
+
+async def read_batches(
+    account: Account, codec: BatchFiles, *, query: Query, clock: Clock
+) -> dict[str, list[ListedBatch]]:
+    """Read the whole list; the batches of one name in the order of their creation.
+
+    Raises:
+        CannotLook: a page could not be read, or our clock and the provider's disagree.
+    """
+    named: dict[str, dict[str, ListedBatch]] = {}
+    cursor: str | None = None
+    for _ in range(_PAGES_AT_MOST):
+        try:
+            reply = await query(codec.build_batches(account.context(), cursor=cursor))
+            page = codec.read_batches(reply)
+        except (WireError, MalformedReply) as exc:
+            raise CannotLook(str(exc)) from exc
+        compare_clocks(clock, reply)
+        for batch in page.batches:  # a page that moved on meanwhile shows some of them twice
+            named.setdefault(batch.name, {})[batch.batch] = batch
+        cursor = page.next_cursor
+        if cursor is None:
+            order = {name: sorted(found.values(), key=_age) for name, found in named.items()}
+            return {name: found for name, found in order.items() if name}
+    raise CannotLook(f"more than {_PAGES_AT_MOST} pages")
 
 
 def _age(batch: ListedBatch) -> tuple[int, str]:

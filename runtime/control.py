@@ -121,7 +121,11 @@ class Controller:
 
     async def _resolve(self, message: ResolveTasks) -> Done:
         oldest_us = self._clock.now_us() - int(message.older_s * 1e6)
+        jobs = dict(zip(message.tasks, message.jobs, strict=False))
+        taken = self._reader.bound(message.jobs) if message.jobs else set()  # one job binds one attempt (REC-5)
+        left_microusd = float("inf") if message.most_microusd is None else message.most_microusd
         works: list[Work] = []
+        skipped = 0
         for row in self._rows(message.batch, ("held",), only=frozenset(message.tasks)):
             work = load_work(self._reader, message.batch, row.n)
             held = [attempt for attempt in work.state.attempts if attempt.doubtful]
@@ -129,17 +133,20 @@ class Controller:
                 continue
             if message.older_s and held[-1].intended_at_us > oldest_us:
                 continue
-            command = Decide(
-                operator=message.operator, decision=message.decision, attempt=held[-1].number, job=message.job
-            )
-            if await self._record(work, command):
+            job, ceiling = jobs.get(row.n, ""), held[-1].ceiling_microusd
+            command = Decide(operator=message.operator, decision=message.decision, attempt=held[-1].number, job=job)
+            if job not in taken and ceiling <= left_microusd and await self._record(work, command):
                 works.append(work)
+                taken |= {job} - {""}
+                left_microusd -= ceiling
+            else:
+                skipped += 1
         for work in works:
             if work.state.phase == "queued":
                 self._tell.queued_again(work)
             elif work.state.phase == "accepted":
                 self._tell.adopted(work)
-        return Done(changed=len(works), skipped=max(0, len(message.tasks) - len(works)))
+        return Done(changed=len(works), skipped=max(skipped, len(message.tasks) - len(works)))
 
     # --- small things -------------------------------------------------------------------------------------
 

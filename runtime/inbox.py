@@ -49,7 +49,11 @@ class RetryTasks(msgspec.Struct, frozen=True, tag="retry"):
 
 
 class ResolveTasks(msgspec.Struct, frozen=True, tag="resolve"):
-    """Decide held tasks; ``tasks`` empty = every held one that fits ``provider`` and ``older_s``."""
+    """Decide held tasks; ``tasks`` empty = every held one that fits ``provider`` and ``older_s``.
+
+    ``jobs`` are those to adopt, in the order of ``tasks``.  ``most_microusd`` is the most that may be bought again, by
+    ceilings: what was told before the leave was given.
+    """
 
     batch: int
     operator: str
@@ -57,7 +61,8 @@ class ResolveTasks(msgspec.Struct, frozen=True, tag="resolve"):
     tasks: tuple[int, ...] = ()
     provider: str = ""
     older_s: float = 0.0
-    job: str = ""
+    jobs: tuple[str, ...] = ()
+    most_microusd: int | None = None
 
 
 Control: TypeAlias = CancelBatch | RetryTasks | ResolveTasks

@@ -193,8 +193,7 @@ class References:
                 return _with(work.request, [await self._files.data_uri(file) for file in files])
         except _Failed:
             return None
-        urls = [url for ref in work.attempt.uploads if (url := self._text(ref.row)) is not None]
-        return _with(work.request, urls) if len(urls) == len(files) else None
+        return as_uploaded(work, self._text)
 
     # --- one file -----------------------------------------------------------------------------------------
 
@@ -300,3 +299,11 @@ def _with(request: ImageRequest, texts: Sequence[str]) -> ImageRequest:
     left = iter(texts)
     references = tuple(next(left) if local_file(reference) else reference for reference in request.references)
     return msgspec.structs.replace(request, references=references)
+
+
+def as_uploaded(work: Work, text: Callable[[int], str | None]) -> ImageRequest | None:
+    """The request of the newest attempt with its files where they were uploaded to, from the record alone; None when
+    that is not known any more."""
+    files = _local(work.request)
+    urls = [url for ref in work.attempt.uploads if (url := text(ref.row)) is not None] if files else []
+    return _with(work.request, urls) if len(urls) == len(files) else None

@@ -46,6 +46,7 @@ SAYS: Mapping[str, str] = {
     "version_pin": "version pin",
     "balance": "balance told in",
     "quote": "price quote",
+    "jobs_page": "a page that shows the jobs",
     "batch_file": "files of requests",
 }
 

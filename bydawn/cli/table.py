@@ -38,7 +38,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             ),
             (
                 "resolve",
-                "bydawn.cli.controls:resolve",
+                "bydawn.cli.resolve:resolve",
                 "BATCH",
                 "Decide about held tasks: nobody could tell whether the provider took their job",
             ),

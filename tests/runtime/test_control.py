@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from ledger.commands import Record
-from ledger.events import AttemptAccepted, AttemptFailed, ControlTaken
+from ledger.events import AttemptAccepted, AttemptAdopted, AttemptFailed, ControlTaken
 from ledger.streams import runtime_stream
 from runtime.control import Controller, Done, Listeners
 from runtime.inbox import CancelBatch, ResolveTasks, RetryTasks
@@ -106,13 +106,48 @@ def test_held_tasks_are_decided(tmp_path: Path) -> None:
         )
         control = controller(opened, listeners)
         for n, decision in ((1, "buy_again"), (2, "give_up"), (3, "adopt")):
-            message = ResolveTasks(batch=1, operator="me", decision=decision, tasks=(n,), job="j3")  # type: ignore[arg-type]
+            message = ResolveTasks(batch=1, operator="me", decision=decision, tasks=(n,), jobs=("j3",))  # type: ignore[arg-type]
             assert (await control.apply(message)).changed == 1
         assert opened.phases() == "queued failed accepted queued"
         assert opened.work(1).state.permissions == 1
 
     with_ledger(tmp_path, body)
     assert told == [("queued", 1), ("adopted", 3)]
+
+
+def test_several_jobs_are_adopted_by_one_message_and_none_by_two_tasks(tmp_path: Path) -> None:
+    """REC-5: also when a job was bound between the question and the message."""
+
+    async def body(opened: OpenLedger) -> None:
+        await opened.intend(4)
+        await opened.do(4, Record(AttemptAccepted(attempt=1, job="j4")))
+        for n in (1, 2, 3):
+            await opened.hold(n)
+        message = ResolveTasks(batch=1, operator="me", decision="adopt", tasks=(3, 1, 2), jobs=("j3", "j4", "j3"))
+        done = await controller(opened).apply(message)
+        assert (done.changed, done.skipped) == (1, 2)
+        jobs = [opened.work(n).state.attempts[0].job for n in (1, 2, 3, 4)]
+        assert jobs in (["", "j3", "", "j4"], ["", "", "j3", "j4"])
+        await opened.do(1, Record(AttemptAdopted(attempt=1, job="j1", evidence="operator")))
+        rest = ResolveTasks(batch=1, operator="me", decision="adopt", tasks=(2, 3), jobs=("j2", "j5"))
+        assert (await controller(opened).apply(rest)).changed == 1
+        assert opened.phases() == "accepted accepted accepted accepted"
+
+    with_ledger(tmp_path, body)
+
+
+def test_no_more_is_bought_again_than_was_agreed_to(tmp_path: Path) -> None:
+    """MON-2: a task that became held after the question is none of its business."""
+
+    async def body(opened: OpenLedger) -> None:
+        for n in (1, 2, 3):
+            await opened.hold(n)
+        message = ResolveTasks(batch=1, operator="me", decision="buy_again", most_microusd=120_000)
+        done = await controller(opened).apply(message)
+        assert (done.changed, done.skipped) == (2, 1)
+        assert opened.phases() == "queued queued held queued"
+
+    with_ledger(tmp_path, body)
 
 
 def test_only_old_ones_at_one_provider(tmp_path: Path) -> None:
