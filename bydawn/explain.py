@@ -293,17 +293,17 @@ _COMMANDS: dict[str, Explanation] = {
         "It cannot be undone, and this is not a terminal, so bydawn cannot ask.",
         "Read what would go, then give --yes.",
     ),
-    "BD-120": Explanation(
-        "A job cannot be adopted for this task.",
-        "It belongs to another purchase, its account does not show it, or it was made for something else: a stranger's "
-        "image would stand under the task's name. Nothing was adopted, for no task of the command.",
-        "`bydawn resolve BATCH` lists the jobs that could be it.",
+    "BD-118": Explanation(
+        "Open purchases were made with another key of the account, or at another base URL.",
+        "The new key may be another account's: that it sees no job of them proves nothing, so nothing is concluded. "
+        "A run notices by itself that the account is the same when the new key reads a job made with the old one.",
+        "Was only the key replaced, say so: bydawn providers confirm ACCOUNT. Else set the old key or base URL again, "
+        "or decide with bydawn resolve BATCH.",
     ),
-    "BD-121": Explanation(
-        "A job that was to be adopted could not be looked at.",
-        "Only the account's own key can tell whether the job is there; it is missing, or the provider did not answer.",
-        "Set the key, or try again later; nothing was adopted, and the tasks stay held.",
-        6,
+    "BD-119": Explanation(
+        "There is no other key of this account to be confirmed.",
+        "Everything was bought with this key or one known to be of the same account, at another base URL, or never.",
+        "`bydawn show TASK` tells why a task is held. What was bought at another base URL is collected there.",
     ),
     "BD-107": Explanation(
         "There is no error code of this name.",

@@ -156,12 +156,18 @@ class AccountOpened(Fact, frozen=True):
     name: str
     provider: str
     fingerprint: str  # keyed digest of the API key, never the key
+    place: str = ""  # keyed digest of another base URL than the provider's own
 
 
 class AccountKeyChanged(Fact, frozen=True):
+    """The account has this key from now on; or, with ``confirmed_by``, it is known to be of the account that had
+    another one: a job made with that one was readable with it, or a person said so (REC-9)."""
+
     TYPE: ClassVar[str] = "account.key_changed.v1"
     fingerprint: str
     confirmed_by: str
+    same_as: tuple[str, ...] = ()  # fingerprints that are of the same account; () = all before
+    place: str = ""  # as in AccountOpened
 
 
 class AccountParked(Fact, frozen=True):

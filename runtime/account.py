@@ -7,8 +7,9 @@ doubtful ones is :class:`Doubts`'.  The object outlives a crash of its coroutine
 :attr:`AccountActor.recovered` (REC-2).
 """
 
+import itertools
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 
 import msgspec
@@ -36,6 +37,7 @@ from runtime.diary import Diary
 from runtime.doubts import Doubts
 from runtime.gateway import Gateway, Submission, SubmitResult, Superseded
 from runtime.gathering import FILES_UNACKNOWLEDGED
+from runtime.keycheck import KnownJob, confirm_by_jobs
 from runtime.lanes import Lane, drain_queues
 from runtime.limits import TokenBucket
 from runtime.pace import Pace
@@ -85,9 +87,11 @@ class AccountActor:
         hands: Hands,
         taken_over: int = 0,
         trust: Callable[[int], Trust] = assume,
+        known_jobs: Callable[[], Iterable[KnownJob]] = tuple,
     ) -> None:
         """``text`` reads an erasable text by its row, ``bound`` gives the job ids that the ledger bound to attempts
         since a time (UTC microseconds), ``taken`` those of some jobs that it bound ever;
+        ``known_jobs`` gives jobs that the ledger knows of this account, newest first;
         ``taken_over`` and ``trust``: see :class:`~runtime.doubts.Doubts`."""
         self.account = account
         self._caps = account.codec.capabilities
@@ -98,6 +102,8 @@ class AccountActor:
         self._random = random
         self._ledger_id = ledger_id
         self._hands = hands
+        self._known_jobs = known_jobs
+        self._key_in_doubt = len(account_log.keys.spans) > 1
         self._diary = Diary(account_log, clock)
         self._pace = Pace(account, clock=clock, random=random, note=self._diary.note)
         shared = self._caps.polls_share_submit_rate.value
@@ -115,7 +121,7 @@ class AccountActor:
             clock=clock,
             random=random,
             told=told,
-            key_epoch=account_log.key_epoch,
+            foreign=account_log.foreign,
         )
         self._references = References(
             account,
@@ -139,7 +145,7 @@ class AccountActor:
                 random=random,
                 spool=spool,
                 told=told,
-                key_epoch=account_log.key_epoch,
+                foreign=account_log.foreign,
             )
         self._follower: Poller | BatchPoller = self._batches or self._poller
         self.claims = Claims(
@@ -154,12 +160,13 @@ class AccountActor:
             query=self._poller.query,
             busy=self._busy,
             bound=bound,
-            key_epoch=account_log.key_epoch,
+            foreign=account_log.foreign,
             spool=spool,
             claims=self.claims,
             as_sent=self._references.as_sent,
             taken_over=taken_over,
             trust=trust,
+            key_in_doubt=lambda: self._key_in_doubt,
         )
         self._owned: dict[WorkKey, Work] = {}
         self._buy_bell = Bell()
@@ -262,10 +269,9 @@ class AccountActor:
         self._pace.lane(work.attempt.lane).in_flight += 1
         self._follower.overdue(work)
 
-    @property
-    def key_epoch(self) -> int:
-        """Attempts of epochs before it were made with another key (REC-9)."""
-        return self._account_log.key_epoch
+    def foreign(self, epoch: int) -> bool:
+        """Whether attempts of an epoch may have been made from another account of this name (REC-9)."""
+        return self._account_log.foreign(epoch)
 
     def hinted(self, work: Work) -> None:
         """The provider called back about the job of an accepted attempt."""
@@ -306,7 +312,7 @@ class AccountActor:
             return await self._batches.ask(work)
         await self._poller.wait_query()
         outcome = await self._poller.ask(work)
-        if isinstance(outcome, NotVisible) and work.attempt.epoch >= self._account_log.key_epoch:
+        if isinstance(outcome, NotVisible) and not self.foreign(work.attempt.epoch):
             return await self._poller.recall(work)
         return outcome
 
@@ -327,7 +333,7 @@ class AccountActor:
         self._dead = True
         self.park(reason)
         for work in list(self._owned.values()):
-            if work.state.phase in LIVE and not self._at_the_gateway(work):
+            if work.state.phase == "held" or (work.state.phase in LIVE and not self._at_the_gateway(work)):
                 self._leave(work)
 
     async def write_diary(self) -> None:
@@ -345,6 +351,8 @@ class AccountActor:
             elif work.state.phase == "ready":
                 self._pass_on(work)
         async with trio.open_nursery() as nursery:
+            if self._key_in_doubt:
+                nursery.start_soon(self._know_key)
             nursery.start_soon(self._doubt)
             nursery.start_soon(self._follower.run)
             nursery.start_soon(self._warm_up.run)
@@ -353,6 +361,30 @@ class AccountActor:
 
     async def _doubt(self) -> None:
         await self._doubts.run(judged=self._judged, first_pass_done=self._recovered)
+
+    async def _know_key(self) -> None:
+        """A key that nobody knows yet is of the same account as another one if it reads that one's jobs (REC-9)."""
+        mine = [KnownJob(work.attempt.job, work.attempt.epoch) for work in self._owned.values() if work.attempt.job]
+        await confirm_by_jobs(
+            self._account_log,
+            itertools.chain(mine, self._known_jobs()),
+            self._follower.sees,
+            account=self.account.name,
+            clock=self._clock,
+            random=self._random,
+        )
+        self._key_in_doubt = False
+        strange = sum(self.foreign(work.attempt.epoch) for work in self._owned.values() if work.state.attempts)
+        if strange:
+            confirm = f"; if it is the same account: bydawn providers confirm {self.account.name}"
+            _log.error(
+                "BD-118: %s: %d open purchases were made with another key or base URL, and this reads none of their "
+                "jobs: nothing is concluded about them%s",
+                self.account.name,
+                strange,
+                confirm if self._account_log.keys.confirmable else "",
+            )
+        self._doubts.look_now()
 
     def _recovered(self) -> None:
         self.recovered.set()

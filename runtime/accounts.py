@@ -37,8 +37,12 @@ class Account(msgspec.Struct, frozen=True):
         Behind another base URL there may be another provider's books, in which *not found* proves nothing about ours
         (REC-9).  A server on this machine is known by its key alone: its port changes.
         """
-        elsewhere = self.base_url and not self.loopback
-        return f"{self.key.reveal()} {self.base_url}" if elsewhere else self.key.reveal()
+        return f"{self.key.reveal()} {self.place}" if self.place else self.key.reveal()
+
+    @property
+    def place(self) -> str:
+        """Where the key is used, when that is not the provider's own base URL."""
+        return self.base_url if self.base_url and not self.loopback else ""
 
     @property
     def submit_rate(self) -> Rate:

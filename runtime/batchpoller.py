@@ -33,6 +33,7 @@ from ledger.events import AttemptLost
 from runtime import faults
 from runtime.accounts import Account
 from runtime.delivery import record_failed, record_ready
+from runtime.keycheck import Seen, seen
 from runtime.poller import Told
 from runtime.ports import Clock, Wire, WireError
 from runtime.spool import Spool
@@ -83,9 +84,9 @@ class BatchPoller:
         random: Random,
         spool: Spool,
         told: Told,
-        key_epoch: int,
+        foreign: Callable[[int], bool],
     ) -> None:
-        """``query`` sends a free call under the account's query limit; ``key_epoch`` as for the poller."""
+        """``query`` sends a free call under the account's query limit; ``foreign`` as for the poller."""
         self._account = account
         self._codec = codec
         self._query = query
@@ -95,7 +96,7 @@ class BatchPoller:
         self._random = random
         self._spool = spool
         self._told = told
-        self._key_epoch = key_epoch
+        self._foreign = foreign
         self._batches: dict[str, _Batch] = {}
         self._tokens: Counter[str] = Counter()  # by lane, of all lines that are followed
         self._bell = Bell()
@@ -157,6 +158,10 @@ class BatchPoller:
         if answer is None:
             return found[0] if found else Gone("the results have no line for it")
         return answer
+
+    async def sees(self, job: str) -> Seen:
+        """Whether the batch of a job is readable with the account's key."""
+        return seen(await self._state(batch_of_job(job)[0]), (Pending, ResultFile, Failed, Gone))
 
     # --- one batch ----------------------------------------------------------------------------------------
 
@@ -357,7 +362,7 @@ class BatchPoller:
         return unseen_s >= _UNSEEN_S and now - batch.followed_at > longest_s
 
     async def _unknown_here(self, batch: _Batch) -> None:
-        if any(work.attempt.epoch < self._key_epoch for work in batch.works.values()):
+        if any(self._foreign(work.attempt.epoch) for work in batch.works.values()):
             self._strand(batch, "it is not visible with the account's new key")
         else:
             await self._lost(batch, "the provider does not know the batch")

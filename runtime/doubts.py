@@ -58,20 +58,22 @@ class Doubts:
         query: Query,
         busy: Callable[[], Collection[str]],
         bound: Callable[[int], Collection[str]],
-        key_epoch: int,
+        foreign: Callable[[int], bool],
         spool: Spool,
         claims: Claims,
         as_sent: AsSent,
         taken_over: int = 0,
         trust: Callable[[int], Trust] = assume,
+        key_in_doubt: Callable[[], bool] = lambda: False,
     ) -> None:
         """``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits
         under way; ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds); ``as_sent``
         gives the request of an attempt as the provider was given it, None when nobody can know any more.
-        ``key_epoch``: attempts of epochs before it were made with another key of this account's name, so nothing
-        that this key is shown proves anything about them (REC-9).
+        ``foreign``: whether attempts of an epoch may have been made from another account of this name, so that nothing
+        that its key is shown now proves anything about them (REC-9).
         ``taken_over``: absence proves nothing of attempts of epochs up to it, which another copy of the ledger may have
         judged as well (REC-10).
+        ``key_in_doubt``: whether it is still being found out if the key is of the same account.
         ``trust`` gives how sure the fact must be, for a batch, on which an absence is believed."""
         self._account = account
         self._log = log
@@ -80,13 +82,15 @@ class Doubts:
         self._evidence = _evidence_of(
             account, query=query, clock=clock, ledger_id=ledger_id, busy=busy, bound=bound, as_sent=as_sent
         )
-        self._key_epoch = key_epoch
+        self._foreign = foreign
         self._taken_over = taken_over
         self._trust = trust
+        self._key_in_doubt = key_in_doubt
         self._spool = spool
         self._claims = claims
         self._claimed: dict[WorkKey, dict[str, Callable[[bool], None]]] = {}
         self._works: dict[WorkKey, Work] = {}
+        self._numbers: dict[WorkKey, int] = {}  # of the attempt in doubt
         self._ripe_at: dict[WorkKey, float] = {}
         self._called_until: dict[WorkKey, float] = {}  # so long a callback may still tell what nothing else can
         self._unanswered = Counter[WorkKey]()  # looks in a row that could not tell about it
@@ -100,13 +104,14 @@ class Doubts:
         return len(self._works)
 
     def add(self, work: Work) -> None:
-        """Take over a doubtful attempt.
+        """Take over a doubtful attempt; or one that is held because another key made it, now that the key is known.
 
         The quarantine is counted from now on the monotonic clock, also for attempts of older epochs, whose
         recorded time is not believed: a wall clock that jumped must not end a quarantine early (REC-8).
         """
         now = self._clock.monotonic()
         self._works[work.key] = work
+        self._numbers[work.key] = work.attempt.number
         self._ripe_at[work.key] = now + self._account.quarantine
         self._called_until[work.key] = now + (self._account.callback_wait if work.attempt.callback else 0.0)
         self._bell.ring()
@@ -118,6 +123,10 @@ class Doubts:
             settled(False)
             return
         self._claimed.setdefault(work.key, {})[job] = settled
+        self._bell.ring()
+
+    def look_now(self) -> None:
+        """Something was learned that may tell more."""
         self._bell.ring()
 
     async def run(self, *, judged: Callable[[Work], None], first_pass_done: Callable[[], None]) -> None:
@@ -135,7 +144,7 @@ class Doubts:
 
     async def _take_kept_replies(self, judged: Callable[[Work], None]) -> None:
         """An image that came inside a reply may be durable although nobody recorded it: then there is no doubt."""
-        for work in list(self._works.values()):
+        for work in [work for work in self._works.values() if work.state.phase != "held"]:
             head = await self._spool.head(work, work.attempt.number)
             if head is not None:
                 result = Finished(cost_microusd=head.cost_microusd, model_version=head.model_version)
@@ -156,10 +165,12 @@ class Doubts:
 
     async def _pass(self, judged: Callable[[Work], None]) -> bool:
         """Look once; False when the question could not be answered."""
-        for work in [work for work in self._works.values() if work.attempt.epoch < self._key_epoch]:
+        self._let_go_of_decided()
+        strange = {key: work for key, work in self._works.items() if self._foreign(work.attempt.epoch)}
+        for work in () if self._key_in_doubt() else strange.values():
             await self._unknown(work, "account_changed", judged)
         await self._judge_claims(judged)
-        works = dict(self._works)
+        works = {key: work for key, work in self._works.items() if key not in strange}
         if not works:
             return True
         now = self._clock.monotonic()
@@ -167,6 +178,8 @@ class Doubts:
         looked = await self._evidence.look(works, ripe)
         for verdict in looked.verdicts:
             work = works[verdict.key]
+            if not self._in_doubt(work):
+                continue
             number = work.attempt.number
             match self._believed(work, verdict):
                 case Found(job=job):
@@ -192,7 +205,7 @@ class Doubts:
         self._failures += 1
         _log.warning("%s: doubtful attempts could not be looked up: %s", self._account.name, looked.trouble)
         for key in ripe & looked.unanswered:
-            if self._unanswered[key] >= _TRIES_WHEN_RIPE and self._called_until[key] <= now:
+            if key in self._works and self._unanswered[key] >= _TRIES_WHEN_RIPE and self._called_until[key] <= now:
                 await self._unknown(works[key], "clock_changed" if looked.clocks_apart else "listing_failed", judged)
         return False
 
@@ -225,6 +238,18 @@ class Doubts:
                 _log.warning("a callback named a job for attempt %s that is not its own", key)
                 settled(True)
 
+    def _in_doubt(self, work: Work) -> bool:
+        """Whether it is still ours to judge: an operator may have decided about a held one meanwhile."""
+        attempt = work.attempt
+        return attempt.number == self._numbers.get(work.key) and (
+            attempt.doubtful or attempt.phase in ("intended", "ambiguous")
+        )
+
+    def _let_go_of_decided(self) -> None:
+        """Whoever carried the decision out has the task now."""
+        for work in [work for work in self._works.values() if not self._in_doubt(work)]:
+            self._forget(work)
+
     def _next_look(self) -> float:
         """When to look again: as soon as the next quarantine ends, and a few times before, for presence."""
         if not self._works:
@@ -246,11 +271,14 @@ class Doubts:
         await self._log.record(work, Record(fact))
 
     def _drop(self, work: Work, judged: Callable[[Work], None]) -> None:
-        del self._works[work.key], self._ripe_at[work.key], self._called_until[work.key]
+        self._forget(work)
+        judged(work)
+
+    def _forget(self, work: Work) -> None:
+        del self._works[work.key], self._numbers[work.key], self._ripe_at[work.key], self._called_until[work.key]
         self._unanswered.pop(work.key, None)
         for settled in self._claimed.pop(work.key, {}).values():
             settled(False)
-        judged(work)
 
 
 def _evidence_of(

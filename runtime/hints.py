@@ -158,7 +158,7 @@ class Hints:
         work, hint = held.work, held.hint
         actor, attempt = self._actors[hint.account], work.state.attempt(hint.attempt)
         # What another key of this account's name cannot see may be there all the same (REC-9).
-        strange_key = attempt is not None and attempt.epoch < actor.key_epoch
+        strange_key = attempt is not None and actor.foreign(attempt.epoch)
         if verdict == "later" or (verdict == "refused" and strange_key):
             held.ask_at = self._clock.monotonic() + _ASK_AGAIN_S
             if strange_key or held.ask_at > held.since + _ASKED_LONG_ENOUGH_S:

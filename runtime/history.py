@@ -1,9 +1,10 @@
-"""What the newest part of the ledger says: job ids bound lately, and when submits were last made."""
+"""What the newest part of the ledger says: jobs bound lately, when submits were last made, what waits for a key."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ledger.events import AttemptAccepted, AttemptAdopted, AttemptIntended, Recorded
-from ledger.reader import Reader
+from ledger.reader import LiveAttempt, Reader
+from runtime.keycheck import KnownJob
 
 _PAGE = 5000
 
@@ -31,3 +32,25 @@ def bound_jobs(reader: Reader, at_us: int) -> set[str]:
 def recent_intents(reader: Reader, at_us: int) -> list[tuple[str, int]]:
     """(account, time) of every intent since a time: how full the rate windows of the accounts are."""
     return [(row.event.account, row.at_us) for row in since(reader, at_us) if isinstance(row.event, AttemptIntended)]
+
+
+def jobs_of(reader: Reader, account: str, at_us: int) -> Iterator[KnownJob]:
+    """Jobs that an account bound since a time, for as long as somebody asks for more."""
+    for row in since(reader, at_us):
+        if isinstance(row.event, AttemptAccepted | AttemptAdopted):
+            attempt = reader.state(row.stream).attempts[row.event.attempt - 1]
+            if attempt.account == account:
+                yield KnownJob(row.event.job, attempt.epoch)
+
+
+def held_by_key(reader: Reader, account: str, foreign: Callable[[int], bool]) -> list[LiveAttempt]:
+    """Purchases that are held because another key made them, and that key is known to be of the same account by now."""
+    return [
+        each
+        for batch in reader.batches()
+        for each in reader.held(batch.batch, account=account)
+        if each.state.phase == "held"
+        and each.attempt == len(each.state.attempts)
+        and each.state.attempts[-1].reason == "account_changed"
+        and not foreign(each.epoch)
+    ]

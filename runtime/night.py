@@ -13,7 +13,7 @@ a grace; the second one ends the waiting for answers, which are then recorded as
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -36,7 +36,8 @@ from runtime.diskguard import DiskGuard
 from runtime.fetcher import Fetcher, Placement
 from runtime.gateway import Gateway
 from runtime.hints import Desk, Hints
-from runtime.history import bound_jobs, recent_intents
+from runtime.history import bound_jobs, held_by_key, jobs_of, recent_intents
+from runtime.keycheck import KnownJob
 from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
 from runtime.references import ReferenceFiles
 from runtime.router import Quote, Router, StopReason, Terms
@@ -195,6 +196,7 @@ class Night:
                 hands=hands,
                 taken_over=self._reader.runtime().taken_over,
                 trust=self._trust,
+                known_jobs=partial(self._known_jobs, account),
             )
             for account in plan.accounts
         ]
@@ -229,11 +231,18 @@ class Night:
         lanes = self._reader.lanes()
         for actor in self.actors:
             name = actor.account.name
-            works = [load_work(self._reader, live.batch, live.n) for live in self._reader.live(name)]
+            open_now = [*self._reader.live(name), *held_by_key(self._reader, name, actor.foreign)]
+            works = [load_work(self._reader, each.batch, each.n) for each in open_now]
             self.router.follow(works)
             ages_s = [(now_us - at_us) / 1e6 for account, at_us in intents if account == name]
             limits = {lane.lane: lane.concurrency for lane in lanes if lane.account == name}
             actor.take_over(works, ages_s, limits)
+
+    def _known_jobs(self, account: Account) -> Iterator[KnownJob]:
+        """Jobs that the provider may still show, newest pages of the ledger first."""
+        caps = account.codec.capabilities
+        shown_s = max(caps.result_life_s.value, caps.listing.value.keeps_s if caps.listing else 0.0)
+        return jobs_of(self._reader, account.name, self._seams.clock.now_us() - int(shown_s * 1e6))
 
     def _trust(self, batch: int) -> Trust:
         """How sure a fact must be for a batch; that changes between runs only."""

@@ -39,6 +39,7 @@ from ledger.events import AttemptLost
 from runtime import faults
 from runtime.accounts import Account
 from runtime.delivery import record_failed, record_ready
+from runtime.keycheck import Seen, seen
 from runtime.limits import LatencyEstimate, TokenBucket
 from runtime.ports import Clock, Wire, WireError
 from runtime.reconcile import SKEW_S
@@ -80,10 +81,10 @@ class Poller:
         clock: Clock,
         random: Random,
         told: Told,
-        key_epoch: int,
+        foreign: Callable[[int], bool],
     ) -> None:
-        """``key_epoch``: attempts of epochs before it were made with another key, so that *not found* proves nothing
-        about them (REC-9)."""
+        """``foreign``: whether attempts of an epoch may have been made from another account, so that *not found* proves
+        nothing about them (REC-9)."""
         self._account = account
         self._caps = account.codec.capabilities
         self._queries = queries
@@ -92,7 +93,7 @@ class Poller:
         self._clock = clock
         self._random = random
         self._told = told
-        self._key_epoch = key_epoch
+        self._foreign = foreign
         self._due: list[tuple[float, int, Work]] = []
         self._tickets: dict[WorkKey, int] = {}  # of the one entry of each work that counts
         self._ticket = 0
@@ -205,6 +206,10 @@ class Poller:
         if isinstance(outcome, Throttled):
             self._pause(outcome)
         return outcome
+
+    async def sees(self, job: str) -> Seen:
+        """Whether a job is readable with the account's key."""
+        return seen(await self.look(job), (Pending, Finished, Failed, Gone))
 
     # --- many jobs in one call -----------------------------------------------------------------------------
 
@@ -329,7 +334,7 @@ class Poller:
             case Gone(detail=detail):
                 await self._lost(work, detail or "the provider no longer has the result")
             case NotVisible() if self._given_up(work):
-                if work.attempt.epoch < self._key_epoch:
+                if self._foreign(work.attempt.epoch):
                     self._strand(work, "its job is not visible with the account's new key")
                 else:
                     await self._recalled(work, await self.recall(work))

@@ -42,8 +42,12 @@ def file_url(settings: EmulatorSettings, job: Job) -> str:
 
 
 def account_digest(key: str) -> str:
-    """What is kept of a key: enough to tell accounts apart, nothing to use."""
-    return hashlib.sha256(b"sandbox account " + key.encode()).hexdigest()[:32]
+    """What is kept of a key: enough to tell accounts apart, nothing to use.
+
+    An account may have several keys, as after a rotation: ``sandbox-x+2`` is another key of ``sandbox-x``.
+    """
+    account = key.partition("+")[0] if key.startswith("sandbox") else key
+    return hashlib.sha256(b"sandbox account " + account.encode()).hexdigest()[:32]
 
 
 def bearer(headers: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""``bydawn providers``: what each provider can do, and whether your keys work."""
+"""``bydawn providers``: what each provider can do, whether your keys work, whose a new key is."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from bydawn.cli.formats import clip, count, dollars, duration
+from bydawn.cli.formats import clip, count, counted, dollars, duration
 from bydawn.cli.options import json_option
-from bydawn.cli.output import bad, doubtful, faint, good, json_line, line, pairs, strong, table, talk
+from bydawn.cli.output import bad, doubtful, faint, good, json_line, line, on_terminal, pairs, strong, table, talk
 from bydawn.errors import UserError
 
 if TYPE_CHECKING:
@@ -282,4 +282,45 @@ def say_what_is_wrong(found: Sequence["Answer"]) -> int:
     if rejected := those("rejected"):
         talk(f"BD-105: the key of {rejected} was rejected: bydawn explain BD-105")
         return REJECTED
+    return 0
+
+
+# --- confirm ----------------------------------------------------------------------------------------------
+
+
+@providers.command("confirm")
+@click.argument("name", metavar="ACCOUNT")
+@click.option("--yes", is_flag=True, help="Do not ask.  Off a terminal it is needed.")
+@click.option("--ledger", type=click.Path(path_type=Path), metavar="FILE", help="The ledger; else the nearest one.")
+@json_option
+def confirm_(name: str, yes: bool, ledger: Path | None, as_json: bool) -> int:
+    """Say that the key of an account was replaced and the account is the same one.
+
+    \b
+      bydawn providers confirm kie
+    """
+    from bydawn.confirming import Confirmed, confirm
+    from bydawn.selection import ledger_path
+
+    def leave(asked: Confirmed) -> None:
+        before = f"{counted(asked.purchases, 'purchase')} made before ({dollars(asked.purchases_microusd)})"
+        question = (
+            f"Is the key of {asked.account} that is set now of the same account as the {counted(asked.keys, 'key')} "
+            f"before? If not, {before} may be paid a second time."
+        )
+        if yes:
+            return
+        if not on_terminal():
+            raise UserError("BD-072", question, why="this is not a terminal, so bydawn cannot ask", fix="--yes")
+        if not click.confirm(question, err=True):
+            raise UserError("BD-073", "nothing was changed", why="you said no")
+
+    done = confirm(ledger_path(ledger, sandbox=False), name, leave)
+    if as_json:
+        json_line("confirmed", **msgspec.to_builtins(done))
+    else:
+        line(
+            f"{done.account}: one account; {counted(done.purchases, 'purchase')} made before "
+            f"({dollars(done.purchases_microusd)}) can be judged by the next run"
+        )
     return 0

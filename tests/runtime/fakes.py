@@ -34,6 +34,7 @@ from ledger.decisions import Committed, Conflict, Decision, Exceeded, Guard, New
 from ledger.events import Event, PayloadRef, TaskQueued
 from ledger.folds import TaskState
 from ledger.streams import task_stream
+from runtime.accountkeys import AccountKeys, KeySpan
 from runtime.accountlog import AccountLog
 from runtime.accounts import Account
 from runtime.blobs import BlobStore
@@ -249,7 +250,11 @@ class Bench:
         )
 
     def account_log(self, *, key_epoch: int = 0) -> AccountLog:
-        return AccountLog(self.journal, self.clock, number=1, version=0, key_epoch=key_epoch)
+        """``key_epoch``: since when it has another key than before; 0 = it never had another one."""
+        keys = AccountKeys((KeySpan(0, "old"),))
+        if key_epoch:
+            keys = keys.changed(key_epoch, "new", "")
+        return AccountLog(self.journal, self.clock, number=1, version=0, keys=keys)
 
     def file(self, name: str, data: bytes = b"") -> str:
         """Put a reference file on the disk; returns it as it stands in a request."""

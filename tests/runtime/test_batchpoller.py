@@ -64,7 +64,7 @@ class Follower:
                 stranded=lambda work: self.told.append(("stranded", work.n)),
                 unauthorized=lambda why: self.told.append(("unauthorized", 0)),
             ),
-            key_epoch=key_epoch,
+            foreign=lambda epoch: epoch < key_epoch,
         )
 
     async def line(self, n: int, batch: str = "b1") -> Work:

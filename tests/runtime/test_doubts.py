@@ -22,8 +22,8 @@ from adapters.base import (
     Throttled,
     Unreadable,
 )
-from ledger.commands import Intend, Record
-from ledger.events import AttemptAmbiguous
+from ledger.commands import Decide, Intend, Record
+from ledger.events import AttemptAmbiguous, AttemptUnknown
 from runtime.claims import Claims
 from runtime.doubts import Doubts
 from runtime.ports import WireError
@@ -41,6 +41,8 @@ class Doubting:
     def __init__(
         self, bench: Bench, *, key_epoch: int = 0, taken_over: int = 0, trust: Callable[[int], Trust] = assume
     ) -> None:
+        self.key_epoch = key_epoch
+        self.key_in_doubt = False
         self.bench = bench
         self.judged: list[Work] = []
         self.passes = 0
@@ -58,7 +60,8 @@ class Doubting:
             query=self.query,
             busy=lambda: self.busy,
             bound=self.bound_since,
-            key_epoch=key_epoch,
+            foreign=lambda epoch: epoch < self.key_epoch,
+            key_in_doubt=lambda: self.key_in_doubt,
             spool=bench.spool,
             claims=Claims(look=self.look, bound=self.bound_ever, clock=bench.clock, visible_after_s=20.0),
             as_sent=self.as_sent,
@@ -510,3 +513,89 @@ def test_a_disbelieved_answer_is_named_where_nobody_can_be_asked() -> None:
 
     (work,) = doubt(bench, body).judged
     assert (work.state.phase, work.attempt.reason) == ("held", "answer_assumed")
+
+
+# --- a key that was replaced -------------------------------------------------------------------------------------
+
+
+def test_while_nobody_knows_whose_the_key_is_nothing_is_concluded() -> None:
+    """REC-9, REC-2: what the other key bought waits, and holds up nothing else."""
+    bench = Bench()
+    bench.provider.say("list", ())
+
+    async def body(doubting: Doubting) -> None:
+        doubting.key_epoch, doubting.key_in_doubt = 9, True
+        doubting.doubts.add(await doubting.doubtful(1))
+
+    waiting = doubt(bench, body)
+    assert (waiting.judged, waiting.passes) == ([], 1)
+
+
+def test_once_the_key_is_known_its_evidence_counts() -> None:
+    """REC-9."""
+    bench = Bench()
+    bench.provider.say("list", (job(),))
+
+    async def body(doubting: Doubting) -> None:
+        doubting.key_epoch, doubting.key_in_doubt = 9, True
+        doubting.doubts.add(await doubting.doubtful(1))
+
+        async def know() -> None:
+            await trio.sleep(5.0)
+            doubting.key_epoch, doubting.key_in_doubt = 0, False
+            doubting.doubts.look_now()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(know)
+            nursery.start_soon(serve, doubting)
+            await trio.sleep(6.0)
+            assert [work.attempt.job for work in doubting.judged] == ["j1"]
+            nursery.cancel_scope.cancel()
+
+    doubt(bench, body, seconds=0.0)
+
+
+async def held_by_key(doubting: Doubting) -> Work:
+    """A task that an earlier run held, for it had another key."""
+    work = await doubting.doubtful(1, old=True)
+    await doubting.bench.log.record(work, Record(AttemptUnknown(attempt=1, reason="account_changed")))
+    assert work.state.phase == "held"
+    return work
+
+
+@pytest.mark.parametrize(("listed", "phase"), [((job(),), "accepted"), ((), "absent")])
+def test_what_another_key_held_is_judged_once_that_key_is_known(listed: tuple[ListedJob, ...], phase: str) -> None:
+    """REC-9, LIVE-1."""
+    bench = Bench()
+    bench.provider.say("list", listed)
+
+    async def body(doubting: Doubting) -> None:
+        doubting.doubts.add(await held_by_key(doubting))
+
+    (work,) = doubt(bench, body).judged
+    assert work.attempt.phase == phase
+
+
+def test_what_nobody_can_be_asked_about_stays_held() -> None:
+    bench = Bench(caps=NO_LISTING)
+
+    async def body(doubting: Doubting) -> None:
+        doubting.doubts.add(await held_by_key(doubting))
+
+    (work,) = doubt(bench, body).judged
+    assert (work.state.phase, work.attempt.reason) == ("held", "account_changed")
+
+
+def test_an_operator_who_decides_meanwhile_is_not_overruled() -> None:
+    """MON-2: the task is bought again by its word, and the judgement lets go of it."""
+    bench = Bench()
+    bench.provider.say("list", ())
+
+    async def body(doubting: Doubting) -> None:
+        work = await held_by_key(doubting)
+        doubting.doubts.add(work)
+        await bench.log.record(work, Decide("ann", "buy_again", 1))
+
+    doubting = doubt(bench, body)
+    assert doubting.judged == []
+    assert len(doubting.doubts) == 0

@@ -29,7 +29,7 @@ class Actor:
         self.account = _Account()
         self.jobs: dict[str, PollOutcome | Sequence[PollOutcome]] = {}
         self.asked: list[str] = []
-        self.key_epoch = 0
+        self.foreign: Callable[[int], bool] = lambda epoch: False
         self.told: list[str] = []
         self.claimed: list[tuple[Work, str, Callable[[bool], None]]] = []
         self.claims = Claims(look=self.look, bound=opened.reader.bound, clock=opened.clock, visible_after_s=20.0)
@@ -309,7 +309,7 @@ def test_what_another_key_cannot_see_may_be_there_all_the_same(tmp_path: Path) -
         for n in (1, 2):
             await night.opened.hold(n)
             night.hint(n, f"j{n}")
-        night.actor.key_epoch = 99
+        night.actor.foreign = lambda epoch: True
         night.actor.jobs["j2"] = Pending()
         await night.serve(60.0)
         assert (night.told, night.waiting()) == (["left 1", "adopted 2 j2"], 1)

@@ -53,7 +53,7 @@ class Following:
                 stranded=lambda work: self.told.append("stranded"),
                 unauthorized=lambda why: self.told.append(f"unauthorized {why}"),
             ),
-            key_epoch=key_epoch,
+            foreign=lambda epoch: epoch < key_epoch,
         )
 
     async def accepted(self, n: int = 1) -> Work:

@@ -1,0 +1,76 @@
+"""Whether a key that an account name has now is of the account that bought with another one before (REC-9).
+
+A job that was made with the other key and is readable with this one is the proof: an authenticated read, which shows a
+provider's jobs to their own account.  That it is not readable proves nothing.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from random import Random
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from adapters.base import Throttled, Unreadable
+from runtime.accountlog import AccountLog
+from runtime.ports import Clock
+
+Seen: TypeAlias = Literal["yes", "no", "later"]
+
+_log = logging.getLogger(__name__)
+
+_JOBS_PER_KEY = 3
+_TRIES = 6  # a job that could not be read is asked for so often
+_AT_MOST_S = 600.0  # what was bought with the other key waits meanwhile
+
+
+class KnownJob(msgspec.Struct, frozen=True):
+    """A job of the account that the ledger knows, and the epoch of its purchase."""
+
+    job: str
+    epoch: int
+
+
+def seen(outcome: object, shown: type | tuple[type, ...]) -> Seen:
+    """What a read of a job tells: ``shown`` are the outcomes of a job that is there."""
+    if isinstance(outcome, Throttled) or (isinstance(outcome, Unreadable) and not outcome.unauthorized):
+        return "later"
+    return "yes" if isinstance(outcome, shown) else "no"
+
+
+async def confirm_by_jobs(
+    log: AccountLog,
+    jobs: Iterable[KnownJob],
+    look: Callable[[str], Awaitable[Seen]],
+    *,
+    account: str,
+    clock: Clock,
+    random: Random,
+) -> None:
+    """Look at a few jobs of each key that may be of the same account; a key of which one is seen is, durably.
+
+    Safe to be cut short at any point: the next run looks again.
+    """
+    asked = Counter[str]()
+    until = clock.monotonic() + _AT_MOST_S
+    for known in jobs:
+        if not log.keys.confirmable:
+            return
+        fingerprint = log.keys.span_of(known.epoch).fingerprint
+        if fingerprint not in log.keys.confirmable or asked[fingerprint] >= _JOBS_PER_KEY:
+            continue
+        asked[fingerprint] += 1
+        if await _sees(known.job, look, clock, random, until):
+            _log.warning("%s: the new key reads a job made with another one: it is the same account", account)
+            await log.confirm(by=f"job {known.job}", others=(fingerprint,))
+
+
+async def _sees(job: str, look: Callable[[str], Awaitable[Seen]], clock: Clock, random: Random, until: float) -> bool:
+    for tried in range(_TRIES):
+        told = await look(job)
+        pause_s = 2.0**tried * random.uniform(0.5, 1.0)
+        if told != "later" or clock.monotonic() + pause_s > until:
+            return told == "yes"
+        await clock.sleep_until(clock.monotonic() + pause_s)
+    return False
