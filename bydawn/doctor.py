@@ -77,6 +77,8 @@ def place(ledger: Path, mounts: str) -> Check:
         return Check("ledger", "bad", f"{folder} is not writable by you", "choose another folder, or --ledger FILE")
     if kind := network_filesystem(folder.resolve(), mounts):
         return Check("ledger", "bad", f"{folder} is on a network file system ({kind})", "--ledger FILE on a local disk")
+    if folder.stat().st_mode & stat.S_IWOTH:
+        return Check("ledger", "note", f"everybody can write in {folder}", "a folder of your own, or --ledger FILE")
     if not ledger.exists():
         return Check("ledger", "note", f"none yet; the first run makes {ledger}")
     mode = stat.S_IMODE(ledger.stat().st_mode)
@@ -84,8 +86,10 @@ def place(ledger: Path, mounts: str) -> Check:
         return Check(
             "ledger", "bad", f"{ledger} is not readable and writable by you", f"chown it, or chmod 600 {ledger}"
         )
-    if mode & 0o077:
-        return Check("ledger", "note", f"{ledger} can be read by others (mode {mode:03o})", f"chmod 600 {ledger}")
+    for path in (ledger, ledger.with_name(f"{ledger.name}.key"), ledger.with_name(f"{ledger.name}.inbox")):
+        if path.exists() and (loose := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+            fix = f"chmod {'700' if path.is_dir() else '600'} {path}"
+            return Check("ledger", "note", f"{path} is open to others (mode {loose:03o})", fix)
     return Check("ledger", "ok", f"{ledger}, {ledger.stat().st_size / 1e6:,.1f} MB, mode {mode:03o}")
 
 

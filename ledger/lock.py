@@ -33,7 +33,8 @@ class RunLock:
         """
         path = lock_path(ledger)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # Never through a link: what it led to would be cut to our process id.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as exc:
             raise LedgerPlace(f"{path} cannot be written: {exc.strerror}") from exc
         try:

@@ -152,14 +152,18 @@ def waiting(inbox: Path) -> Iterator[tuple[Path, Control | None]]:
 
 
 def _message(path: Path) -> bytes:
-    """Read a message of bounded size.  Only a plain file is one: a pipe would let its reader wait for ever, and a link
-    leads to something that nobody left here.  Raises OSError."""
+    """Read a message.  A link is none: it leads to something that nobody left here.  Raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+        if not is_message(os.fstat(handle)):
             raise OSError(errno.EINVAL, "no message", str(path))
         return file.read(_MOST_BYTES)
+
+
+def is_message(found: os.stat_result) -> bool:
+    """Whether a file may be one: plain (a pipe would let its reader wait for ever), of bounded size, and left by this
+    user or by root, for messages can spend money (SEC-7)."""
+    return stat.S_ISREG(found.st_mode) and found.st_size <= _MOST_BYTES and found.st_uid in (os.geteuid(), 0)
 
 
 def _make_room(directory: Path, most: int) -> None:

@@ -15,6 +15,7 @@ from adapters.sandbox.server import SandboxBusy, SandboxSettings, serve
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM; returns the exit code."""
+    os.umask(0o077)  # jobs hold prompts
     try:
         settings = _settings(arguments)
         trio.run(serve, settings, lambda port: _announce(settings.host, port))

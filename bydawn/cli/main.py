@@ -4,6 +4,7 @@ Start-up is part of the interface: ``--help`` and ``--version`` are answered bef
 command's module is imported only when it is called.
 """
 
+import os
 import sys
 
 TYPE_CHECKING = False  # importing typing for it would cost every start 10 ms
@@ -26,7 +27,13 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     from bydawn.cli.guard import guarded
 
-    return guarded(args, lambda: _called(args))
+    # Whatever is made from here on, by us, by a library or by a process that we start, is this user's alone from its
+    # first byte (SEC-7).  Modules that say so themselves do it for those who call them in another way.
+    before = os.umask(0o077)
+    try:
+        return guarded(args, lambda: _called(args))
+    finally:
+        os.umask(before)
 
 
 def _called(args: list[str]) -> object:
