@@ -120,8 +120,12 @@ def plan(
     dealt = _dealt(rounds, kills, dice)
     total = sum(map(len, dealt.values()))
     planned = []
+    before = 0
     for name, points in dealt.items():
-        share = min(available[name], max(len(points), tasks * len(points) // total))
+        # As many for each kill; what does not come out even goes to some, and none is left over.
+        share = tasks * (before + len(points)) // total - tasks * before // total
+        before += len(points)
+        share = min(available[name], max(len(points), share))
         points = points[:share]  # each kill needs a task
         if points:
             planned.append(_round(name, rounds[name], points, share, dice))

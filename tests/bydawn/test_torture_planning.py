@@ -76,6 +76,11 @@ def test_as_many_kills_as_were_asked_for(kills: int) -> None:
     assert len(some) == min(kills, len(ALL))
 
 
+@pytest.mark.parametrize("tasks", [200, 1000, 1999])
+def test_as_many_tasks_as_were_asked_for(tasks: int) -> None:
+    assert sum(each.tasks for each in planned(tasks=tasks, kills=57, have=5000).values()) == tasks
+
+
 def test_the_seed_decides() -> None:
     assert planned(seed=7) == planned(seed=7)
     assert planned(seed=7) != planned(seed=8)
