@@ -305,6 +305,18 @@ _COMMANDS: dict[str, Explanation] = {
         "Everything was bought with this key or one known to be of the same account, at another base URL, or never.",
         "`bydawn show TASK` tells why a task is held. What was bought at another base URL is collected there.",
     ),
+    "BD-120": Explanation(
+        "A job cannot be adopted for this task.",
+        "It belongs to another purchase, its account does not show it, or it was made for something else: a stranger's "
+        "image would stand under the task's name. Nothing was adopted, for no task of the command.",
+        "`bydawn resolve BATCH` lists the jobs that could be it.",
+    ),
+    "BD-121": Explanation(
+        "A job that was to be adopted could not be looked at.",
+        "Only the account's own key can tell whether the job is there; it is missing, or the provider did not answer.",
+        "Set the key, or try again later; nothing was adopted, and the tasks stay held.",
+        6,
+    ),
     "BD-107": Explanation(
         "There is no error code of this name.",
         "Codes look like BD-101.",

@@ -12,7 +12,7 @@ import msgspec
 
 from bydawn.cli.formats import clip, count, counted, dollars, duration
 from bydawn.cli.options import json_option
-from bydawn.cli.output import bad, doubtful, faint, good, json_line, line, on_terminal, pairs, strong, table, talk
+from bydawn.cli.output import bad, doubtful, faint, good, json_line, line, pairs, strong, table, talk
 from bydawn.errors import UserError
 
 if TYPE_CHECKING:
@@ -299,6 +299,7 @@ def confirm_(name: str, yes: bool, ledger: Path | None, as_json: bool) -> int:
     \b
       bydawn providers confirm kie
     """
+    from bydawn.cli.controls import ask_leave
     from bydawn.confirming import Confirmed, confirm
     from bydawn.selection import ledger_path
 
@@ -308,12 +309,7 @@ def confirm_(name: str, yes: bool, ledger: Path | None, as_json: bool) -> int:
             f"Is the key of {asked.account} that is set now of the same account as the {counted(asked.keys, 'key')} "
             f"before? If not, {before} may be paid a second time."
         )
-        if yes:
-            return
-        if not on_terminal():
-            raise UserError("BD-072", question, why="this is not a terminal, so bydawn cannot ask", fix="--yes")
-        if not click.confirm(question, err=True):
-            raise UserError("BD-073", "nothing was changed", why="you said no")
+        ask_leave(question, yes)
 
     done = confirm(ledger_path(ledger, sandbox=False), name, leave)
     if as_json:
