@@ -35,6 +35,7 @@ HELD: dict[str, str] = {
     "listing_failed": "{title}'s list or lookup could not be read",
     "several_fit": "{title} shows jobs of that time and not what they were for",
     "account_changed": "the key or base URL of {account} is another one now",
+    "clock_changed": "a clock was wrong, so the times in {title}'s list mean nothing",
     "taken_over": "another copy of the ledger may have bought it again",
     "listing_assumed": "that {title}'s list is complete is only assumed",
     "lookup_assumed": "that {title}'s lookup finds every job is only assumed",
