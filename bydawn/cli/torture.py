@@ -34,6 +34,7 @@ HEAD = (
     "providers",
     "kills",
     "open",
+    "submits",
     "tasks",
     "charged",
     "paid twice",
@@ -305,6 +306,7 @@ class Sums:
             ", ".join(sorted(providers)) if len(providers) <= 5 else f"{len(providers)} providers",
             count(sum(outcome.kills for outcome in self._outcomes)),
             count(sum(outcome.kills_with_open for outcome in self._outcomes)),
+            count(sum(outcome.open_submits for outcome in self._outcomes)),
             count(sum(verdict.tasks for verdict in verdicts)),
             dollars(sum(verdict.charged_microusd for verdict in verdicts), 2),
             twice if twice == "0" else f"{twice} ({for_that})",
@@ -320,6 +322,7 @@ class Sums:
         return {
             "kills": sum(outcome.kills for outcome in self._outcomes),
             "kills_with_open": sum(outcome.kills_with_open for outcome in self._outcomes),
+            "open_submits": sum(outcome.open_submits for outcome in self._outcomes),
             "tasks": sum(verdict.tasks for verdict in verdicts),
             "charged_microusd": sum(verdict.charged_microusd for verdict in verdicts),
             "fruitless_microusd": sum(verdict.fruitless_microusd for verdict in verdicts),

@@ -68,6 +68,11 @@ class Outcome(msgspec.Struct, frozen=True):
         return sum(life.killed and bool(life.cut.open) for life in self.lives)
 
     @property
+    def open_submits(self) -> int:
+        """Paid requests that the kills left without an answer on record: no more than these can be held."""
+        return sum(len(life.cut.open) for life in self.lives if life.killed)
+
+    @property
     def restarts_s(self) -> tuple[float, ...]:
         """Of the lives after a kill."""
         pairs = pairwise(self.lives)

@@ -13,7 +13,7 @@ from bydawn.torture.planning import MIXED, Kill, Round, Target
 from bydawn.torture.stage import Input, Life, Outcome, Stage
 
 KIE, GOOGLE = Target("kie", "async", "callback"), Target("google", "sync", "none")
-OPEN = Cut(3, open=frozenset({"t1"}))
+OPEN = Cut(3, open=frozenset({"t1", "t2"}))
 
 
 def verdict(*broken: Broken, again: Again | None = None, twice: int = 0) -> Verdict:
@@ -52,8 +52,8 @@ def test_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     google = outcome(GOOGLE, verdict(), "request_sent", "random")
     out = told(capsys, tmp_path, kie, google)
     rows = {line.split()[0]: line.split() for line in out.splitlines()[:4]}
-    assert rows["callback"][1:9] == ["kie", "3", "3", "20", "$1.34", "0", "2", "1"]
-    assert rows["all"][1:10] == ["google,", "kie", "5", "5", "40", "$2.68", "0", "4", "2"]
+    assert rows["callback"][1:10] == ["kie", "3", "3", "6", "20", "$1.34", "0", "2", "1"]
+    assert rows["all"][1:11] == ["google,", "kie", "5", "5", "10", "40", "$2.68", "0", "4", "2"]
     assert (
         "2 kills at fault points; by chance 1 after some request, 1 after SIGTERM, 1 together with bydawn serve" in out
     )
@@ -92,4 +92,5 @@ def test_the_summary_for_a_script(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is False
     assert found["broken"] == [{"round": MIXED, "promise": "every task ends", "tasks": ["t1"]}]
-    assert (found["kills"], found["tasks"], found["held"], found["held_billed"]) == (1, 40, 4, 2)
+    assert (found["kills"], found["open_submits"], found["tasks"]) == (1, 2, 40)
+    assert (found["held"], found["held_billed"]) == (4, 2)
