@@ -33,7 +33,7 @@ from adapters.base import (
 from adapters.batchfile import BatchFiles, BatchOutcome, ResultFile, line_job
 from runtime.accounts import Account
 from runtime.batchevidence import line_key, read_batches
-from runtime.evidence import CannotLook, Query, beyond_listing, intended_at, read_listing
+from runtime.evidence import CLOCKS_APART_US, CannotLook, Query, beyond_listing, intended_at, read_listing
 from runtime.ports import Clock, WireError
 from runtime.reconcile import SKEW_S
 from runtime.work import Work, WorkKey
@@ -76,7 +76,8 @@ class Held(msgspec.Struct, frozen=True):
 class Asked(msgspec.Struct, frozen=True):
     """What one account told.  ``trouble``: why it could not be asked; then nothing is known.
 
-    ``candidates`` has those of each task, the best first; none for a task that is ``beyond`` what the list reaches.
+    ``candidates`` has those of each task, the best first.  Of those ``beyond`` the list proves nothing by a time: they
+    are older than it reaches, or were sent while a clock was wrong.
     """
 
     how: How
@@ -109,9 +110,10 @@ async def search(
         elif isinstance(codec, LooksUp):
             found = await _by_reference(account, codec, held, query, ledger_id)
         elif isinstance(codec, Lists) and how == "listing":
-            beyond = frozenset(each.work.key for each in held if beyond_listing(account, clock, each.work))
-            within = [each for each in held if each.work.key not in beyond]
-            found = await _by_listing(account, codec, within, query, clock, ledger_id, bound) if within else {}
+            reasons = {each.work.key: beyond_listing(account, clock, each.work) for each in held}
+            beyond = frozenset(key for key, reason in reasons.items() if reason)
+            within = [each for each in held if reasons[each.work.key] != "no_evidence"]
+            found = await _by_listing(account, codec, within, beyond, query, clock, ledger_id, bound) if within else {}
         else:
             found = {}
         named = {job for each in held for job in each.named}
@@ -194,13 +196,17 @@ async def _by_listing(
     account: Account,
     codec: Lists,
     held: Sequence[Held],
+    timeless: Collection[WorkKey],
     query: Query,
     clock: Clock,
     ledger_id: str,
     bound: Bound,
 ) -> _Found:
+    """``timeless``: nobody knows when they were sent, so only a job that shows the same input can be theirs."""
     caps = account.codec.capabilities
-    intended_us = {each.work.key: intended_at(clock, each.work) for each in held}
+    day_ago_us = clock.now_us() - CLOCKS_APART_US
+    keys = [(each.work.key, each.work) for each in held]
+    intended_us = {key: day_ago_us if key in timeless else intended_at(clock, work) for key, work in keys}
     skew_us = int(SKEW_S * 1e6)
     # So late a request that was given up can still have become a job.
     late_us = skew_us + int((caps.submit_timeout_s.value + caps.ingress_hold_s) * 1e6)
@@ -217,7 +223,7 @@ async def _by_listing(
         fitting: list[Candidate] = []
         for job in sorted(free, key=lambda job: (abs(job.created_us - at_us), job.job)):
             same = shown is not None and job.fingerprint == shown
-            silent = job.fingerprint is None or shown is None
+            silent = (job.fingerprint is None or shown is None) and work.key not in timeless
             if at_us - skew_us <= job.created_us and (same or (silent and job.created_us <= at_us + late_us)):
                 fitting.append(_candidate(job, "input" if same else "time"))
         fitting.sort(key=lambda candidate: candidate.fits)  # "input" before "time"; the nearest in time stay first

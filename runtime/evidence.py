@@ -36,7 +36,7 @@ AsSent: TypeAlias = Callable[[Work], Awaitable[ImageRequest | None]]
 
 _PAGES_AT_MOST = 2000
 _LOOKUPS_AT_ONCE = 8
-_CLOCKS_APART_US = 86_400_000_000  # how wrong our own clock may have been when something was recorded
+CLOCKS_APART_US = 86_400_000_000  # how wrong our own clock may have been when something was recorded
 
 
 class Looked(msgspec.Struct, frozen=True):
@@ -201,7 +201,7 @@ class ListingEvidence:
         if not works:
             return Looked(verdicts)
         intended_us = {key: intended_at(self._clock, work) for key, work in works.items()}
-        intended_us.update(dict.fromkeys(timeless, self._clock.now_us() - _CLOCKS_APART_US))
+        intended_us.update(dict.fromkeys(timeless, self._clock.now_us() - CLOCKS_APART_US))
         since_us = min(intended_us.values()) - int(SKEW_S * 1e6)
         try:
             jobs = await read_listing(
@@ -229,7 +229,7 @@ class ListingEvidence:
         prints = {doubt.fingerprint for doubt in doubts}
         if all(job.job in bound or (job.fingerprint is not None and job.fingerprint not in prints) for job in jobs):
             return bound
-        return self._bound(since_us - _CLOCKS_APART_US)
+        return self._bound(since_us - CLOCKS_APART_US)
 
     async def _fingerprint(self, work: Work) -> str | None:
         """What a listing would show of the attempt; None when what was sent cannot be known any more."""

@@ -268,11 +268,15 @@ def said_by(told: Told, rows: list[HeldRow]) -> str:
     look = f"; look at {told.page}" if told.page else f"; look at the web pages of {title} for what ran at that time"
     if told.trouble:
         return f"{name} could not be asked for its jobs: {told.trouble}{look}"
-    changed = "; its key is not the one of then, so it may be another account" if told.key_changed else ""
+    changed = ""
+    if told.key_changed:
+        changed = (
+            "; its key is not the one of then: if the account is the same, bydawn providers confirm " + told.account
+        )
     if told.how == "nothing":
         return f"{name} cannot be asked which jobs there are{look}{changed}"
     mine = [row for row in rows if row.account == told.account]
     beyond = sum(row.n in told.beyond for row in mine)
     what = {"listing": "its list of jobs", "lookup": "its lookup by our reference", "batches": "its list of batches"}
-    late = f"; {counted(beyond, 'task')} are older than its list reaches{look}" if beyond else ""
+    late = f"; {counted(beyond, 'task')} are too old for it, or were sent by a wrong clock{look}" if beyond else ""
     return f"{name} was asked: candidates are from {what[told.how]}{late}{changed}"

@@ -87,7 +87,7 @@ def said(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, objec
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)  # it writes a real ledger
 @given(told=st.lists(st.tuples(st.integers(1, TASKS), stories), min_size=1, max_size=4))
 def test_the_lines_add_up_and_are_the_sum_over_the_attempts(told: list[tuple[int, list[TaskCommand]]]) -> None:
     """MON-10: status, log, replay, the summary and show read these."""

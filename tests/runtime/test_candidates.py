@@ -59,6 +59,7 @@ def asked(
     count: int = 1,
     file: str = "",
     known_request: bool = True,
+    set_back_s: float = 0.0,
 ) -> Asked:
     """Ask about held tasks that were sent at :data:`EPOCH_US`, or a little later."""
     answers: list[Asked] = []
@@ -67,6 +68,9 @@ def asked(
         works = [await held(bench, n, named=named, file=file) for n in range(1, count + 1)]
         if not known_request:
             works = [msgspec.structs.replace(each, as_sent=None) for each in works]
+        bench.clock.jump(-set_back_s)
+        for each in works if set_back_s else ():
+            each.work.intended_at = None  # as after a restart
         answers.append(
             await search(
                 account,
@@ -138,6 +142,17 @@ def test_what_is_older_than_the_list_is_not_asked_about() -> None:
     assert found.beyond == {KEY}
     assert bench.provider.calls == []
     assert jobs_of(found) == []
+
+
+def test_of_a_task_that_a_wrong_clock_sent_only_the_same_input_counts() -> None:
+    """REC-8: its time is not believed, so no job fits by its time."""
+    bench = Bench()
+    mine = shown(bench.work(1).request)
+    jobs = (ListedJob("hidden", EPOCH_US, None, Pending()), ListedJob("same", EPOCH_US - SKEW_US * 3, mine, Pending()))
+    bench.provider.say("list", jobs)
+    found = asked(bench, bench.account, set_back_s=7200.0)
+    assert found.beyond == {KEY}
+    assert jobs_of(found) == [("same", "input", "running")]
 
 
 @pytest.mark.parametrize("answer", [WireError("reset", sent=True), MalformedReply("no")])
