@@ -5,8 +5,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
+from bydawn.lines import lines_data, stored_lines
 from ledger.events import AttemptUnknown, TaskCancelled, TaskCompleted, TaskFailed, TaskShared
-from ledger.money import Balance, batch_money, risk_money
 from ledger.reader import Reader
 from ledger.streams import stream_parts
 
@@ -66,15 +66,5 @@ class ResultLines:
         states: Counter[str] = Counter()
         for row in self._reader.counts(self._batch):
             states[row.state] += row.n
-        money = self._reader.money()
-        books = money.get(batch_money(self._batch), Balance())
-        at_risk = money.get(risk_money(self._batch), Balance())
-        return json.dumps(
-            {
-                "type": "status",
-                "counts": dict(states),
-                "cost_microusd": books.captured,
-                "reserved_microusd": books.reserved,
-                "at_risk_microusd": at_risk.reserved,
-            }
-        )
+        lines = lines_data(stored_lines(self._reader.money(), self._batch))
+        return json.dumps({"type": "status", "counts": dict(states), **lines})
