@@ -14,14 +14,11 @@ import msgspec
 from bydawn.cli.formats import count, counted
 from bydawn.errors import UserError
 from bydawn.inputs import Checked, InputFile, InputOptions
-from bydawn.opening import operator
 from ledger.decisions import Append, Committed, Decision
-from ledger.events import BatchConfigured, BatchEvent, BatchOpened
+from ledger.events import BatchConfigured, BatchEvent
 from ledger.folds import BatchState
 from ledger.journal import Ledger
 from ledger.streams import batch_stream
-from runtime.disk import RealDisk
-from runtime.outputs import Marker, write_marker
 
 _SHARED_SHARE = 0.02  # above this share of shared rows the user is asked: the mapping may have lost a column
 
@@ -70,26 +67,6 @@ def input_digest(checked_digest: str, options: InputOptions) -> str:
     """Digest of the input's bytes and of every option that shapes its tasks."""
     shape = msgspec.json.encode(msgspec.structs.replace(options, skip_invalid=False), order="deterministic")
     return hashlib.sha256(checked_digest.encode() + shape).hexdigest()
-
-
-def open_batch(
-    ledger: Ledger,
-    name: str,
-    *,
-    folder: Path,
-    sandbox: bool,
-    rerun_of: int = 0,
-    configured: BatchConfigured | None = None,
-) -> int:
-    """Start a batch, by default as one of its own and without settings, and return its number."""
-    with ledger.reader() as reader:
-        number = reader.next_batch()
-    write_marker(RealDisk(), folder, Marker(ledger=ledger.ledger_id, batch=number))
-    opened = BatchOpened(
-        name=name, folder=str(folder.absolute()), sandbox=sandbox, operator=operator(), rerun_of=rerun_of
-    )
-    append_batch(ledger, number, opened, *((configured,) if configured is not None else ()))
-    return number
 
 
 def telling(talk: Callable[[str], None]) -> Callable[[int, int], None]:

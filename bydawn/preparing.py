@@ -8,24 +8,24 @@ from pathlib import Path
 
 import msgspec
 
-from bydawn import importing
 from bydawn.cli.formats import counted, harmless
 from bydawn.cli.output import log_to_stderr as show_log
 from bydawn.consent import plan_lines, refuse_uncovered
 from bydawn.errors import UserError
+from bydawn.importing import append_batch
 from bydawn.inputs import Checked
 from bydawn.keys import chosen_accounts
-from bydawn.opening import Opened
+from bydawn.opening import Opened, operator
 from bydawn.practice import find_or_start, practice_accounts
 from bydawn.request import Request, Settings
 from bydawn.webhooks import calling_of
 from ledger.errors import LedgerMissing
-from ledger.events import BatchConfigured
+from ledger.events import BatchConfigured, BatchOpened
 from ledger.folds import EMPTY_BATCH, BatchState
 from ledger.reader import Reader
 from runtime.accounts import Account
 from runtime.disk import RealDisk
-from runtime.outputs import MarkerDamaged, read_marker
+from runtime.outputs import Marker, MarkerDamaged, read_marker, write_marker
 from runtime.planning import Plan
 
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
@@ -189,7 +189,7 @@ def new_batch(
         UserError: the folder belongs to another batch (exit 2).
     """
     with opened.ledger.reader() as reader:
-        ledger_id = reader.ledger_id()
+        ledger_id, number = reader.ledger_id(), reader.next_batch()
     try:
         marker = read_marker(RealDisk(), folder)
     except MarkerDamaged as exc:
@@ -202,6 +202,9 @@ def new_batch(
             why="its .bydawn names a batch that this ledger does not know by this name",
             fix="--to another folder, or run with the ledger that made it: --ledger FILE",
         )
-    return importing.open_batch(
-        opened.ledger, name, folder=folder, sandbox=sandbox, rerun_of=rerun_of, configured=configured
+    write_marker(RealDisk(), folder, Marker(ledger=ledger_id, batch=number))
+    born = BatchOpened(
+        name=name, folder=str(folder.absolute()), sandbox=sandbox, operator=operator(), rerun_of=rerun_of
     )
+    append_batch(opened.ledger, number, born, *((configured,) if configured is not None else ()))
+    return number

@@ -6,14 +6,12 @@ from typing import Any
 import click
 
 from bydawn.cli.options import ledger_options
-from bydawn.cli.run import buying_options
+from bydawn.cli.run import buying_options, consent_options
 
 
 @click.command()
 @click.argument("target", metavar="BATCH")
-@click.option("--yes", is_flag=True, help="Agree to the plan; never raises a budget.")
-@click.option("--approved", type=click.Path(path_type=Path), metavar="FILE", help="Agree if this is that saved plan.")
-@click.option("--tolerance", metavar="PERCENT", help="How far prices may differ from the approved plan (2).")
+@consent_options
 @click.option("--dry-run", is_flag=True, help="Only say what differs and what it would cost; sends nothing.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="With --dry-run: for --approved FILE.")
 @click.option("--new", is_flag=True, help="One more rerun, although there is one.")

@@ -78,6 +78,17 @@ def input_options(command: F) -> F:
     return with_options(reading_options(with_options(buying_options(command), known)), named)
 
 
+def consent_options(command: F) -> F:
+    """The ways to agree to a purchase off a terminal, beside a budget."""
+    approved = click.Path(path_type=Path)
+    options: Sequence[Callable[[F], F]] = (
+        click.option("--yes", is_flag=True, help="Agree to the plan; never raises a budget."),
+        click.option("--approved", type=approved, metavar="FILE", help="Agree if this is that saved plan."),
+        click.option("--tolerance", metavar="PERCENT", help="How far prices may differ from the approved plan (2)."),
+    )
+    return with_options(command, options)
+
+
 def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
     """Put options on a command, in the order in which its help shows them."""
     for option in reversed(options):
@@ -87,16 +98,12 @@ def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
 
 @click.command()
 @click.argument("target", metavar="INPUT|BATCH")
-@click.option("--yes", is_flag=True, help="Agree to the plan; never raises a budget.")
-@click.option("--approved", type=click.Path(path_type=Path), metavar="FILE", help="Agree if this is that saved plan.")
-@click.option("--tolerance", metavar="PERCENT", help="How far prices may differ from the approved plan (2).")
+@consent_options
 @click.option("--dry-run", is_flag=True, help="The same as bydawn plan.")
 @click.option("--new", is_flag=True, help="A new batch NAME-2 although NAME is known.")
 @input_options
 @ledger_options
-def run(
-    target: str, yes: bool, approved: Path | None, tolerance: str | None, dry_run: bool, new: bool, **given: Any
-) -> int:
+def run(target: str, **given: Any) -> int:
     """Create the batch or go on with it, until every task is settled.
 
     The same command twice goes on where it stopped.
@@ -110,9 +117,7 @@ def run(
     from bydawn.request import Request
     from bydawn.running import start
 
-    return start(
-        Request(target=target, yes=yes, approved=approved, tolerance=tolerance, dry_run=dry_run, new=new, **given)
-    )
+    return start(Request(target=target, **given))
 
 
 @click.command()
