@@ -84,7 +84,11 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class HttpCall(msgspec.Struct, frozen=True):
-    """One request.  ``timeout_s`` bounds the wait for the whole reply, ``max_reply_bytes`` its body (SEC-4)."""
+    """One request.  ``timeout_s`` bounds the wait for the whole reply, ``max_reply_bytes`` its body (SEC-4).
+
+    ``told``: the provider named the host, so it must be at a public address, or on this machine where the provider
+    itself is (SEC-3).  Such a call carries no key.
+    """
 
     method: Literal["GET", "POST", "DELETE", "PUT"]
     url: str
@@ -92,6 +96,7 @@ class HttpCall(msgspec.Struct, frozen=True):
     body: bytes = b""
     timeout_s: float = 60.0
     max_reply_bytes: int = 8 << 20
+    told: bool = False
 
     def __repr__(self) -> str:
         return f"HttpCall({self.method} {self.url.partition('?')[0]}, {len(self.body)} bytes)"

@@ -51,7 +51,7 @@ from adapters.base import (
     UploadRefused,
     UploadSteps,
 )
-from adapters.calling import address
+from adapters.calling import address, is_elsewhere
 from adapters.capabilities import Capabilities, Known, Model, Rate, References
 from adapters.fitting import misfit, model_of
 from adapters.jobapi import build_call, opened, read_creation, read_credits
@@ -278,7 +278,8 @@ class NewportAi:
         )
         content_type, body = form(file, _form_fields(permit, file))
         host = _storage(permit.host, ctx)
-        reply = yield HttpCall("POST", host, {"content-type": content_type}, body, timeout_s=300.0)
+        told = is_elsewhere(host, ctx, CAPABILITIES.base_url)
+        reply = yield HttpCall("POST", host, {"content-type": content_type}, body, timeout_s=300.0, told=told)
         if not 200 <= reply.status < 300:
             raise storage_refused("the storage", reply.status)
         envelope = opened(reply)[1]

@@ -60,7 +60,7 @@ from adapters.base import (
     Uploaded,
     UploadSteps,
 )
-from adapters.calling import address, bearer
+from adapters.calling import address, bearer, is_elsewhere
 from adapters.capabilities import Capabilities, Model
 from adapters.fitting import misfit, model_of
 from adapters.reading import (
@@ -321,12 +321,14 @@ class WaveSpeedCodec:
         if envelope is None:
             raise MalformedReply("upload: not the documented JSON")
         ticket = decode(envelope.data, _Ticket, "upload")
+        url = _put_url(ticket.upload, ctx)
         reply = yield HttpCall(
             "PUT",
-            _put_url(ticket.upload, ctx),
+            url,
             _put_headers(ticket.upload),
             file.data,
             timeout_s=_UPLOAD_TIMEOUT_S,
+            told=is_elsewhere(url, ctx, CAPABILITIES.base_url),
         )
         if not 200 <= reply.status < 300:
             raise storage_refused("WaveSpeed's storage", reply.status)
@@ -401,8 +403,8 @@ def _iso(at_s: int) -> str:
 
 
 def _put_url(told: _Instruction, ctx: Context) -> str:
-    """Take the storage's address.  Behind a base URL of the user's own (sandbox, gateway) it may be plain HTTP."""
-    if told.method.upper() != "PUT" or not is_web_address(told.url, plain=bool(ctx.base_url)):
+    """Take the storage's address.  It may be plain HTTP where the base URL is, which is on this machine then."""
+    if told.method.upper() != "PUT" or not is_web_address(told.url, plain=ctx.base_url.startswith("http://")):
         raise MalformedReply("upload: no usable instruction")
     return told.url
 

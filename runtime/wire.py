@@ -77,7 +77,10 @@ class HttpWire:
         trace = _Trace(on_sent)
         request, where = _request(call, trace)
         with trio.move_on_after(call.timeout_s), _translated(where, trace):
-            response = await self._calls.handle_async_request(request)
+            try:
+                response = await self._transport_of(call, request.url).handle_async_request(request)
+            except FetchRefused as exc:  # by the socket's other end, before a byte
+                raise WireError(f"{where}: {exc}", sent=False) from exc
             try:
                 body = await self._bounded(response, where, min(self._max_reply_bytes, call.max_reply_bytes))
             finally:
@@ -134,6 +137,13 @@ class HttpWire:
     async def aclose(self) -> None:
         for transport in (self._calls, self._downloads, self._loopback_downloads):
             await transport.aclose()
+
+    def _transport_of(self, call: HttpCall, url: httpx.URL) -> LifoTransport:
+        """Calls go where the user's settings lead.  Where an answer leads is judged on the socket, as for downloads; a
+        codec takes plain HTTP from an answer only while the provider itself is on this machine."""
+        if not call.told:
+            return self._calls
+        return self._loopback_downloads if url.scheme == "http" else self._downloads
 
     def _transport(self, peers: Peers, max_connections: int) -> LifoTransport:
         network = Network(self._egress, peers=peers, dial=self._dial)

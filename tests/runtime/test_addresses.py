@@ -1,11 +1,8 @@
 """Attacks on downloads: names, addresses, rebinding, redirects (SEC-3)."""
 
 import ipaddress
-import ssl
-from collections.abc import Iterable
 from pathlib import Path
 
-import httpcore
 import httpx
 import pytest
 import trio
@@ -18,6 +15,7 @@ from runtime.addresses import host_allowed, is_global, is_loopback, peer_allowed
 from runtime.egress import Egress
 from runtime.ports import FetchRefused, FetchRules, WireError
 from runtime.wire import HttpWire
+from tests.runtime.elsewhere import Elsewhere, Resolver
 from tests.runtime.servers import TLS, Seen, http, serve
 
 HOSTS = ("files.example.com", ".cdn.example.com")
@@ -137,7 +135,7 @@ def test_hosts_match_whole_labels(host: str, fine: bool) -> None:
 )
 @trio_test
 async def test_hostile_urls_are_refused_before_anything_is_resolved(url: str) -> None:
-    refuse_to_resolve = _Resolver([])
+    refuse_to_resolve = Resolver([])
     trio.socket.set_custom_hostname_resolver(refuse_to_resolve)
     wire = HttpWire()
     with pytest.raises(FetchRefused):
@@ -154,28 +152,6 @@ def test_plain_http_is_for_loopback_alone() -> None:
 # --- the connected socket ---------------------------------------------------------------------------------
 
 
-class _Resolver(trio.abc.HostnameResolver):
-    """Answers each question with the next address: a name that changes its mind."""
-
-    def __init__(self, answers: Iterable[str]) -> None:
-        self.answers = list(answers)
-        self.asked: list[str] = []
-
-    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]  # noqa: A002
-        name = host.decode() if isinstance(host, bytes) else host
-        self.asked.append(name)
-        return await trio.to_thread.run_sync(_numeric, self.answers.pop(0), port, type)
-
-    async def getnameinfo(self, sockaddr, flags):  # type: ignore[no-untyped-def]
-        raise AssertionError("nobody asks for names")
-
-
-def _numeric(address: str, port: int, kind: int) -> object:
-    import socket
-
-    return socket.getaddrinfo(address, port, type=kind, flags=socket.AI_NUMERICHOST)
-
-
 async def _nothing(chunk: bytes) -> None:
     raise AssertionError("nothing should reach the sink")
 
@@ -185,7 +161,7 @@ async def _nothing(chunk: bytes) -> None:
 async def test_a_name_that_resolves_to_loopback_gets_not_a_byte(rules: FetchRules) -> None:
     """DNS rebinding: the name is on the list, its address is ours."""
     got: list[bytes | bytearray] = []
-    trio.socket.set_custom_hostname_resolver(_Resolver(["127.0.0.1"]))
+    trio.socket.set_custom_hostname_resolver(Resolver(["127.0.0.1"]))
     wire = HttpWire()
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -211,45 +187,10 @@ async def test_a_localhost_that_is_elsewhere_gets_not_a_byte() -> None:
         await stream.send_all(http(body=b"x"))
 
     async with serve(ok) as server:
-        wire = HttpWire(dial=_Elsewhere(server.port, {"localhost": "93.184.216.34"}))
+        wire = HttpWire(dial=Elsewhere(server.port, {"localhost": "93.184.216.34"}))
         with pytest.raises(FetchRefused, match="not a loopback address"):
             await wire.fetch("http://localhost/a.png", _nothing, FetchRules(hosts=(), loopback=True))
         assert server.seen == []
-
-
-class _Elsewhere(httpcore.AsyncNetworkBackend):
-    """Dials a local server, whose socket then claims to be at ``addresses[host]``."""
-
-    def __init__(self, port: int, addresses: dict[str, str]) -> None:
-        self.port, self.addresses = port, addresses
-        self.dialled: list[str] = []
-
-    async def connect_tcp(self, host: str, *args: object, **kwargs: object) -> httpcore.AsyncNetworkStream:
-        self.dialled.append(host)
-        inner = await httpcore.TrioBackend().connect_tcp("127.0.0.1", self.port)
-        return _Claiming(inner, self.addresses[host])
-
-
-class _Claiming(httpcore.AsyncNetworkStream):
-    def __init__(self, inner: httpcore.AsyncNetworkStream, address: str) -> None:
-        self.inner, self.address = inner, address
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self.inner.read(max_bytes, timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self.inner.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return await self.inner.start_tls(ssl_context, server_hostname, timeout)
-
-    def get_extra_info(self, info: str) -> object:
-        return (self.address, 443) if info == "server_addr" else self.inner.get_extra_info(info)
 
 
 OURS = Egress(ca_file=str(TLS / "cert.pem"))
@@ -269,7 +210,7 @@ async def test_a_public_host_with_a_good_certificate_is_fetched() -> None:
         await stream.send_all(http(body=b"image"))
 
     async with serve(ok, tls=True) as server:
-        wire = HttpWire(OURS, dial=_Elsewhere(server.port, {"cdn.example.com": "93.184.216.34"}))
+        wire = HttpWire(OURS, dial=Elsewhere(server.port, {"cdn.example.com": "93.184.216.34"}))
         sink = _Sink()
         fetched = await wire.fetch("https://cdn.example.com/a.png?sig=1", sink, RULES)
         assert (fetched.status, sink.data) == (200, b"image")
@@ -297,7 +238,7 @@ async def test_a_redirect_is_judged_like_the_first_url(location: str, address: s
 
     async with serve(redirect, tls=True) as server:
         where = {"cdn.example.com": "93.184.216.34", "files.example.com": address}
-        wire = HttpWire(OURS, dial=_Elsewhere(server.port, where))
+        wire = HttpWire(OURS, dial=Elsewhere(server.port, where))
         with pytest.raises(FetchRefused):
             await wire.fetch("https://cdn.example.com/a.png", _nothing, RULES)
         assert len(server.seen) == 1
@@ -352,7 +293,7 @@ async def test_a_certificate_nobody_vouches_for_is_proof_that_nothing_was_sent()
         await stream.send_all(http(body=b"x"))
 
     async with serve(ok, tls=True) as server:
-        dial = _Elsewhere(server.port, {"api.example.com": "93.184.216.34", "api.example.net": "93.184.216.34"})
+        dial = Elsewhere(server.port, {"api.example.com": "93.184.216.34", "api.example.net": "93.184.216.34"})
         for egress, host in ((Egress(), "api.example.com"), (OURS, "api.example.net")):
             wire = HttpWire(egress, dial=dial)
             with pytest.raises(WireError, match="certificate") as error:
