@@ -27,7 +27,7 @@ def call(night: Path, capsys: pytest.CaptureFixture[str]) -> Caller:
 
 
 def test_log_tells_what_a_killed_run_did(call: Caller, night: Path) -> None:
-    """REC-2: it wrote no end, and its events tell how far it came."""
+    """It wrote no end, and its events tell how far it came."""
     again = Night(night / "bydawn.db", night)
     again.at_us = START_US + 3_600_000_000
     with again.ledger.reader() as reader:

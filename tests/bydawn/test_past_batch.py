@@ -84,7 +84,7 @@ def same(tasks: Sequence[NewTask]) -> list[NewTask]:
     "options", [InputOptions(), InputOptions(aspects=("1:1", "4:3"), resolutions=("1K",), variants=2)]
 )
 def test_everything_that_was_asked_for_is_asked_for_again(ledger: Ledger, options: InputOptions) -> None:
-    """REC-1: byte for byte, and again from the batch that was made so."""
+    """Byte for byte, and again from the batch that was made so."""
     tasks = of_table(ledger.path.parent, ROWS, options)
     bring_in(ledger, 1, tasks)
     first = again(ledger)

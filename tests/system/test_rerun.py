@@ -169,7 +169,7 @@ def test_an_import_that_was_cut_short_goes_on_or_begins_anew(shop: Shop, erased:
 
 
 def test_references_are_known_by_their_bytes(shop: Shop) -> None:
-    """RES-2: a file that is not the same any more is named, and nothing is bought for it."""
+    """A file that is not the same any more is named, and nothing is bought for it."""
     pics = shop.folder / "pics"
     pics.mkdir()
     rows = []
@@ -221,7 +221,7 @@ def test_copies_that_were_made_to_fit_are_found_where_the_batch_is_now(shop: Sho
 
 
 def test_prices_are_compared_and_consent_is_asked_anew(shop: Shop) -> None:
-    """MON-6: the budget of the batch before is a cap for the new one, and no leave to buy."""
+    """The budget of the batch before is a cap for the new one (MON-8), and no leave to buy."""
     shop.leave_practice()
     table = stock(shop, "pots.jsonl", prompts("prices", 4))
     run = shop.run("run", table, "--provider", "kie,replicate", "--budget", "5", "--attempts", "2")
