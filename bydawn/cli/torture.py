@@ -56,7 +56,7 @@ HEAD = (
     "--kills",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Else each fault point once per provider, and ten at random.",
+    help="Else each fault point once per provider, and ten by chance.",
 )
 @click.option(
     "--on-unknown",

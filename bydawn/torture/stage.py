@@ -144,7 +144,7 @@ class Stage:
             # One port for all lives: providers call back where they were told to when they were bought from.
             port = _free_port()
             hooks = ("--webhook-url", f"http://127.0.0.1:{port}") if played.wants_calls else ()
-            calls = _Calls(port, lambda: self._start(place, url, "serve", (), "--port", str(port), "--no-dashboard"))
+            calls = Calls(port, lambda: self._start(place, url, "serve", (), "--port", str(port), "--no-dashboard"))
             beside.enter_context(closing(calls))
 
             def live(kill: Kill | None) -> bool:
@@ -171,6 +171,7 @@ class Stage:
             (place / "bill.jsonl").write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in bill))
             checked = self._start(place, url, "verify", (), "--json")
             checked.communicate()
+            calls.close()
             if calls.failed:
                 trouble.append(Broken("every run ends as it should", (), "bydawn serve ended by itself"))
         manifest = place / "out" / "manifest.jsonl"
@@ -193,7 +194,7 @@ class Stage:
     # --- one process --------------------------------------------------------------------------------------
 
     def _live(
-        self, place: Path, url: str, played: Round, kill: Kill | None, options: Sequence[str], calls: "_Calls"
+        self, place: Path, url: str, played: Round, kill: Kill | None, options: Sequence[str], calls: "Calls"
     ) -> Life:
         fault = f"{kill.at}:{kill.nth}" if kill and not kill.by_chance else ""
         before = requests(url).requests
@@ -253,7 +254,7 @@ class Stage:
         return place
 
 
-class _Calls:
+class Calls:
     """``bydawn serve`` beside the runs of a round, as a user would have it who relies on callbacks.  It needs a
     ledger, so it begins after the first kill."""
 
