@@ -4,7 +4,7 @@ Each kind answers the same question with the same verdicts (:mod:`runtime.reconc
 decides when to ask and records what comes of it.  A question that could not be answered proves nothing (REC-4).
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Literal, Protocol, TypeAlias
 
@@ -151,7 +151,11 @@ class LookupEvidence:
 
 
 class ListingEvidence:
-    """A complete listing of the account's jobs."""
+    """A complete listing of the account's jobs.
+
+    One listing may come from a replica that is behind, or be cut short without saying so: before an attempt is called
+    absent, the listing is read a second time, and what either of them shows is there.
+    """
 
     found_by: AdoptEvidence = "listing"
     absent_by: AbsentEvidence = "listing"
@@ -203,21 +207,30 @@ class ListingEvidence:
         intended_us = {key: intended_at(self._clock, work) for key, work in works.items()}
         intended_us.update(dict.fromkeys(timeless, self._clock.now_us() - CLOCKS_APART_US))
         since_us = min(intended_us.values()) - int(SKEW_S * 1e6)
-        try:
-            jobs = await read_listing(
-                self._account, self._codec, query=self._query, clock=self._clock, since_us=since_us
-            )
-        except CannotLook as exc:
-            return Looked(verdicts, str(exc), frozenset(works), isinstance(exc, ClocksApart))
-        busy.update(self._busy())
         doubts = [
             Doubt(key, shown, intended_us[key], key in ripe and key not in timeless) for key, shown in prints.items()
         ]
-        verdicts += judge(doubts, jobs, self._bound_of(jobs, doubts, since_us), busy)
+        try:
+            jobs = await self._read(since_us)
+            judged_once = self._judged(doubts, jobs, since_us, busy)
+            if any(isinstance(verdict, NotThere) for verdict in judged_once):
+                jobs = merged((*jobs, *await self._read(since_us)))
+        except CannotLook as exc:
+            return Looked(verdicts, str(exc), frozenset(works), isinstance(exc, ClocksApart))
+        verdicts += self._judged(doubts, jobs, since_us, busy)
         # Their job may be found; but no listing is known to reach far enough to be without it.
         judged = {verdict.key for verdict in verdicts}
         untold = {key for key in timeless.intersection(ripe) - judged if prints[key] not in busy}
         return Looked([*verdicts, *(CannotTell(key, "clock_changed") for key in sorted(untold))])
+
+    async def _read(self, since_us: int) -> list[ListedJob]:
+        return await read_listing(self._account, self._codec, query=self._query, clock=self._clock, since_us=since_us)
+
+    def _judged(
+        self, doubts: Sequence[Doubt], jobs: Sequence[ListedJob], since_us: int, busy: set[str]
+    ) -> list[Judgement]:
+        busy.update(self._busy())  # also what was begun while the listing was read
+        return judge(doubts, jobs, self._bound_of(jobs, doubts, since_us), busy)
 
     def _bound_of(self, jobs: Sequence[ListedJob], doubts: Sequence[Doubt], since_us: int) -> Collection[str]:
         """Which of the listed jobs are bound already.
@@ -246,11 +259,12 @@ async def read_listing(account: Account, codec: Lists, *, query: Query, clock: C
     """Read every job that the account made since a time.
 
     Raises:
-        CannotLook: a page could not be read, or our clock and the provider's disagree.
+        CannotLook: a page could not be read, the pages lead in a circle, or our clock and the provider's disagree.
     """
     until_us = clock.now_us() + int(SKEW_S * 1e6)
     jobs: list[ListedJob] = []
     cursor: str | None = None
+    asked: set[str] = set()
     for _ in range(_PAGES_AT_MOST):
         call = codec.build_list(account.context(), since_us=max(0, since_us), until_us=until_us, cursor=cursor)
         try:
@@ -262,8 +276,20 @@ async def read_listing(account: Account, codec: Lists, *, query: Query, clock: C
         jobs.extend(page.jobs)
         cursor = page.next_cursor
         if cursor is None:
-            return jobs
+            return merged(jobs)
+        if cursor in asked:
+            raise CannotLook("the pages of the list lead in a circle")
+        asked.add(cursor)
     raise CannotLook(f"more than {_PAGES_AT_MOST} pages")
+
+
+def merged(jobs: Iterable[ListedJob]) -> list[ListedJob]:
+    """Each job once, where pages overlap: as it shows most of itself."""
+    found: dict[str, ListedJob] = {}
+    for job in jobs:
+        if job.job not in found or found[job.job].fingerprint is None:
+            found[job.job] = job
+    return list(found.values())
 
 
 def intended_at(clock: Clock, work: Work) -> int:
