@@ -150,6 +150,8 @@ def go_on(
             lines, resumes = _resumes(reader, batch, before, request, settings)
             notes = (*lines, *callback_lines(settings, before, accounts), *quotes.lines)
             left_plan = plan_of(settings, left, accounts, quotes.book, settings.moment_us("deadline"), before)
+            if request.save is not None:
+                save(request.save, approval(left_plan, before.imports[-1].input_digest))
             return show_plan(request, left_plan, Path(reader.batch(batch).folder), notes=notes, resumes=resumes)
     check_accounts(accounts, egress)
     try:
