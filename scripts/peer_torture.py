@@ -165,8 +165,7 @@ class Result:
 
 def torture(name: str, setting: Setting, folder: Path) -> Result:
     """Let a peer live until all kills have come to it, or it has finished; then let it finish, and judge."""
-    folder.mkdir()
-    (folder / "images").mkdir()
+    (folder / "images").mkdir(parents=True)
     (folder / "prompts.json").write_text(json.dumps(setting.prompts))
     kills = plan(tasks=len(setting.prompts), kills=setting.kills, provider=setting.provider, seed=setting.seed)
     done, began = 0, time.monotonic()
@@ -262,7 +261,10 @@ class Theatre:
 
     def _call(self, part: str) -> bytes:
         process = self._start(part)
-        told, _ = process.communicate(timeout=PATIENCE_S)
+        try:
+            told, _ = process.communicate(timeout=PATIENCE_S)
+        finally:
+            end(process)
         if process.returncode:
             raise Failed(f"{self._peer.module} could not {part}: {self._last_words()}")
         return told
@@ -379,6 +381,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = given.peer.split(",")
     if unknown := [name for name in names if name not in PEERS]:
         parser.error(f"there is no peer named {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    if given.limit < 1 or given.kills < 0:
+        parser.error("--limit takes 1 or more, --kills 0 or more")
     chaos = str(Path(given.chaos).absolute()) if Path(given.chaos).is_file() else given.chaos
     python = str(Path(given.python).absolute())  # not resolved: a link to another Python is what a venv's is
     try:
@@ -391,7 +395,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name in names:
                 result = torture(name, setting, (given.keep or Path(scratch)).absolute() / name)
                 print(json.dumps(as_data(result)) if given.json else row(result), flush=True)
-    except Failed as problem:
+    except (Failed, OSError) as problem:
         print(f"peer_torture: {problem}", file=sys.stderr)
         return 2
     return 0

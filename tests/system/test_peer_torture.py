@@ -97,13 +97,28 @@ def test_a_peer_that_is_not_installed_is_told_with_the_command_that_installs_it(
     assert done.stdout == ""
 
 
-def test_an_unknown_peer_or_column_is_refused() -> None:
-    done = torture("--peer", "plain,celery")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "there is no peer named celery; there are plain, cookbook" in done.stderr
-    done = torture("--peer", "bydawn", "--column", "Titel")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "has no column Titel" in done.stderr
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--peer", "plain,celery"), "there is no peer named celery; there are plain, cookbook"),
+        (("--peer", "bydawn", "--column", "Titel"), "has no column Titel"),
+        (("--peer", "bydawn", "--kills", "-1"), "--kills 0 or more"),
+        (("--peer", "bydawn", "--limit", "0"), "--limit takes 1 or more"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        raise SystemExit(peer_torture.main([str(PARTI), *options]))
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert told in err
+    assert out == ""
+
+
+def test_a_folder_of_an_earlier_torture_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bydawn" / "images").mkdir(parents=True)
+    assert peer_torture.main([str(PARTI), "--peer", "bydawn", "--keep", str(tmp_path)]) == 2
+    assert "File exists" in capsys.readouterr().err
 
 
 def test_the_versions_are_those_that_the_suite_is_run_with() -> None:
