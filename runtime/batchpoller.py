@@ -246,6 +246,8 @@ class BatchPoller:
         if not asked:
             return
         all_of_it = len(asked) == len(batch.works)
+        if any(work.attempt.epoch < self._log.epoch for work in asked):  # it may have ended, or been asked before (W15)
+            all_of_it = all_of_it and isinstance(await self._state(batch.id), Pending)
         await self._log.record_all([(work, Cancel(operator=work.cancel_by)) for work in asked])
         for work in asked:
             work.cancel_by = ""

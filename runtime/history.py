@@ -1,9 +1,11 @@
 """What the newest part of the ledger says: jobs bound lately, when submits were last made, what waits for a key."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-from ledger.events import AttemptAccepted, AttemptAdopted, AttemptIntended, Recorded
+from ledger.events import AttemptAccepted, AttemptAdopted, AttemptIntended, BatchCancelled, Recorded
 from ledger.reader import LiveAttempt, Reader
+from ledger.streams import batch_stream
 from runtime.keycheck import KnownJob
 
 _PAGE = 5000
@@ -54,3 +56,23 @@ def held_by_key(reader: Reader, account: str, foreign: Callable[[int], bool]) ->
         and each.state.attempts[-1].reason == "account_changed"
         and not foreign(each.epoch)
     ]
+
+
+class CancelWish(NamedTuple):
+    """Who cancelled a batch last, and in which epoch; 0 = nobody did."""
+
+    epoch: int = 0
+    operator: str = ""
+
+
+def cancel_wish(reader: Reader, batch: int) -> CancelWish:
+    """The last wish to cancel a batch: what was bought in later epochs is wanted."""
+    wish, after = CancelWish(), 0
+    if not reader.batch(batch).cancelled:
+        return wish
+    while page := reader.events(stream=batch_stream(batch), after=after):
+        after = page[-1].version
+        for row in page:
+            if isinstance(row.event, BatchCancelled):
+                wish = CancelWish(row.epoch, row.event.operator)
+    return wish

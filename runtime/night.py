@@ -36,7 +36,7 @@ from runtime.diskguard import DiskGuard
 from runtime.fetcher import Fetcher, Placement
 from runtime.gateway import Gateway
 from runtime.hints import Desk, Hints
-from runtime.history import bound_jobs, held_by_key, jobs_of, recent_intents
+from runtime.history import bound_jobs, cancel_wish, held_by_key, jobs_of, recent_intents
 from runtime.keycheck import KnownJob
 from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
 from runtime.references import ReferenceFiles
@@ -237,6 +237,15 @@ class Night:
             ages_s = [(now_us - at_us) / 1e6 for account, at_us in intents if account == name]
             limits = {lane.lane: lane.concurrency for lane in lanes if lane.account == name}
             actor.take_over(works, ages_s, limits)
+            self._cancel_again(actor, works)
+
+    def _cancel_again(self, actor: AccountActor, works: Sequence[Work]) -> None:
+        """A job that was to be cancelled when the process died: whether the provider was told, nobody knows (W15)."""
+        wishes = {batch: cancel_wish(self._reader, batch) for batch in {work.batch for work in works}}
+        for work in works:
+            wish = wishes[work.batch]
+            if work.state.phase == "accepted" and (work.state.cancel_asked or work.attempt.epoch <= wish.epoch):
+                actor.cancel(work, work.state.cancel_operator or wish.operator)
 
     def _known_jobs(self, account: Account) -> Iterator[KnownJob]:
         """Jobs that the provider may still show, newest pages of the ledger first."""

@@ -187,9 +187,9 @@ class Poller:
 
     async def _ended_before_its_cancel(self, work: Work) -> Finished | Failed | Gone | None:
         """Where a cancelled job is charged, what has ended already is taken: a cancel may delete the image with the job
-        (MON-9)."""
+        (MON-9).  So it is where an older epoch may have asked, or the job had the time of a restart to end (W15)."""
         charged = self._caps.cancel
-        if charged is None or not charged.value:
+        if (charged is None or not charged.value) and work.attempt.epoch >= self._log.epoch:
             return None
         outcome = await self.look(work.attempt.job)
         return outcome if isinstance(outcome, Finished | Failed | Gone) else None

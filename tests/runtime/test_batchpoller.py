@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 import trio
 from msgspec.structs import replace
@@ -312,6 +313,25 @@ def test_a_batch_is_stopped_when_nothing_of_it_is_wanted() -> None:
     following(bench, body)
     assert bench.provider.calls == ["stop/b1", "batch/b1"]
     assert bench.journal.types()[4:] == ["CancelAsked"] * 2 + ["AttemptFailed", "TaskCancelled"] * 2
+
+
+@pytest.mark.parametrize(("state", "stops"), [(Pending(), 1), (Failed("cancelled"), 0)])
+def test_a_batch_of_an_older_epoch_is_looked_at_before_it_is_stopped(state: object, stops: int) -> None:
+    """W15: it may have ended, or been told already."""
+    bench = FileBench()
+    bench.provider.say("batch", state, Failed("cancelled"))
+    bench.provider.say("stop", Pending())
+
+    async def body(follower: Follower) -> None:
+        for work in await follower.lines(2):
+            attempt = msgspec.structs.replace(work.attempt, epoch=bench.journal.epoch - 1)
+            work.state = msgspec.structs.replace(work.state, attempts=(attempt,))
+            work.cancel_by = "me"
+            follower.poller.overdue(work)
+
+    following(bench, body)
+    assert bench.provider.count("stop") == stops
+    assert bench.journal.types()[-4:] == ["AttemptFailed", "TaskCancelled"] * 2
 
 
 def test_one_line_that_is_not_wanted_does_not_stop_the_others() -> None:

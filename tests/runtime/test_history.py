@@ -10,6 +10,7 @@ from ledger.events import (
     AttemptAdopted,
     AttemptAmbiguous,
     AttemptIntended,
+    BatchCancelled,
     BatchOpened,
     BatchSealed,
     Event,
@@ -19,7 +20,7 @@ from ledger.events import (
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, task_stream
-from runtime.history import bound_jobs, recent_intents
+from runtime.history import CancelWish, bound_jobs, cancel_wish, recent_intents
 
 MINUTE_US = 60_000_000
 
@@ -64,3 +65,18 @@ def test_jobs_are_bound_by_acceptance_and_by_adoption(reader: Reader) -> None:
 
 def test_intents_tell_how_full_the_windows_are(reader: Reader) -> None:
     assert recent_intents(reader, 2 * MINUTE_US) == [("a2", 2 * MINUTE_US), ("a3", 3 * MINUTE_US)]
+
+
+def test_the_last_wish_to_cancel_a_batch_is_told_with_its_epoch(tmp_path: Path) -> None:
+    """W15: what was bought in later epochs is wanted."""
+    ledger = Ledger.create_or_open(tmp_path / "n.db", create=True)
+    opened = BatchOpened(name="b", folder="/b", sandbox=True, operator="o")
+    events: tuple[Event, ...] = (opened, BatchCancelled("ann"), BatchCancelled("bob"))
+    for epoch, event in enumerate(events, start=1):
+        ledger.start_epoch(machine="m", pid=1, app_version="0", operator="o", command="run", at_us=0)
+        with ledger.reader() as reader:
+            assert cancel_wish(reader, 1) == (CancelWish(epoch - 1, "ann") if epoch == 3 else CancelWish())
+        ledger.commit([Decision(appends=(Append(batch_stream(1), epoch - 1, (event,)),), at_us=0)])
+    with ledger.reader() as reader:
+        assert cancel_wish(reader, 1) == CancelWish(3, "bob")
+    ledger.close()
