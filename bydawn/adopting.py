@@ -62,6 +62,8 @@ def _misfit(asked: Asked, told: Told, row: HeldRow, job: str) -> str:
     title, codec = title_of(row.provider), codec_of(row.provider)
     if any(candidate.job == job for candidate in told.candidates.get(row.n, ())):
         return ""
+    if job in told.busy:
+        return "it may be of a request that is under way now; ask again when the run has ended"
     if told.how in ("lookup", "batches"):
         return f"at {title} it does not carry the reference that this purchase was sent with"
     if not isinstance(codec, Polls):

@@ -56,6 +56,7 @@ class Told(msgspec.Struct, frozen=True):
     """What an account told about the held tasks.  ``trouble``: why it could not be asked.
 
     ``key_changed``: the key of now is not the one that they were sent with.  ``page``: where a person can look.
+    The rest is as in :class:`runtime.candidates.Asked`, by the numbers of the tasks.
     """
 
     account: str
@@ -66,6 +67,7 @@ class Told(msgspec.Struct, frozen=True):
     page: str = ""
     candidates: Mapping[int, Sequence[Candidate]] = {}
     beyond: frozenset[int] = frozenset()
+    busy: frozenset[str] = frozenset()
 
 
 def held_rows(asked: Asked) -> list[HeldRow]:
@@ -143,6 +145,7 @@ def ask_providers(asked: Asked, rows: Sequence[HeldRow]) -> list[Told]:
                 trouble=answer.trouble,
                 candidates={key.n: found for key, found in answer.candidates.items()},
                 beyond=frozenset(key.n for key in answer.beyond),
+                busy=answer.busy,
             )
     return [told[name] for name in by_account]
 
@@ -155,6 +158,7 @@ async def _search_all(
     answers: dict[str, candidates.Asked] = {}
 
     async def ask(name: str, account: Account) -> None:
+        sending = [each.intended_at_us for each in asked.reader.live(name) if each.phase == "intended"]
         answers[name] = candidates.Asked(how_asked(account.codec), trouble=f"no answer within {PATIENCE_S:.0f} s")
         with trio.move_on_after(PATIENCE_S):
             answers[name] = await search(
@@ -164,6 +168,7 @@ async def _search_all(
                 clock=TrioClock(),
                 ledger_id=ledger_id,
                 bound=asked.reader.bound,
+                sending_since_us=min(sending, default=None),
             )
 
     try:

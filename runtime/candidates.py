@@ -77,13 +77,15 @@ class Asked(msgspec.Struct, frozen=True):
     """What one account told.  ``trouble``: why it could not be asked; then nothing is known.
 
     ``candidates`` has those of each task, the best first.  Of those ``beyond`` the list proves nothing by a time: they
-    are older than it reaches, or were sent while a clock was wrong.
+    are older than it reaches, or were sent while a clock was wrong.  ``busy``: jobs that may be of a request whose
+    answer is on its way to the record; who adopts one of them may bind a job twice (REC-5).
     """
 
     how: How
     trouble: str = ""
     candidates: Mapping[WorkKey, Sequence[Candidate]] = {}
     beyond: frozenset[WorkKey] = frozenset()
+    busy: frozenset[str] = frozenset()
 
 
 def how_asked(codec: Codec) -> How:
@@ -98,12 +100,24 @@ def how_asked(codec: Codec) -> How:
 
 
 async def search(
-    account: Account, held: Sequence[Held], *, query: Query, clock: Clock, ledger_id: str, bound: Bound
+    account: Account,
+    held: Sequence[Held],
+    *,
+    query: Query,
+    clock: Clock,
+    ledger_id: str,
+    bound: Bound,
+    sending_since_us: int | None = None,
 ) -> Asked:
-    """Ask the account once about all of them.  ``bound`` gives those of some jobs that an attempt has already."""
+    """Ask the account once about all of them.
+
+    ``bound`` gives those of some jobs that an attempt has already; ``sending_since_us`` is when the oldest request was
+    intended that has no outcome on record, None when there is none.
+    """
     codec = account.codec
     how = how_asked(codec)
     beyond: frozenset[WorkKey] = frozenset()
+    busy: frozenset[str] = frozenset()
     try:
         if isinstance(codec, BatchFiles):
             found = await _by_file(account, codec, held, query, clock)
@@ -113,7 +127,16 @@ async def search(
             reasons = {each.work.key: beyond_listing(account, clock, each.work) for each in held}
             beyond = frozenset(key for key, reason in reasons.items() if reason)
             within = [each for each in held if reasons[each.work.key] != "no_evidence"]
-            found = await _by_listing(account, codec, within, beyond, query, clock, ledger_id, bound) if within else {}
+            if within:
+                jobs = await _listed(account, codec, within, beyond, query, clock)
+                if sending_since_us is not None:
+                    from_us = sending_since_us - int(SKEW_S / 2 * 1e6)
+                    busy = frozenset(job.job for job in jobs if job.created_us >= from_us)
+                taken = busy.union(bound({job.job for job in jobs}))
+                free = [job for job in jobs if job.job not in taken]
+                found = _fitting(account, codec, within, beyond, free, clock, ledger_id)
+            else:
+                found = {}
         else:
             found = {}
         named = {job for each in held for job in each.named}
@@ -127,7 +150,7 @@ async def search(
         known = {candidate.job for candidate in mine}
         called = [Candidate(job, states[job], "callback") for job in each.named if job in states and job not in known]
         candidates[each.work.key] = [*(one for one in called if one.state != "not there"), *mine]
-    return Asked(how, candidates=candidates, beyond=beyond)
+    return Asked(how, candidates=candidates, beyond=beyond, busy=busy)
 
 
 async def state_of(account: Account, job: str, query: Query) -> Told:
@@ -192,30 +215,37 @@ async def _by_reference(account: Account, codec: LooksUp, held: Sequence[Held], 
     return {work.key: [candidate] for work, candidate in looked if candidate is not None}
 
 
-async def _by_listing(
+def _intended_us(held: Held, timeless: Collection[WorkKey], clock: Clock) -> int:
+    """``timeless``: nobody knows when they were sent, so the last day is searched."""
+    if held.work.key in timeless:
+        return clock.now_us() - CLOCKS_APART_US
+    return intended_at(clock, held.work)
+
+
+async def _listed(
+    account: Account, codec: Lists, held: Sequence[Held], timeless: Collection[WorkKey], query: Query, clock: Clock
+) -> list[ListedJob]:
+    since_us = min(_intended_us(each, timeless, clock) for each in held) - int(SKEW_S * 1e6)
+    return await read_listing(account, codec, query=query, clock=clock, since_us=since_us)
+
+
+def _fitting(
     account: Account,
     codec: Lists,
     held: Sequence[Held],
     timeless: Collection[WorkKey],
-    query: Query,
+    free: Sequence[ListedJob],
     clock: Clock,
     ledger_id: str,
-    bound: Bound,
 ) -> _Found:
-    """``timeless``: nobody knows when they were sent, so only a job that shows the same input can be theirs."""
+    """Which of the free jobs fit which task: by the same input, or by their time where an input cannot be compared."""
     caps = account.codec.capabilities
-    day_ago_us = clock.now_us() - CLOCKS_APART_US
-    keys = [(each.work.key, each.work) for each in held]
-    intended_us = {key: day_ago_us if key in timeless else intended_at(clock, work) for key, work in keys}
     skew_us = int(SKEW_S * 1e6)
     # So late a request that was given up can still have become a job.
     late_us = skew_us + int((caps.submit_timeout_s.value + caps.ingress_hold_s) * 1e6)
-    jobs = await read_listing(account, codec, query=query, clock=clock, since_us=min(intended_us.values()) - skew_us)
-    taken = bound({job.job for job in jobs})
-    free = [job for job in jobs if job.job not in taken]
     found: _Found = {}
     for each in held:
-        work, at_us = each.work, intended_us[each.work.key]
+        work, at_us = each.work, _intended_us(each, timeless, clock)
         shown = None
         if each.as_sent is not None:
             ctx = account.context(marker=work.marker(ledger_id, work.attempt.number))

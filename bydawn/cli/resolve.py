@@ -20,6 +20,7 @@ from bydawn.verdicts import title_of
 from runtime.candidates import Candidate
 from runtime.inbox import ResolveTasks
 
+MOST_TASKS = 200  # that people are shown
 MOST_EACH = 5  # candidates that people are shown for one task; the nearest in time come first
 MOST_EACH_DATA = 100
 MOST_NAMED = 2000  # tasks in one message; a choice of more is told by its options
@@ -200,12 +201,14 @@ def show(rows: list[HeldRow], told: list[Told], command: str) -> None:
                 dollars(row.at_risk_microusd),
                 _number(by_account[row.account], row),
             )
-            for row in rows
+            for row in rows[:MOST_TASKS]
         ],
         right=("at risk", "candidates"),
     )
+    if len(rows) > MOST_TASKS:
+        line(f"  and {count(len(rows) - MOST_TASKS)} more: --json lists them, --task, --provider and --older choose")
     line(f"{count(len(rows))} held, {dollars(sum(row.at_risk_microusd for row in rows))} may have been paid")
-    show_candidates(rows, by_account)
+    show_candidates(rows[:MOST_TASKS], by_account)
     line()
     for provider, reason, why in dict.fromkeys((row.provider, row.reason, row.why) for row in rows):
         line(f"  {reason} ({plain(provider)}): {plain(why)}")
@@ -279,4 +282,5 @@ def said_by(told: Told, rows: list[HeldRow]) -> str:
     beyond = sum(row.n in told.beyond for row in mine)
     what = {"listing": "its list of jobs", "lookup": "its lookup by our reference", "batches": "its list of batches"}
     late = f"; {counted(beyond, 'task')} are too old for it, or were sent by a wrong clock{look}" if beyond else ""
-    return f"{name} was asked: candidates are from {what[told.how]}{late}{changed}"
+    busy = f"; {counted(len(told.busy), 'job')} of a run that is going on are left out" if told.busy else ""
+    return f"{name} was asked: candidates are from {what[told.how]}{busy}{late}{changed}"
