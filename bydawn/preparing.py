@@ -18,6 +18,7 @@ from bydawn.keys import chosen_accounts
 from bydawn.opening import Opened, operator
 from bydawn.practice import find_or_start, practice_accounts
 from bydawn.request import Request, Settings
+from bydawn.sealing import HEAD
 from bydawn.webhooks import calling_of
 from ledger.errors import LedgerMissing
 from ledger.events import BatchConfigured, BatchOpened
@@ -194,7 +195,9 @@ def new_batch(
         marker = read_marker(RealDisk(), folder)
     except MarkerDamaged as exc:
         raise UserError("BD-075", str(exc), where=str(folder), fix="--to another folder") from exc
-    if marker is not None:
+    # A process that was killed right here left its marker and nothing else: a folder that was bought into has a head.
+    cut_short = marker == Marker(ledger=ledger_id, batch=number) and not (folder / HEAD).exists()
+    if marker is not None and not cut_short:
         raise UserError(
             "BD-075",
             "the output folder belongs to another batch" + ("" if marker.ledger == ledger_id else " of another ledger"),
