@@ -118,6 +118,32 @@ def test_what_buying_again_costs(tmp_path: Path) -> None:
     assert (summary.lost, summary.unfinished) == (0, 0)
 
 
+FORGETFUL = """
+import runtime.doubts
+from ledger.events import AttemptAbsent
+
+runtime.doubts.AttemptUnknown = lambda attempt, reason: AttemptAbsent(attempt=attempt, evidence="listing")
+"""
+
+
+@pytest.mark.slow
+def test_a_runtime_that_takes_ignorance_for_absence_is_condemned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REC-4, MON-2: a planted bug in each process of the torture; its tasks are named, and everything is kept."""
+    (tmp_path / "bug").mkdir()
+    (tmp_path / "bug" / "sitecustomize.py").write_text(FORGETFUL)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'bug'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    (tmp_path / "slow.toml").write_text("slow_reply = 0.6\nslow_s = 0.4\n")
+    options = ("--map", "prompt=Title", "--provider", "google", "--kills", "6", "--limit", "30", "--chaos", "slow.toml")
+    done = torture(tmp_path, table(tmp_path, 30), *options)
+    assert done.code == 1, done.out + done.err
+    assert "google: not kept: nothing is paid twice" in done.out
+    assert "1 promise not kept" in done.out
+    (folder,) = left_in(tmp_path)
+    assert str(folder) in done.err
+
+
 class Lived(msgspec.Struct):
     point: str | None
 
