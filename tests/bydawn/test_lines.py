@@ -1,8 +1,6 @@
 """Every dollar has a line, the lines add up, and every command tells the same ones."""
 
 import json
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
@@ -34,11 +32,11 @@ from ledger.events import (
     ResultSpared,
     UnknownReason,
 )
-from ledger.folds import TaskState
 from ledger.reader import Reader
 from ledger.replay import replay_tasks
 from runtime.requests import encode_request
 from tests.ledger.ledgers import decision, do, opened, queue
+from tests.ledger.lines import by_attempts, dollars_of
 from tests.ledger.stories import INTEND, UNKNOWN, bought
 from tests.ledger.strategies import stories
 
@@ -46,40 +44,6 @@ TASKS = 3
 ACCEPTED = (INTEND, Record(AttemptAccepted(attempt=1, job="j")))
 READY = (*ACCEPTED, Record(ResultReady(attempt=1)))
 AMBIGUOUS = (INTEND, Record(AttemptAmbiguous(attempt=1, reason="crash")))
-
-
-def by_attempts(tasks: Sequence[TaskState]) -> dict[str, int]:
-    """What the lines must say, from the attempts alone."""
-    sums: Counter[str] = Counter()
-    for task in tasks:
-        for attempt in task.attempts:
-            cost, ceiling = attempt.cost_microusd or 0, attempt.ceiling_microusd
-            match attempt.phase:
-                case "done" | "failed" | "surplus" | "lost":
-                    sums["cost_microusd"] += cost
-                    sums["images_microusd" if attempt.phase == "done" else f"{attempt.phase}_microusd"] += cost
-                    sums["overcharge_microusd"] += max(0, cost - ceiling)
-                case "intended" | "accepted" | "ready":
-                    sums["reserved_microusd"] += ceiling
-                    sums["under_way_microusd"] += ceiling
-                case "ambiguous":
-                    sums["reserved_microusd"] += ceiling
-                    sums["ambiguous_microusd"] += ceiling
-                case "unknown":
-                    sums["reserved_microusd"] += ceiling
-                    sums["decided_microusd" if attempt.decided else "held_microusd"] += ceiling
-            if attempt.phase in ("intended", "ambiguous") or attempt.doubtful:
-                sums["at_risk_microusd"] += ceiling
-            if attempt.adopted_by:
-                kept = {"accepted": ceiling, "ready": ceiling, "done": cost}
-                sums["adopted_microusd"] += kept.get(attempt.phase, 0)
-    return {name: amount for name, amount in sums.items() if amount}
-
-
-def dollars_of(data: dict[str, object]) -> dict[str, object]:
-    """The lines among the fields of a command, without zeros and without what only runs beside a doubtful one cost."""
-    names = (DOLLARS.keys() | {"images_microusd", "under_way_microusd"}) - {"duplicates_microusd"}
-    return {name: data[name] for name in names if data[name]}
 
 
 def said(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict[str, object]]:

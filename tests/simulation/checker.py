@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from adapters.registry import codec
 from adapters.sandbox.house import BillLine
 from adapters.sandbox.picture import read_digest, request_digest
+from bydawn.lines import lines_data, stored_lines
 from ledger.audit import verify
 from ledger.folds import LIVE, TaskState
 from ledger.money import account_money, batch_money, risk_money
@@ -16,6 +17,7 @@ from ledger.streams import task_stream
 from runtime.requests import what_is_wanted
 from runtime.trust import DEFAULT, Trust, unproven_absence
 from runtime.work import Work, load_work
+from tests.ledger.lines import by_attempts, dollars_of
 from tests.simulation.world import PRICED, World, folder
 
 
@@ -149,6 +151,11 @@ def _books(world: World, reader: Reader, works: list[Work]) -> Iterator[str]:
             yield f"{name}: {balance}, the attempts say {risk[name]} (MON-3)"
         elif name.startswith("lane/") and balance.open != _still_unanswered(works, name, world.epoch):
             yield f"{name}: {balance.open} counted as open (MON-3)"
+    for batch in range(1, world.batches + 1):
+        told = dollars_of(lines_data(stored_lines(reader.money(), batch)))
+        wanted = by_attempts([work.state for work in works if work.batch == batch])
+        if told != wanted:
+            yield f"batch {batch}: the lines say {told}, the attempts {wanted} (MON-10)"
 
 
 def _still_unanswered(works: list[Work], lane: str, epoch: int) -> int:
