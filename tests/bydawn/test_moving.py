@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bydawn.importing import open_batch
 from bydawn.moving import follow_moved, moved_to
 from bydawn.opening import opened_for_writing
+from bydawn.preparing import new_batch
 from runtime.disk import RealDisk
 from runtime.outputs import MARKER, Marker, write_marker
 
@@ -55,7 +55,7 @@ def test_a_named_folder_wins(tmp_path: Path) -> None:
 def test_a_move_is_put_on_record_once(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     with opened_for_writing(old / "bydawn.db", create=True) as opened:
-        batch = open_batch(opened.ledger, "pots", folder=old / "pots", sandbox=True)
+        batch = new_batch(opened, "pots", old / "pots", sandbox=True)
     old.rename(new)
     with opened_for_writing(new / "bydawn.db", create=False) as opened:
         follow_moved(opened, batch, named=None)
