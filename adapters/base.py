@@ -188,10 +188,15 @@ class Gone(msgspec.Struct, frozen=True):
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """The question could not be answered now (a 5xx, a rejected key): ask again later, conclude nothing."""
+    """The question could not be answered now (a 5xx, a rejected key): ask again later, conclude nothing.
+
+    ``garbled``: an answer came, and it is none that the documentation allows; said by the runtime, for a reader raises
+    :class:`MalformedReply` then.
+    """
 
     detail: str = ""
     unauthorized: bool = False
+    garbled: bool = False
 
 
 SubmitOutcome: TypeAlias = Accepted | Finished | Failed | Refused | Throttled | Unclear

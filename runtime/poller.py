@@ -41,6 +41,7 @@ from runtime.accounts import Account
 from runtime.delivery import record_failed, record_ready
 from runtime.keycheck import Seen, seen
 from runtime.limits import LatencyEstimate, TokenBucket
+from runtime.patience import Patience
 from runtime.ports import Clock, Wire, WireError
 from runtime.reconcile import SKEW_S
 from runtime.waiting import Bell
@@ -52,10 +53,7 @@ _AT_ONCE = 16
 _WORTH_A_SWEEP = 3  # jobs; fewer are polled one by one
 _SWEEP_AHEAD_S = 0.5  # jobs that are due so soon are asked for with those that are due now
 _SWEEP_PAUSE_S = 60.0  # after a sweep that could not be read
-_LOST_AFTER_S = 600.0  # an accepted job that is older than this and invisible is lost,
-_UNSEEN_S = 60.0  # once it has been so for this long: a single "not found" may be a slow replica
 _TRUST = 3.0  # how much later the first poll comes while callbacks do
-_REFUSED_S = 300.0  # a key that is refused for so long will hardly be good again tonight
 
 
 _Due: TypeAlias = tuple[float, int, Work]  # when, ticket, work
@@ -94,6 +92,7 @@ class Poller:
         self._random = random
         self._told = told
         self._foreign = foreign
+        self._patience = Patience(self._caps, clock, log)
         self._due: list[tuple[float, int, Work]] = []
         self._tickets: dict[WorkKey, int] = {}  # of the one entry of each work that counts
         self._ticket = 0
@@ -183,7 +182,7 @@ class Poller:
         except WireError as exc:
             return Unreadable(detail=str(exc))
         except MalformedReply as exc:
-            return Unreadable(detail=f"malformed reply: {exc}")
+            return Unreadable(detail=f"malformed reply: {exc}", garbled=True)
 
     async def _ended_before_its_cancel(self, work: Work) -> Finished | Failed | Gone | None:
         """Where a cancelled job is charged, what has ended already is taken: a cancel may delete the image with the job
@@ -317,14 +316,7 @@ class Poller:
             self._called_back = False
         if not isinstance(outcome, Throttled):
             self._throttled = 0
-        now = self._clock.monotonic()
-        refused = isinstance(outcome, Unreadable) and outcome.unauthorized
-        if isinstance(outcome, NotVisible):
-            work.unseen_at = now if work.unseen_at is None else work.unseen_at
-        elif not isinstance(outcome, Throttled | Unreadable):  # which say nothing of the job
-            work.unseen_at = None
-        if not refused or work.refused_at is None:
-            work.refused_at = now if refused else None
+        self._patience.heard(work, outcome)
         match outcome:
             case Finished():
                 faults.point("result_seen")
@@ -333,7 +325,7 @@ class Poller:
                 await self._failed(work, outcome)
             case Gone(detail=detail):
                 await self._lost(work, detail or "the provider no longer has the result")
-            case NotVisible() if self._given_up(work):
+            case NotVisible() if self._patience.invisible_for_good(work):
                 if self._foreign(work.attempt.epoch):
                     self._strand(work, "its job is not visible with the account's new key")
                 else:
@@ -341,9 +333,14 @@ class Poller:
             case Throttled():
                 self._pause(outcome)
                 self._again(work)
+            case Unreadable(garbled=True, detail=detail) if self._patience.garbled_for_good(work):
+                if self._patience.outlived(work):
+                    await self._lost(work, "no answer about it could be read for as long as a result is kept")
+                else:
+                    self._strand(work, f"its answers cannot be read ({detail})")
             case Unreadable(unauthorized=True, detail=detail):
                 self._told.unauthorized(detail)
-                if work.refused_at is not None and now - work.refused_at > _REFUSED_S:
+                if self._patience.refused_for_good(work):
                     self._strand(work, "the account's key is refused")
                 else:
                     self._schedule(work, 30.0)
@@ -362,21 +359,6 @@ class Poller:
     def _again(self, work: Work) -> None:
         delay_s = 0.0 if work.cancel_by else self.latency.delay_s(max(1, work.polls)) * self._random.uniform(0.9, 1.1)
         self._schedule(work, delay_s)
-
-    def _given_up(self, work: Work) -> bool:
-        """Whether the job has been invisible for too long to be on its way.
-
-        Counted on the monotonic clock since this process asks for it; the recorded time is only believed for
-        attempts of older epochs, and with a margin (REC-8).
-        """
-        now = self._clock.monotonic()
-        if work.unseen_at is None or now - work.unseen_at < _UNSEEN_S:
-            return False
-        longest_s = max(_LOST_AFTER_S, self._caps.visible_after_s.value)
-        if work.followed_at is not None and now - work.followed_at > longest_s:
-            return True
-        age_s = (self._clock.now_us() - work.attempt.intended_at_us) / 1e6
-        return work.attempt.epoch < self._log.epoch and age_s > longest_s + SKEW_S
 
     async def _ready(self, work: Work, outcome: Finished) -> None:
         life_s = self._caps.result_life_s.value

@@ -55,6 +55,7 @@ class Work:
         "expires",
         "fingerprint",
         "followed_at",
+        "garbled_at",
         "hinted",
         "intended_at",
         "n",
@@ -79,6 +80,7 @@ class Work:
         self.followed_at: float | None = None  # monotonic, since when this process asks for the job
         self.unseen_at: float | None = None  # monotonic, since when the provider does not show the job
         self.refused_at: float | None = None  # monotonic, since when it refuses the key
+        self.garbled_at: float | None = None  # monotonic, since when its answers about the job cannot be read
         self.intended_at: float | None = None  # monotonic, for intents of this process
         self.polling = False
         self.hinted = False  # the provider called back about the job
@@ -112,7 +114,7 @@ class Work:
         self.url, self.data, self.fingerprint = "", b"", ""
         self.expires = float("inf")
         self.accepted_at, self.polls, self.hinted = 0.0, 0, False
-        self.followed_at = self.unseen_at = self.refused_at = None
+        self.followed_at = self.unseen_at = self.refused_at = self.garbled_at = None
 
     def marker(self, ledger_id: str, attempt: int) -> int:
         """Return a number that the provider may show back: the same for the same attempt, 1 .. 2**31-1."""
