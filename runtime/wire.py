@@ -37,6 +37,9 @@ _CONNECT_S = 15.0
 _SLOWEST_BYTES_PER_S = 1024  # of a body that is streamed: a byte now and then would go on for ever
 _USER_AGENT = "bydawn"
 _RESULT = "GET result"  # the URL itself may be a bearer secret
+_CREDENTIAL = re.compile(r"(?i)auth|^(?!idempot).*key|token|secret")
+_KEY_CHARS = 8
+_WORDS_BYTES = 1 << 20
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DOWNLOAD_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": _USER_AGENT}
@@ -85,7 +88,7 @@ class HttpWire:
                 body = await self._bounded(response, where, min(self._max_reply_bytes, call.max_reply_bytes))
             finally:
                 await _stream(response).aclose()
-            return HttpReply(status=response.status_code, headers=_headers(response), body=body)
+            return _without_key(call, HttpReply(status=response.status_code, headers=_headers(response), body=body))
         raise WireError(f"{where}: no answer within {call.timeout_s:g} s", sent=trace.sent)
 
     async def stream(self, call: HttpCall, sink: Callable[[bytes], Awaitable[None]]) -> HttpReply:
@@ -98,7 +101,7 @@ class HttpWire:
             if response.status_code != 200:
                 with _bound(where, call.timeout_s, trace):
                     body = await self._bounded(response, where, min(self._max_reply_bytes, call.max_reply_bytes))
-                return HttpReply(status=response.status_code, headers=_headers(response), body=body)
+                return _without_key(call, HttpReply(status=response.status_code, headers=_headers(response), body=body))
             if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
                 raise WireError(f"{where}: the answer came compressed although identity was asked for", sent=True)
             size, began = 0, trio.current_time()
@@ -294,6 +297,21 @@ def _judged(url: str, base: httpx.URL | None, rules: FetchRules) -> httpx.URL:
     if why is not None:
         raise FetchRefused(why)
     return target
+
+
+def _without_key(call: HttpCall, reply: HttpReply) -> HttpReply:
+    """Blank our key wherever an answer repeats it: its words end up in records, messages and logs (SEC-1)."""
+    if len(reply.body) > _WORDS_BYTES:
+        return reply  # an image; nobody is told what stands in it
+    headers, body = reply.headers, reply.body
+    for name, value in call.headers.items():
+        key = value.rpartition(" ")[2]  # without "Bearer"
+        if _CREDENTIAL.search(name) is None or len(key) < _KEY_CHARS:
+            continue
+        blank = "-" * len(key)
+        body = body.replace(key.encode("ascii"), blank.encode("ascii"))
+        headers = {each: text.replace(key, blank) for each, text in headers.items()}
+    return HttpReply(status=reply.status, headers=headers, body=body)
 
 
 def _stream(response: httpx.Response) -> Body:
