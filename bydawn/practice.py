@@ -108,7 +108,7 @@ def _account(practice: Practice, provider: str) -> Account:
         name=provider,
         provider=provider,
         codec=codec,
-        key=Secret(_KEY),
+        key=Secret(os.environ.get("BYDAWN_SANDBOX_KEY") or _KEY),
         base_url=f"{practice.url}/{provider}",
         loopback=True,
         rate=_faster(caps.submit_rate.value, factor),

@@ -1,6 +1,6 @@
 """What a run tells the person: where everything lies, and how it ended.  Talk only; scripts read ``--json``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bydawn.buying import Ended
@@ -18,8 +18,11 @@ def say_where(ledger: Path, state: BatchState, talk: Callable[[str], None], *, c
     talk(f"ledger {ledger}{new} · batch {state.name}{fresh}{practice} → {state.folder}")
 
 
-def say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callable[[str], None]) -> None:
-    """The last lines: what was bought, what stays open and the command for it."""
+def say_summary(
+    summary: Summary, ended: Ended, state: BatchState, talk: Callable[[str], None], *, helps: Sequence[str] = ()
+) -> None:
+    """The last lines: what was bought, what stays open and the command for it.  ``helps``: what would help held tasks
+    without a decision."""
     practice = " --sandbox" if state.sandbox else ""
     talk(
         f"{count(summary.succeeded)} of {counted(summary.tasks, 'task')} succeeded, {dollars(summary.lines.spent)} "
@@ -31,6 +34,8 @@ def say_summary(summary: Summary, ended: Ended, state: BatchState, talk: Callabl
         talk(f"{' and '.join(part for part in parts if part)} stay:")
         if summary.failed:
             talk(f"  bydawn retry {state.name}{practice}")
+        for text in helps:
+            talk(f"  {text}")
         if summary.held:
             talk(f"  bydawn resolve {state.name}{practice}    lists them; then --all --buy-again or --give-up")
     told = told_lines(summary.lines)

@@ -15,6 +15,7 @@ from adapters.prices import PriceBook
 from bydawn import importing, values
 from bydawn.approval import approval, load, quoted_in, require_same
 from bydawn.buying import Buying, buy, exit_code, spent_so_far
+from bydawn.changed import clock_lines, held_lines
 from bydawn.cli.formats import counted
 from bydawn.consent import ask_leave, ask_leave_again, exceeds, given_already, refuse_uncovered
 from bydawn.doubtful import at_risk_of, duplicates_allowed, on_unknown
@@ -117,6 +118,8 @@ def buy_batch(
         deadline_us = last_deadline_us  # an option that was not given keeps its last value
     with ledger.reader() as reader:
         _refuse_unreachable(reader, accounts)
+        for line in clock_lines(reader, now_us=now_us()):
+            talk(line)
         after_takeover = waiting_through(reader, batch)
         wanted = wanted_tasks(state)
         # All shapes, also under --limit: which of them come first is not known here.
@@ -209,7 +212,7 @@ def buy_batch(
         if request.as_json:
             sys.stdout.write(json.dumps({"type": "summary", **summary.data()}) + "\n")
         else:
-            say_summary(summary, ended, state, talk)
+            say_summary(summary, ended, state, talk, helps=held_lines(reader.held(batch)))
     return exit_code(ended, failed=summary.failed, held=summary.held)
 
 

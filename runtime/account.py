@@ -18,11 +18,14 @@ import trio
 from adapters.base import (
     Accepted,
     Cancels,
+    Failed,
     Finished,
+    Gone,
     Lists,
     NotVisible,
     PollOutcome,
     Unclear,
+    Unreadable,
 )
 from adapters.batchfile import BatchFiles
 from ledger.decisions import Exceeded
@@ -63,6 +66,7 @@ class Hands(msgspec.Struct, frozen=True):
     ready: Callable[[Work, "AccountActor"], None]  # to the fetcher
     settled: Callable[[Work], None]
     left: Callable[[Work], None]  # nobody follows it any more in this run: it stays open in the ledger
+    stays_held: Callable[[Work], None]  # looked up again in vain; somebody may have decided about it meanwhile
     blocked: Callable[[Submission, Exceeded], None]  # a guard refused the intent
     moved: Callable[[], None]  # money or room may have become free
 
@@ -169,6 +173,7 @@ class AccountActor:
             key_in_doubt=lambda: self._key_in_doubt,
         )
         self._owned: dict[WorkKey, Work] = {}
+        self._were_held: set[WorkKey] = set()  # by an earlier run; looked up again in this one
         self._buy_bell = Bell()
         self._desk: FileDesk | None = None
         if self._batches is not None and isinstance(account.codec, BatchFiles):
@@ -261,6 +266,8 @@ class AccountActor:
             if work.state.phase == "accepted":
                 self._pace.lane(work.attempt.lane).in_flight += 1
             elif work.state.phase != "ready":
+                if work.state.phase == "held":
+                    self._were_held.add(work.key)
                 self._doubts.add(work)
 
     def follow_adopted(self, work: Work) -> None:
@@ -308,13 +315,17 @@ class AccountActor:
 
     async def ask(self, work: Work) -> PollOutcome:
         """Read the job of a ready task once more (for a fresh link), also where polls have forgotten it."""
+        outcome = await self._asked(work)
+        if isinstance(outcome, Failed | Gone | NotVisible) and self.foreign(work.attempt.epoch):
+            return Unreadable("another key than the one that bought it proves nothing about it")
+        return outcome
+
+    async def _asked(self, work: Work) -> PollOutcome:
         if self._batches is not None:
             return await self._batches.ask(work)
         await self._poller.wait_query()
         outcome = await self._poller.ask(work)
-        if isinstance(outcome, NotVisible) and not self.foreign(work.attempt.epoch):
-            return await self._poller.recall(work)
-        return outcome
+        return await self._poller.recall(work) if isinstance(outcome, NotVisible) else outcome
 
     def park(self, reason: str) -> None:
         """Buy nothing more here; what is open stays tracked (LIVE-4)."""
@@ -486,6 +497,9 @@ class AccountActor:
         elif work.state.phase == "ready":
             self._pass_on(work)
             self._hands.moved()
+        elif work.key in self._were_held and work.attempt.phase == "unknown":
+            self._owned.pop(work.key, None)
+            self._hands.stays_held(work)
         else:
             self._release(work)
 

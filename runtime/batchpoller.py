@@ -194,6 +194,8 @@ class BatchPoller:
             return
         await self._stop(batch)
         outcome = await self._state(batch.id)
+        if isinstance(outcome, Failed) and self._is_foreign(batch):
+            outcome = NotVisible()  # what another account is told of a batch that it does not see (REC-9)
         now = self._clock.monotonic()
         if not isinstance(outcome, NotVisible | Throttled | Unreadable):  # the last two say nothing of the batch
             batch.unseen_at = None
@@ -361,13 +363,16 @@ class BatchPoller:
         """Whether the batch has been invisible for too long to be on its way."""
         longest_s = max(_LOST_AFTER_S, self._account.codec.capabilities.visible_after_s.value)
         unseen_s = 0.0 if batch.unseen_at is None else now - batch.unseen_at
-        return unseen_s >= _UNSEEN_S and now - batch.followed_at > longest_s
+        return unseen_s >= _UNSEEN_S and (now - batch.followed_at > longest_s or self._is_foreign(batch))
 
     async def _unknown_here(self, batch: _Batch) -> None:
-        if any(self._foreign(work.attempt.epoch) for work in batch.works.values()):
-            self._strand(batch, "it is not visible with the account's new key")
+        if self._is_foreign(batch):
+            self._strand(batch, "it was bought with another key than the account has now")
         else:
             await self._lost(batch, "the provider does not know the batch")
+
+    def _is_foreign(self, batch: _Batch) -> bool:
+        return any(self._foreign(work.attempt.epoch) for work in batch.works.values())
 
     def _strand(self, batch: _Batch, why: str) -> None:
         _log.error("%r: %s: it is asked for again by the next run", batch, why)

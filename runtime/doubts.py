@@ -17,6 +17,7 @@ import trio
 from adapters.base import Finished, Lists, LooksUp
 from adapters.batchfile import BatchFiles
 from ledger.commands import Record
+from ledger.errors import CommandRejected
 from ledger.events import (
     AttemptAbsent,
     AttemptAdopted,
@@ -35,7 +36,7 @@ from runtime.reconcile import CannotTell, Found, Judgement, NotThere
 from runtime.spool import Spool
 from runtime.trust import Trust, assume, unproven_absence
 from runtime.waiting import Bell
-from runtime.work import TaskLog, Work, WorkKey
+from runtime.work import StreamConflict, TaskLog, Work, WorkKey
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class Doubts:
         return len(self._works)
 
     def add(self, work: Work) -> None:
-        """Take over a doubtful attempt; or one that is held because another key made it, now that the key is known.
+        """Take over a doubtful attempt; or one that an earlier run held for a cause that may be gone.
 
         The quarantine is counted from now on the monotonic clock, also for attempts of older epochs, whose
         recorded time is not believed: a wall clock that jumped must not end a quarantine early (REC-8).
@@ -113,7 +114,8 @@ class Doubts:
         self._works[work.key] = work
         self._numbers[work.key] = work.attempt.number
         self._ripe_at[work.key] = now + self._account.quarantine
-        self._called_until[work.key] = now + (self._account.callback_wait if work.attempt.callback else 0.0)
+        waits = work.attempt.callback and not work.attempt.doubtful  # a late call ends what is held by itself
+        self._called_until[work.key] = now + (self._account.callback_wait if waits else 0.0)
         self._bell.ring()
 
     def claim(self, work: Work, job: str, settled: Callable[[bool], None]) -> None:
@@ -185,14 +187,13 @@ class Doubts:
                 case Found(job=job):
                     if not self._claims.take(job):
                         continue
-                    await self._record(work, AttemptAdopted(attempt=number, job=job, evidence=self._evidence.found_by))
-                    self._drop(work, judged)
+                    fact = AttemptAdopted(attempt=number, job=job, evidence=self._evidence.found_by)
+                    await self._settle(work, fact, judged)
                 case NotThere() if work.attempt.epoch <= self._taken_over:
                     # The other copy may have found the same, and bought the task under an attempt of its own.
                     await self._unknown(work, "taken_over", judged)
                 case NotThere():
-                    await self._record(work, AttemptAbsent(attempt=number, evidence=self._evidence.absent_by))
-                    self._drop(work, judged)
+                    await self._settle(work, AttemptAbsent(attempt=number, evidence=self._evidence.absent_by), judged)
                 case CannotTell(reason=reason) if self._called_until[verdict.key] <= now:
                     await self._unknown(work, reason, judged)
                 case CannotTell():
@@ -231,9 +232,9 @@ class Doubts:
                 del claims[job]
                 if verdict == "there" and self._claims.take(job):
                     work = self._works[key]
-                    await self._record(work, AttemptAdopted(attempt=work.attempt.number, job=job, evidence="callback"))
+                    fact = AttemptAdopted(attempt=work.attempt.number, job=job, evidence="callback")
+                    await self._settle(work, fact, judged)
                     settled(True)
-                    self._drop(work, judged)
                     break
                 _log.warning("a callback named a job for attempt %s that is not its own", key)
                 settled(True)
@@ -264,7 +265,16 @@ class Doubts:
         return min([soon, max(now, self._evidence.next_look()), *ends])
 
     async def _unknown(self, work: Work, reason: UnknownReason, judged: Callable[[Work], None]) -> None:
-        await self._record(work, AttemptUnknown(attempt=work.attempt.number, reason=reason))
+        await self._settle(work, AttemptUnknown(attempt=work.attempt.number, reason=reason), judged)
+
+    async def _settle(self, work: Work, fact: TaskEvent, judged: Callable[[Work], None]) -> None:
+        held = work.attempt.doubtful
+        try:
+            await self._record(work, fact)
+        except (StreamConflict, CommandRejected):
+            if not held:
+                raise
+            _log.info("%r: an operator was faster", work)
         self._drop(work, judged)
 
     async def _record(self, work: Work, fact: TaskEvent) -> None:

@@ -9,6 +9,7 @@ from ledger.streams import batch_stream
 from runtime.keycheck import KnownJob
 
 _PAGE = 5000
+_MAY_PASS = frozenset(("account_changed", "clock_changed", "listing_failed"))
 
 
 def since(reader: Reader, at_us: int) -> Iterator[Recorded]:
@@ -45,15 +46,18 @@ def jobs_of(reader: Reader, account: str, at_us: int) -> Iterator[KnownJob]:
                 yield KnownJob(row.event.job, attempt.epoch)
 
 
-def held_by_key(reader: Reader, account: str, foreign: Callable[[int], bool]) -> list[LiveAttempt]:
-    """Purchases that are held because another key made them, and that key is known to be of the same account by now."""
+def held_again(reader: Reader, account: str, foreign: Callable[[int], bool]) -> list[LiveAttempt]:
+    """Purchases that are held for a cause that may be gone: then they are looked up again.
+
+    It was another key, known by now to be of the same account; a wrong clock; or a list that could not be read.
+    """
     return [
         each
         for batch in reader.batches()
         for each in reader.held(batch.batch, account=account)
         if each.state.phase == "held"
         and each.attempt == len(each.state.attempts)
-        and each.state.attempts[-1].reason == "account_changed"
+        and each.state.attempts[-1].reason in _MAY_PASS
         and not foreign(each.epoch)
     ]
 

@@ -36,7 +36,7 @@ from runtime.diskguard import DiskGuard
 from runtime.fetcher import Fetcher, Placement
 from runtime.gateway import Gateway
 from runtime.hints import Desk, Hints
-from runtime.history import bound_jobs, cancel_wish, held_by_key, jobs_of, recent_intents
+from runtime.history import bound_jobs, cancel_wish, held_again, jobs_of, recent_intents
 from runtime.keycheck import KnownJob
 from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
 from runtime.references import ReferenceFiles
@@ -175,6 +175,7 @@ class Night:
             ready=lambda work, actor: self.fetcher.take(work, actor),
             settled=lambda work: self.router.settled(work),
             left=lambda work: self.router.strand(work),
+            stays_held=self._let_go,
             blocked=lambda submission, exceeded: self.router.blocked(submission, exceeded),
             moved=lambda: self.router.moved(),
         )
@@ -231,7 +232,7 @@ class Night:
         lanes = self._reader.lanes()
         for actor in self.actors:
             name = actor.account.name
-            open_now = [*self._reader.live(name), *held_by_key(self._reader, name, actor.foreign)]
+            open_now = [*self._reader.live(name), *held_again(self._reader, name, actor.foreign)]
             works = [load_work(self._reader, each.batch, each.n) for each in open_now]
             self.router.follow(works)
             ages_s = [(now_us - at_us) / 1e6 for account, at_us in intents if account == name]
@@ -362,11 +363,15 @@ class Night:
         )
 
     def _let_go(self, work: Work) -> None:
-        """A task that was followed for the sake of a callback alone; meanwhile somebody may have decided about it."""
+        """A held task that was followed for the sake of news alone; meanwhile somebody may have decided about it."""
         self.router.left(work)
         now = load_work(self._reader, work.batch, work.n)
-        if now.state.phase == "queued" and now.key not in self.router.moving:
+        if now.key in self.router.moving:
+            return
+        if now.state.phase == "queued":
             self.router.give_back(now)
+        else:
+            self.router.settled(now)
 
     def _actor(self, work: Work) -> AccountActor | None:
         name = work.attempt.account

@@ -40,17 +40,20 @@ class Patience:
         elif not isinstance(outcome, Throttled | Unreadable):
             work.garbled_at = None
 
+    def unseen(self, work: Work) -> bool:
+        """Whether more than a slow replica says that it is not there."""
+        return work.unseen_at is not None and self._clock.monotonic() - work.unseen_at >= _UNSEEN_S
+
     def invisible_for_good(self, work: Work) -> bool:
         """Whether the job has been invisible for too long to be on its way.
 
         Counted on the monotonic clock since this process asks for it; the recorded time is only believed for
         attempts of older epochs, and with a margin (REC-8).
         """
-        now = self._clock.monotonic()
-        if work.unseen_at is None or now - work.unseen_at < _UNSEEN_S:
+        if not self.unseen(work):
             return False
         longest_s = max(_LOST_AFTER_S, self._caps.visible_after_s.value)
-        if work.followed_at is not None and now - work.followed_at > longest_s:
+        if work.followed_at is not None and self._clock.monotonic() - work.followed_at > longest_s:
             return True
         return self._is_older(work) and self._age_s(work) > longest_s + SKEW_S
 

@@ -308,6 +308,9 @@ class Poller:
             slots.release_on_behalf_of(turn)
 
     async def _polled(self, work: Work, outcome: PollOutcome) -> None:
+        foreign = self._foreign(work.attempt.epoch)
+        if foreign and isinstance(outcome, Failed | Gone):
+            outcome = NotVisible()  # what another account is told of a job that it does not see (REC-9)
         work.polls += 1
         if work.polls == 1:
             age_s = self._clock.monotonic() - work.accepted_at
@@ -325,11 +328,10 @@ class Poller:
                 await self._failed(work, outcome)
             case Gone(detail=detail):
                 await self._lost(work, detail or "the provider no longer has the result")
-            case NotVisible() if self._patience.invisible_for_good(work):
-                if self._foreign(work.attempt.epoch):
-                    self._strand(work, "its job is not visible with the account's new key")
-                else:
-                    await self._recalled(work, await self.recall(work))
+            case NotVisible() if foreign and self._patience.unseen(work):
+                self._strand(work, "it was bought with another key than the account has now")
+            case NotVisible() if not foreign and self._patience.invisible_for_good(work):
+                await self._recalled(work, await self.recall(work))
             case Throttled():
                 self._pause(outcome)
                 self._again(work)

@@ -9,9 +9,12 @@ import trio
 
 from adapters.base import (
     Accepted,
+    Failed,
     Finished,
+    Gone,
     NotVisible,
     Pending,
+    PollOutcome,
     Refused,
     SubmitOutcome,
     Throttled,
@@ -60,6 +63,7 @@ class Desk:
                 ready=lambda work, actor: self.told.append(("ready", work.n)),
                 settled=lambda work: self.told.append(("settled", work.n)),
                 left=lambda work: self.told.append(("left", work.n)),
+                stays_held=lambda work: self.told.append(("stays held", work.n)),
                 blocked=lambda submission, exceeded: self.told.append(("blocked", submission.work.n)),
                 moved=lambda: None,
             ),
@@ -339,6 +343,19 @@ def test_a_fresh_link_is_asked_for_in_the_slower_place_only_with_the_same_key() 
         assert isinstance(await desk.actor.ask(work), Unreadable)
 
     at_work(bench, body, key_epoch=5)
+
+
+@pytest.mark.parametrize("answer", [Failed("provider"), Gone("gone"), NotVisible()])
+def test_what_another_key_is_told_of_a_ready_job_proves_nothing(answer: PollOutcome) -> None:
+    """REC-9: its result is not lost."""
+    bench = Bench()
+    bench.provider.say("poll", answer)
+
+    async def body(desk: Desk) -> None:
+        work = await desk.open_work()
+        assert isinstance(await desk.actor.ask(work), Unreadable)
+
+    at_work(bench, body, key_epoch=6)
 
 
 @pytest.mark.parametrize("cut_s", [0.0, 0.001, 0.05, 0.101, 2.0, 2.1])

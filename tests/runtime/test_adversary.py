@@ -263,7 +263,7 @@ class Market:
             query=self.query,
             busy=lambda: (),
             bound=self._bound_since,
-            key_epoch=0,
+            foreign=lambda epoch: False,
             spool=bench.spool,
             claims=Claims(look=_nobody_calls, bound=lambda jobs: (), clock=bench.clock, visible_after_s=9.0),
             as_sent=self._as_sent,

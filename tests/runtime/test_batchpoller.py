@@ -286,10 +286,11 @@ def test_an_answer_that_never_came_says_nothing_of_an_invisible_batch() -> None:
 
 
 def test_a_batch_that_another_key_made_is_left_open() -> None:
-    """REC-9: *not found* with the new key proves nothing."""
-    bench = FileBench()
-    bench.provider.say("batch", NotVisible())
-    assert follow(bench, 2, seconds=700.0, key_epoch=6).told == [("stranded", 1), ("stranded", 2)]
+    """REC-9: neither *not found* nor *failed* proves anything with the new key."""
+    for answer in (NotVisible(), Failed("provider")):
+        bench = FileBench()
+        bench.provider.say("batch", answer)
+        assert follow(bench, 2, seconds=200.0, key_epoch=6).told == [("stranded", 1), ("stranded", 2)]
 
 
 def test_a_refused_key_parks_and_is_waited_for_a_while() -> None:

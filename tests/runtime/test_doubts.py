@@ -1,6 +1,7 @@
 """Doubtful attempts of one account: adopted, absent with proof, or unknown; never bought (REC-2, REC-4, REC-5)."""
 
 from collections.abc import Awaitable, Callable, Collection
+from copy import copy
 from typing import TypeAlias
 
 import msgspec
@@ -599,3 +600,18 @@ def test_an_operator_who_decides_meanwhile_is_not_overruled() -> None:
     doubting = doubt(bench, body)
     assert doubting.judged == []
     assert len(doubting.doubts) == 0
+
+
+def test_an_operator_whose_decision_nobody_here_has_heard_of_is_not_overruled_either() -> None:
+    """The run ended with a conflict of two owners, which is a bug everywhere else."""
+    bench = Bench()
+    bench.provider.say("list", ())
+
+    async def body(doubting: Doubting) -> None:
+        work = await held_by_key(doubting)
+        doubting.doubts.add(work)
+        await bench.log.record(copy(work), Decide("ann", "give_up", 1))
+
+    (work,) = doubt(bench, body).judged
+    assert work.state.phase == "held"
+    assert "AttemptAbsent" not in bench.journal.types()

@@ -4,23 +4,27 @@ from pathlib import Path
 
 import pytest
 
+from ledger.commands import Record
 from ledger.decisions import Append, Committed, Decision
 from ledger.events import (
     AttemptAccepted,
     AttemptAdopted,
     AttemptAmbiguous,
     AttemptIntended,
+    AttemptUnknown,
     BatchCancelled,
     BatchOpened,
     BatchSealed,
     Event,
     ImportOpened,
     TaskQueued,
+    UnknownReason,
 )
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, task_stream
-from runtime.history import CancelWish, bound_jobs, cancel_wish, recent_intents
+from runtime.history import CancelWish, bound_jobs, cancel_wish, held_again, recent_intents
+from tests.runtime.nights import OpenLedger, with_ledger
 
 MINUTE_US = 60_000_000
 
@@ -61,6 +65,27 @@ def test_jobs_are_bound_by_acceptance_and_by_adoption(reader: Reader) -> None:
     assert bound_jobs(reader, 0) == {"j1", "j2"}
     assert bound_jobs(reader, 5 * MINUTE_US) == {"j2"}
     assert bound_jobs(reader, 7 * MINUTE_US) == set()
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [("listing_failed", True), ("clock_changed", True), ("account_changed", True), ("several_fit", False)],
+)
+def test_what_is_held_for_a_cause_that_may_be_gone_is_looked_up_again(
+    tmp_path: Path, reason: UnknownReason, again: bool
+) -> None:
+    """REC-8, REC-9: unknown is not final; and where another key is still in the way, nothing is asked."""
+
+    async def body(opened: OpenLedger) -> None:
+        await opened.intend(1)
+        crashed = Record(AttemptAmbiguous(attempt=1, reason="crash"))
+        await opened.do(1, crashed, Record(AttemptUnknown(attempt=1, reason=reason)))
+        await opened.intend(2)
+        assert [each.n for each in held_again(opened.reader, "kie", lambda epoch: False)] == [1] * again
+        assert held_again(opened.reader, "kie", lambda epoch: True) == []
+        assert held_again(opened.reader, "replicate", lambda epoch: False) == []
+
+    with_ledger(tmp_path, body)
 
 
 def test_intents_tell_how_full_the_windows_are(reader: Reader) -> None:
