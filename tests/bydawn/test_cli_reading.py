@@ -201,7 +201,18 @@ def test_show_as_json_gives_task_and_events(call: Caller) -> None:
 def test_held_money_is_shown_as_at_risk(call: Caller) -> None:
     said = call("show", "#4").out
     assert "at risk   $0.075" in said
+    assert "held      $0.075" in said
     assert "no_evidence" in said
+    assert "Kie cannot be asked, or not about so old a purchase" in said
+
+
+def test_a_held_task_says_what_can_be_done_next(call: Caller) -> None:
+    """MON-10: with the dollars, and nothing of that kind for a task that is not held."""
+    said = call("show", "#4").out
+    assert "--buy-again    at most $0.075 paid twice" in said
+    assert "bydawn resolve teapots --adopt" in said
+    assert "\x1b" not in said
+    assert "bydawn resolve" not in call("show", "red").out
 
 
 # --- log --------------------------------------------------------------------------------------------------

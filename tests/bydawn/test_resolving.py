@@ -123,6 +123,18 @@ def test_a_job_that_a_callback_named_needs_a_key_to_be_read(night: Path, resolve
     assert held["candidates"] == []
 
 
+def test_a_provider_that_does_not_answer_is_told(
+    three: Path, resolve: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REC-9: with a key that is not the one of then, and nobody at the address."""
+    monkeypatch.setenv("WAVESPEED_API_KEY", "some-key")
+    monkeypatch.setenv("BYDAWN_WAVESPEED_BASE_URL", "http://127.0.0.1:9")
+    asked = {line["account"]: line for line in resolve("pots", "--json").lines if line["type"] == "asked"}
+    assert asked["wavespeed"]["trouble"]
+    assert asked["wavespeed"]["key_changed"] is True
+    assert (asked["kie"]["trouble"], asked["together"]["how"]) == ("", "nothing")
+
+
 @pytest.mark.parametrize(
     ("options", "ids"),
     [

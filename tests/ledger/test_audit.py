@@ -106,6 +106,8 @@ def test_an_honest_ledger_is_in_order(path: Path) -> None:
         (["UPDATE money SET captured = captured + 1 WHERE account = 'batch/1'"], "books", "batch/1"),
         (["UPDATE money SET reserved = -1 WHERE account = 'batch/1'"], "books", "batch/1"),
         (["DELETE FROM money WHERE account = 'batch/1'"], "books", "batch/1"),
+        (["UPDATE money SET reserved = 0 WHERE account = 'held/1'"], "views", "money: held/1"),
+        (["DELETE FROM money WHERE account = 'held/1'"], "views", "money: held/1"),
         (["UPDATE payloads SET text = 'another picture' WHERE row = 3"], "payload", "event 6 (task-1-3)"),
         (["DELETE FROM payloads WHERE row = 3"], "payload", "event 6 (task-1-3)"),
         # Rows of tasks that no event speaks of, before, between and behind the others; and one that is gone.
