@@ -20,6 +20,7 @@ from ledger.folds import BatchState
 from ledger.journal import Ledger
 from ledger.streams import batch_stream
 
+_MAX_NAME_BYTES = 200  # "-sandbox" or a number is put behind it
 _SHARED_SHARE = 0.02  # above this share of shared rows the user is asked: the mapping may have lost a column
 
 
@@ -39,14 +40,37 @@ def name_batch(argument: str, given: str) -> BatchName:
     if argument == "-":
         if not given:
             raise UserError("BD-020", "standard input has no name", fix="--name NAME")
-        return BatchName(given, "-")
+        return BatchName(usable_name(given), "-")
     path = Path(argument)
     if "/" in argument or path.suffix or path.is_file():
         stem = path.name
         for ending in (".gz", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt"):
             stem = stem.removesuffix(ending)
-        return BatchName(given or stem or path.name, argument)
+        return BatchName(usable_name(given or stem or path.name), argument)
     return BatchName(argument, None)
+
+
+def usable_name(name: str) -> str:
+    """Return the name of a batch to be, or refuse it: it becomes a folder, and is typed in commands (SEC-2).
+
+    Raises:
+        UserError: it could lead out of its place, be taken for an option, or not be a file name at all.
+    """
+    if (
+        name.isprintable()
+        and not name.startswith((".", "-"))
+        and not {"/", "\\"} & set(name)
+        and 0 < len(name.encode()) <= _MAX_NAME_BYTES
+    ):
+        return name
+    raise UserError(
+        "BD-020",
+        f"a batch cannot be named {name[:60]!r}",
+        where="--name",
+        why=f"it has no slashes or control characters, begins with neither . nor -, and has at most {_MAX_NAME_BYTES} "
+        "bytes",
+        fix="--name NAME",
+    )
 
 
 def dated(name: str) -> str:

@@ -12,7 +12,7 @@ from bydawn.cli.formats import counted, harmless
 from bydawn.cli.output import log_to_stderr as show_log
 from bydawn.consent import plan_lines, refuse_uncovered
 from bydawn.errors import UserError
-from bydawn.importing import append_batch
+from bydawn.importing import append_batch, usable_name
 from bydawn.inputs import Checked
 from bydawn.keys import chosen_accounts
 from bydawn.opening import Opened, operator
@@ -189,6 +189,7 @@ def new_batch(
     Raises:
         UserError: the folder belongs to another batch (exit 2).
     """
+    usable_name(name)
     with opened.ledger.reader() as reader:
         ledger_id, number = reader.ledger_id(), reader.next_batch()
     try:
