@@ -33,7 +33,8 @@ class KnownJob(msgspec.Struct, frozen=True):
 
 
 def seen(outcome: object, shown: type | tuple[type, ...]) -> Seen:
-    """What a read of a job tells: ``shown`` are the outcomes of a job that is there."""
+    """What a read of a job tells: ``shown`` are the outcomes of a job that is there.  A failure is none of them: some
+    providers tell of a job that the key does not see that it failed."""
     if isinstance(outcome, Throttled) or (isinstance(outcome, Unreadable) and not outcome.unauthorized):
         return "later"
     return "yes" if isinstance(outcome, shown) else "no"

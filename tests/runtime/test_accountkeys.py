@@ -2,7 +2,18 @@
 
 import pytest
 
-from adapters.base import Failed, Gone, HttpReply, MalformedReply, NotVisible, Pending, Polls, Throttled, Unreadable
+from adapters.base import (
+    Failed,
+    Finished,
+    Gone,
+    HttpReply,
+    MalformedReply,
+    NotVisible,
+    Pending,
+    Polls,
+    Throttled,
+    Unreadable,
+)
 from adapters.registry import PROVIDERS, codec
 from ledger.events import AccountKeyChanged, AccountOpened, AccountParked
 from runtime.accountkeys import AccountKeys, KeySpan, keys_after
@@ -122,9 +133,10 @@ def test_a_job_that_could_not_be_read_is_asked_for_again_for_a_while() -> None:
 
 
 def test_what_a_read_tells_of_a_key() -> None:
-    shown = (Pending, Failed, Gone)
+    shown = (Pending, Gone)
     assert seen(Pending(), shown) == "yes"
     assert seen(NotVisible(), shown) == "no"
+    assert seen(Failed("provider"), shown) == "no"
     assert seen(Unreadable("401", unauthorized=True), shown) == "no"
     assert seen(Unreadable("500"), shown) == "later"
     assert seen(Throttled(), shown) == "later"
@@ -142,4 +154,4 @@ def test_no_refused_read_confirms_a_key(provider: str, status: int) -> None:
             outcome = dialect.read_poll(HttpReply(status, {}, body))
         except MalformedReply:
             continue
-        assert not isinstance(outcome, Pending | Failed | Gone), outcome
+        assert not isinstance(outcome, Pending | Finished | Gone), outcome
