@@ -8,7 +8,7 @@ import msgspec
 
 from bydawn.adopting import check_adoptions
 from bydawn.cli.controls import ask_leave
-from bydawn.cli.formats import clip, clock_time, count, counted, dollars, moment, plain
+from bydawn.cli.formats import clip, clock_time, count, counted, dollar_column, dollars, moment, plain
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import json_line, line, strong, table, talk
 from bydawn.controlling import Asked, price_of, send, task_numbers
@@ -21,7 +21,7 @@ from runtime.candidates import Candidate
 from runtime.inbox import ResolveTasks
 
 MOST_TASKS = 200  # that people are shown
-MOST_EACH = 5  # candidates that people are shown for one task; the nearest in time come first
+MOST_CANDIDATES = 100
 MOST_EACH_DATA = 100
 MOST_NAMED = 2000  # tasks in one message; a choice of more is told by its options
 
@@ -190,25 +190,19 @@ def show(rows: list[HeldRow], told: list[Told], command: str) -> None:
         line("no task is held")
         return
     by_account = {each.account: each for each in told}
+    shown = rows[:MOST_TASKS]
     table(
         ("task", "provider", "sent", "why", "at risk", "candidates"),
         [
-            (
-                row.id,
-                row.provider,
-                row.sent,
-                row.reason,
-                dollars(row.at_risk_microusd),
-                _number(by_account[row.account], row),
-            )
-            for row in rows[:MOST_TASKS]
+            (row.id, row.provider, row.sent, row.reason, amount, _number(by_account[row.account], row))
+            for row, amount in zip(shown, dollar_column(row.at_risk_microusd for row in shown), strict=True)
         ],
         right=("at risk", "candidates"),
     )
     if len(rows) > MOST_TASKS:
         line(f"  and {count(len(rows) - MOST_TASKS)} more: --json lists them, --task, --provider and --older choose")
     line(f"{count(len(rows))} held, {dollars(sum(row.at_risk_microusd for row in rows))} may have been paid")
-    show_candidates(rows[:MOST_TASKS], by_account)
+    show_candidates(shown, by_account)
     line()
     for provider, reason, why in dict.fromkeys((row.provider, row.reason, row.why) for row in rows):
         line(f"  {reason} ({plain(provider)}): {plain(why)}")
@@ -223,30 +217,37 @@ def show(rows: list[HeldRow], told: list[Told], command: str) -> None:
 
 
 def show_candidates(rows: list[HeldRow], by_account: dict[str, Told]) -> None:
-    listed: list[tuple[str, ...]] = []
-    more = 0
+    """Each job once, with the task that it could be for, or with how many."""
+    tasks: dict[tuple[str, Candidate], list[HeldRow]] = {}
     for row in rows:
-        found = by_account[row.account].candidates.get(row.n, ())
-        more += max(0, len(found) - MOST_EACH)
-        for each in found[:MOST_EACH]:
-            cost = f"about {dollars(row.price_microusd)}" if row.price_microusd else "-"
-            listed.append(
-                (
-                    row.id,
-                    clip(each.job, 60),
-                    _made(each, row),
-                    each.state,
-                    clip(each.model or "-", 40),
-                    cost if each.cost_microusd is None else dollars(each.cost_microusd),
-                    _FITS[each.fits],
-                )
-            )
-    if not listed:
+        for each in by_account[row.account].candidates.get(row.n, ()):
+            tasks.setdefault((row.account, each), []).append(row)
+    if not tasks:
         return
+    listed = [
+        (
+            mine[0].id if len(mine) == 1 else f"any of {count(len(mine))}",
+            clip(each.job, 60),
+            _made(each, mine[0]),
+            each.state,
+            clip(each.model or "-", 32),
+            _cost(each, mine[0]),
+            _FITS[each.fits],
+        )
+        for (_, each), mine in sorted(tasks.items(), key=lambda entry: (len(entry[1]), entry[0][1].created_us))
+    ]
     line()
-    table(("task", "candidate", "made", "state", "model", "cost", "because"), listed, right=("cost",))
-    if more:
-        line(f"  and {count(more)} more: --json lists them")
+    heads = ("task", "candidate", "made", "state", "model", "cost", "because")
+    table(heads, listed[:MOST_CANDIDATES], right=("cost",))
+    if len(listed) > MOST_CANDIDATES:
+        line(f"  and {count(len(listed) - MOST_CANDIDATES)} more: --json lists them")
+
+
+def _cost(candidate: Candidate, row: HeldRow) -> str:
+    """What the provider says that it charged, else what such an image should cost there."""
+    if candidate.cost_microusd is not None:
+        return dollars(candidate.cost_microusd)
+    return f"about {dollars(row.price_microusd)}" if row.price_microusd else "-"
 
 
 def _number(told: Told, row: HeldRow) -> str:
