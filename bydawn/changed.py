@@ -13,7 +13,8 @@ _TOLERATED_US = 60_000_000
 _LOOKED_AT = 1000  # records; the newest of other lives are among them
 
 _HELP = {
-    "account_changed": "bought with another key than the account has now: set that key again, and run again",
+    "account_changed": "bought with another key than the account has now: set that key again, and run again; if only the "
+    "key was replaced: bydawn providers confirm {account}",
     "clock_changed": "this machine's clock is wrong, or was when they were bought: set it right, and run again",
     "listing_failed": "the provider could not be asked: run again",
 }
@@ -37,7 +38,10 @@ def held_lines(held: Iterable[LiveAttempt]) -> list[str]:
         attempt = each.state.attempts[each.attempt - 1]
         if attempt.reason in _HELP and each.state.phase == "held":
             times[attempt.account, attempt.reason] += 1
-    return [f"{counted(n, 'task')} at {account}: {_HELP[reason]}" for (account, reason), n in sorted(times.items())]
+    return [
+        f"{counted(n, 'task')} at {account}: {_HELP[reason].format(account=account)}"
+        for (account, reason), n in sorted(times.items())
+    ]
 
 
 def _newest_us(reader: Reader) -> int:

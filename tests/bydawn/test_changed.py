@@ -32,5 +32,6 @@ def test_what_would_help_held_tasks_is_told_by_cause(tmp_path: Path) -> None:
             await opened.do(n, crashed, Record(AttemptUnknown(attempt=1, reason="account_changed")))
         (line,) = held_lines(opened.reader.held(1))
         assert line.startswith("2 tasks at kie: bought with another key")
+        assert line.endswith("bydawn providers confirm kie")
 
     with_ledger(tmp_path, body)
