@@ -13,8 +13,8 @@ _TOLERATED_US = 60_000_000
 _LOOKED_AT = 1000  # records; the newest of other lives are among them
 
 _HELP = {
-    "account_changed": "bought with another key than the account has now: set that key again, and run again; if only the "
-    "key was replaced: bydawn providers confirm {account}",
+    "account_changed": "bought with another key than the account has now: set that key again, and run again; if only "
+    "the key was replaced: bydawn providers confirm {account}",
     "clock_changed": "this machine's clock is wrong, or was when they were bought: set it right, and run again",
     "listing_failed": "the provider could not be asked: run again",
 }
