@@ -253,9 +253,11 @@ class BatchPoller:
         await self._log.record_all([(work, Cancel(operator=work.cancel_by)) for work in asked])
         for work in asked:
             work.cancel_by = ""
+        faults.point("cancel_recorded")
         if all_of_it:
             try:
                 await self._query(self._codec.build_stop(batch.id, self._account.context()))
+                faults.point("cancel_answered")
             except WireError as exc:
                 _log.warning("%r could not be asked to stop: %s", batch, exc)
 

@@ -1,8 +1,8 @@
 """Named points at the edge of every crash window.
 
 ``point(name)`` does nothing unless a test installed a hook: the simulator's hook freezes the world there, the
-real-process harness kills itself there (``BYDAWN_FAULT=name:n``).  The names are listed in ``POINTS`` so that a
-long run can prove that it hit each of them.
+real-process harness kills itself there (``BYDAWN_FAULT=name:n``).  The names are listed in ``POINTS``, and in
+``CANCEL_POINTS`` those that a night passes only when it is cancelled, so that a long run can prove that it hit each.
 """
 
 import os
@@ -23,12 +23,16 @@ POINTS = (
     "blob_stored",  # W11: renamed and durable, not recorded
     "completion_recorded",  # W13: recorded, no manifest
 )
+CANCEL_POINTS = (  # only a run that is told to cancel gets here
+    "cancel_recorded",  # W15: the wish is durable, the provider was not told
+    "cancel_answered",  # W15: it was told, and what it said is only in memory
+)
 
 _hook: Callable[[str], None] | None = None
 
 
 def point(name: str) -> None:
-    """Mark a window edge; ``name`` is one of POINTS."""
+    """Mark a window edge; ``name`` is one of POINTS or CANCEL_POINTS."""
     if _hook is not None:
         _hook(name)
 
@@ -42,8 +46,9 @@ def install(hook: Callable[[str], None] | None) -> None:
 def kill_at(spec: str) -> Callable[[str], None]:
     """Return a hook that kills this process with SIGKILL the n-th time ``name`` is reached (``name:n``)."""
     name, _, count = spec.partition(":")
-    if name not in POINTS or not (count or "1").isdigit():
-        raise ValueError(f"no fault point {spec!r}; points: {', '.join(POINTS)}")
+    points = (*POINTS, *CANCEL_POINTS)
+    if name not in points or not (count or "1").isdigit():
+        raise ValueError(f"no fault point {spec!r}; points: {', '.join(points)}")
     left = int(count or "1")
 
     def hook(reached: str) -> None:

@@ -173,10 +173,12 @@ class Poller:
             if work.cancel_by and isinstance(codec, Cancels):
                 await self._log.record(work, Cancel(operator=work.cancel_by))
                 work.cancel_by = ""
+                faults.point("cancel_recorded")
                 ended = await self._ended_before_its_cancel(work)
                 if ended is not None:
                     return ended
                 reply = await self._wire.send(codec.build_cancel(work.attempt.job, self._account.context()))
+                faults.point("cancel_answered")
                 return codec.read_cancel(reply)
             return codec.read_poll(await self._wire.send(codec.build_poll(work.attempt.job, self._account.context())))
         except WireError as exc:
