@@ -1,22 +1,28 @@
-"""Jobs that another copy of a ledger bought, found in the providers' listings when the ledger is taken over (REC-10).
+"""Jobs that another copy of a ledger bought, found at the providers when the ledger is taken over (REC-10).
 
-A listing that shows what a job was asked for tells whose it is: a task that this ledger only knows as waiting takes the
-job over as an attempt of its own, and its image is fetched like any other.  Nothing is concluded from a job that is not
-there; tasks without one go on waiting.  What fits no task is counted: it was bought by another program, or twice.
+A listing that shows what a job was asked for tells whose it is, and so does a reference of ours, which is the same in
+both copies: a task that this ledger only knows as waiting takes the job over as an attempt of its own, and its image is
+fetched like any other.  Nothing is concluded from a job that is not there; tasks without one go on waiting.  What a
+listing shows and fits no task is counted: it was bought by another program, or twice.
 
-Asked are the providers whose listing identifies a job by its input (``recovery`` is ``listing``).  A task with local
-references is left out: what the other copy uploaded them as is not known here.
+Asked are the providers whose listing identifies a job by its input (``recovery`` is ``listing``), and those that find a
+job by its reference (``lookup``): one page of waiting tasks after another, until none of a page was bought there, for
+both copies buy in the same order.  A task with local references is left out: what they were uploaded as is not known
+here.
 """
 
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Literal
 
 import msgspec
 import trio
 
-from adapters.base import Failed, ListedJob, Lists
+from adapters.base import Accepted, Failed, ListedJob, Lists, LooksUp, MalformedReply, Throttled, Unreadable
 from adapters.batchfile import BatchFiles
 from adapters.prices import PriceBook
 from adapters.references import local_file
@@ -33,19 +39,27 @@ from runtime.accounts import Account
 from runtime.clock import TrioClock
 from runtime.egress import Egress
 from runtime.evidence import CannotLook, read_listing
+from runtime.limits import TokenBucket
 from runtime.night import quote_by
+from runtime.ports import WireError
 from runtime.reconcile import SKEW_S
 from runtime.requests import decode_request
 from runtime.wire import HttpWire
-from runtime.work import Work
+from runtime.work import Work, WorkKey
 
 _PAGE = 1000
 _ATTEMPTS = 8
 """How many attempts further the other copy may have been: each may show another seed."""
 
 
+_LOOKUPS = 3
+"""The same, where each attempt is a question of its own."""
+_PER_LOOK = 300
+_AT_ONCE = 8
+
+
 class Looked(msgspec.Struct, frozen=True):
-    """What the listing of one account told.  ``trouble``: why it could not be read; then nothing is known."""
+    """What one account told.  ``trouble``: why it could not be read; then nothing is known."""
 
     account: str
     adopted: int = 0
@@ -56,32 +70,96 @@ class Looked(msgspec.Struct, frozen=True):
 def adopt_orphans(
     ledger: Ledger, accounts: Sequence[Account], batches: Sequence[int], book: PriceBook, *, since_us: int
 ) -> list[Looked]:
-    """Bind what the listings show since a time to the waiting tasks of the batches, durably."""
+    """Bind what the providers show since a time to the waiting tasks of the batches, durably."""
     found = []
     with ledger.reader() as reader:
         for account in accounts:
-            codec = account.codec
-            if (
-                codec.capabilities.recovery != "listing"
-                or isinstance(codec, BatchFiles)
-                or not isinstance(codec, Lists)
-            ):
+            codec, recovery = account.codec, account.codec.capabilities.recovery
+            if isinstance(codec, BatchFiles):
                 continue
             try:
-                jobs = trio.run(_listed, account, codec, since_us - int(SKEW_S * 1e6))
+                if recovery == "lookup" and isinstance(codec, LooksUp):
+                    found.append(_adopt_by_reference(ledger, reader, account, codec, batches, book))
+                elif recovery == "listing" and isinstance(codec, Lists):
+                    jobs = trio.run(_listed, account, codec, since_us - int(SKEW_S * 1e6))
+                    found.append(adopt(ledger, reader, account, codec, jobs, batches, book))
             except CannotLook as exc:
                 found.append(Looked(account.name, trouble=str(exc)))
-                continue
-            found.append(adopt(ledger, reader, account, codec, jobs, batches, book))
     return found
 
 
-async def _listed(account: Account, codec: Lists, since_us: int) -> list[ListedJob]:
+@asynccontextmanager
+async def _wire() -> AsyncIterator[HttpWire]:
     wire = HttpWire(Egress.from_environment(os.environ))
     try:
-        return await read_listing(account, codec, query=wire.send, clock=TrioClock(), since_us=since_us)
+        yield wire
     finally:
         await wire.aclose()
+
+
+async def _listed(account: Account, codec: Lists, since_us: int) -> list[ListedJob]:
+    async with _wire() as wire:
+        return await read_listing(account, codec, query=wire.send, clock=TrioClock(), since_us=since_us)
+
+
+# --- by our reference ---------------------------------------------------------------------------------------
+
+
+def _adopt_by_reference(
+    ledger: Ledger, reader: Reader, account: Account, codec: LooksUp, batches: Sequence[int], book: PriceBook
+) -> Looked:
+    """Bind the jobs that were made with a reference of a waiting task's next attempts."""
+    adopted = 0
+    waiting = (work for work in _waiting(reader, batches) if account.codec.problem(work.request) is None)
+    while page := list(islice(waiting, _PER_LOOK)):
+        found = trio.run(_made_with, account, codec, page, ledger.ledger_id)
+        bound = reader.bound(found.values()) if found else set()
+        for work in page:
+            job = found.get(work.key, "")
+            if job and job not in bound and _bind(ledger, work, account, job, book, found_by="lookup"):
+                adopted += 1
+        if not found:
+            break
+    return Looked(account.name, adopted)
+
+
+async def _made_with(account: Account, codec: LooksUp, works: Sequence[Work], ledger_id: str) -> dict[WorkKey, str]:
+    """The job of each work that has one.  Raises CannotLook: an answer says neither that, nor that there is none."""
+    found: dict[WorkKey, str] = {}
+    troubles: list[str] = []
+    clock, queries, turns = TrioClock(), TokenBucket(account.query_rate), trio.CapacityLimiter(_AT_ONCE)
+    one_by_one = trio.Lock()
+
+    async def ask(wire: HttpWire, work: Work, attempt: int) -> None:
+        async with turns:
+            async with one_by_one:
+                while (wait_s := queries.seconds_until_free(clock.monotonic())) > 0:
+                    await clock.sleep_until(clock.monotonic() + wait_s)
+                queries.take(clock.monotonic())
+            reference = work.reference(ledger_id, attempt)
+            try:
+                outcome = codec.read_lookup(await wire.send(codec.build_lookup(reference, account.context())))
+            except (WireError, MalformedReply) as exc:
+                outcome = Unreadable(str(exc))
+        match outcome:
+            case Accepted(job=job):
+                found[work.key] = job
+            case Throttled():
+                troubles.append("asked too fast")
+            case Unreadable(detail=detail):
+                troubles.append(detail)
+
+    async with _wire() as wire:
+        for further in range(1, _LOOKUPS + 1):
+            async with trio.open_nursery() as nursery:
+                for work in [work for work in works if work.key not in found]:
+                    nursery.start_soon(ask, wire, work, len(work.state.attempts) + further)
+    if troubles:
+        raise CannotLook(troubles[0])
+    return found
+
+
+# --- by a listing -------------------------------------------------------------------------------------------
 
 
 def adopt(
@@ -107,7 +185,7 @@ def adopt(
             fitting = next(
                 (free[shown] for shown in _prints(work, account, codec, ledger.ledger_id) if free.get(shown)), None
             )
-            if fitting and _bind(ledger, work, account, fitting[0].job, book):
+            if fitting and _bind(ledger, work, account, fitting[0].job, book, found_by="listing"):
                 fitting.pop(0)
                 adopted += 1
     return Looked(account.name, adopted, len(unbound) - adopted)
@@ -139,7 +217,9 @@ def _prints(work: Work, account: Account, codec: Lists, ledger_id: str) -> Itera
         yield shown
 
 
-def _bind(ledger: Ledger, work: Work, account: Account, job: str, book: PriceBook) -> bool:
+def _bind(
+    ledger: Ledger, work: Work, account: Account, job: str, book: PriceBook, *, found_by: Literal["listing", "lookup"]
+) -> bool:
     """Record the other copy's purchase as an attempt of the task; False when the budget has no room for it."""
     price = quote_by(book)(account, work.request)
     if price is None:
@@ -158,7 +238,7 @@ def _bind(ledger: Ledger, work: Work, account: Account, job: str, book: PriceBoo
     )
     # All of it in one commit: there is no moment at which the purchase is in doubt.
     ambiguous = Record(AttemptAmbiguous(attempt=number, reason="crash"))
-    adopted = Record(AttemptAdopted(attempt=number, job=job, evidence="listing"))
+    adopted = Record(AttemptAdopted(attempt=number, job=job, evidence=found_by))
     state, events = work.state, list[TaskEvent]()
     for command in (intend, ambiguous, adopted):
         for event in decide_task(state, command):

@@ -119,9 +119,9 @@ def test_a_provider_that_cannot_be_asked_proves_nothing(tmp_path: Path) -> None:
     with_ledger(tmp_path, body)
     nobody = "http://127.0.0.1:9"
     with ledger_of(tmp_path / "n.db") as ledger:
-        looked = adopt_orphans(
-            ledger, [account("kie", nobody), account("replicate", nobody)], [1], DEFAULT_BOOK, since_us=1
-        )
-    assert [(each.account, each.adopted, bool(each.trouble)) for each in looked] == [("replicate", 0, True)]
+        accounts = [account(name, nobody) for name in ("kie", "replicate", "toapis")]
+        looked = adopt_orphans(ledger, accounts, [1], DEFAULT_BOOK, since_us=1)
+    told = [(each.account, each.adopted, bool(each.trouble)) for each in looked]
+    assert told == [("replicate", 0, True), ("toapis", 0, True)]
     with Reader(tmp_path / "n.db") as reader:
         assert {row.phase for row in reader.tasks(1)} == {"queued"}

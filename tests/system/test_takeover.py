@@ -135,8 +135,10 @@ def test_what_may_have_been_bought_waits_for_the_operator(shop: Shop, tmp_path: 
     assert shop.verdict("pots").twice == []
 
 
-@pytest.mark.parametrize("provider", ["replicate", pytest.param("segmind", marks=pytest.mark.slow)])
-def test_what_the_other_copy_bought_is_adopted_by_list(shop: Shop, tmp_path: Path, provider: str) -> None:
+@pytest.mark.parametrize(
+    "provider", ["replicate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("segmind", "toapis"))]
+)
+def test_what_the_other_copy_bought_is_adopted(shop: Shop, tmp_path: Path, provider: str) -> None:
     """REC-10, REC-5, W18, MON-7: the other copy bought the rest; here it is fetched, and nothing is bought again."""
     command = killed_halfway(shop, f"adopted at {provider}", provider)
     with copied(shop, tmp_path.with_name(tmp_path.name + "-copy")) as copy:
@@ -148,7 +150,7 @@ def test_what_the_other_copy_bought_is_adopted_by_list(shop: Shop, tmp_path: Pat
         (said,) = taken.json()
         assert isinstance(said["queued"], int)
         assert said["adopted"] == said["queued"] >= 8
-        done = copy.run("run", "pots", "--max-at-risk", "50", "--sandbox")
+        done = copy.run(*command)
         held = copy.phases("pots").get("held", 0)
         assert done.code == (3 if held else 0), done.err
         assert len(shop.bill()) == TASKS
