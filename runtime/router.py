@@ -20,8 +20,10 @@ from adapters.prices import Price
 from ledger.commands import Fail
 from ledger.decisions import Count, Exceeded, Guard, Reserve
 from ledger.errors import CommandRejected
+from ledger.events import OperatorDecided
 from ledger.money import account_money, batch_money, day_money, duplicates_money, lane_money, risk_money
 from ledger.reader import QueuedTask, Reader
+from ledger.streams import task_stream
 from runtime.account import AccountActor
 from runtime.accounts import Account
 from runtime.gateway import Submission
@@ -32,6 +34,7 @@ from runtime.work import StreamConflict, TaskLog, Work, WorkKey, load_work
 
 _log = logging.getLogger(__name__)
 
+_POLICY = "on-unknown resubmit"  # who lets a task be bought beside a doubtful attempt, where no person does
 _WINDOW = 2000  # tasks in memory at most, beside those in flight
 _PAGE = 1000
 _IDLE_LOOK_S = 1.0
@@ -111,6 +114,7 @@ class Router:
         self._stranded = False
         self._left_alone = False  # a task was left alone because another copy of the ledger may have bought it
         self._beside: set[tuple[WorkKey, int]] = set()  # doubtful attempts that a purchase was lined up beside
+        self._short_of_duplicates = False  # a task that may be bought again waits for money to do it with
         self._bell = Bell()
         self.moving: dict[WorkKey, Work] = {}
         self.stopped: StopReason = ""
@@ -167,7 +171,8 @@ class Router:
             return
         name = guard.account if isinstance(guard, Reserve) else guard.lane
         if name == duplicates_money(self.terms.batch):
-            _log.warning("%r stays held: the budget for duplicates has no room for it", submission.work)
+            _log.warning("%r is left: the budget for duplicates has no room for it", submission.work)
+            self._short_of_duplicates = self._short_of_duplicates or submission.work.state.phase == "queued"
             self.left(submission.work)
             return
         self._full[name] = min(ceiling, self._full.get(name, ceiling))
@@ -210,10 +215,19 @@ class Router:
                 self._place()
                 self._look_for_dead_end()
             if not self.moving and (self._exhausted or self.stopped):
-                if not self.stopped and (self._stranded or self._left_alone):
-                    self.stopped = "no_provider" if self._stranded else "takeover"
-                return self.stopped
+                return self._ended()
             await self._bell.wait_rung(deadline=self._clock.monotonic() + self._next_look_s())
+
+    def _ended(self) -> StopReason:
+        """Nothing is left to do in this run; perhaps something is left to do."""
+        if not self.stopped:
+            if self._stranded:
+                self.stopped = "no_provider"
+            elif self._left_alone:
+                self.stopped = "takeover"
+            elif self._short_of_duplicates:
+                self.stopped = "budget"
+        return self.stopped
 
     async def _page_in(self) -> None:
         while not self._exhausted and not self.stopped and self._waiting < _WINDOW:
@@ -304,6 +318,7 @@ class Router:
 
     def _offer(self, work: Work, choice: Choice, route: str) -> None:
         beside = work.state.phase == "held"
+        duplicate = beside or self._allowed_by_policy(work)
         actor = self._actors[choice.account]
         actor.offer(
             Submission(
@@ -312,19 +327,30 @@ class Router:
                 lane=choice.lane,
                 route=route,
                 ceiling_microusd=choice.ceiling_microusd,
-                guards=partial(self._guards, actor, choice, beside),
+                guards=partial(self._guards, actor, choice, duplicate),
                 done=_nobody,
-                beside="on-unknown resubmit" if beside else "",
+                beside=_POLICY if beside else "",
             )
         )
 
-    def _guards(self, actor: AccountActor, choice: Choice, beside: bool, at_us: int) -> tuple[Guard, ...]:
+    def _allowed_by_policy(self, work: Work) -> bool:
+        """Whether it was the batch's policy, and no person, that let a queued task be bought beside a doubtful attempt.
+
+        Such a leave is free again when its purchase failed, and the money for it may be gone by then (MON-4).
+        """
+        if self.terms.max_duplicate_microusd is None or not work.state.doubted:
+            return False
+        events = self._reader.events(stream=task_stream(work.batch, work.n))
+        leaves = [row.event.operator for row in events if isinstance(row.event, OperatorDecided)]
+        return leaves[-1:] == [_POLICY]
+
+    def _guards(self, actor: AccountActor, choice: Choice, duplicate: bool, at_us: int) -> tuple[Guard, ...]:
         batch, account = self.terms.batch, actor.account
         guards: list[Guard] = [
             Count(lane_money(account.name, choice.lane), actor.most_unacknowledged),
             Reserve(risk_money(batch), self.terms.max_at_risk_microusd),
         ]
-        if beside:
+        if duplicate:
             guards.append(Reserve(duplicates_money(batch), self.terms.max_duplicate_microusd or 0))
         if self.terms.budget_microusd is not None:
             guards.append(Reserve(batch_money(batch), self.terms.budget_microusd))
