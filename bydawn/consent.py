@@ -18,6 +18,8 @@ By: TypeAlias = Literal["prompt", "yes", "budget", "approved", "sandbox"]
 
 def plan_lines(plan: Plan, *, free_bytes: int | None = None) -> Sequence[str]:
     """The plan as people read it."""
+    if not plan.tasks:
+        return ["nothing is left to buy"]
     lines = []
     shared = plan.tasks - plan.images
     head = f"{counted(plan.tasks, 'task')}, {counted(plan.images, 'image')} to buy"

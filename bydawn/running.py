@@ -37,7 +37,7 @@ from bydawn.request import Request, Settings
 from bydawn.resuming import resume_lines, resumed
 from bydawn.saying import say_where
 from bydawn.selection import ledger_path
-from bydawn.shapes import groups_of
+from bydawn.shapes import groups_of, part_of
 from bydawn.spending import buy_batch, plan_of, settings_now
 from bydawn.takeover import opened_for_buying
 from ledger.errors import LedgerHeld
@@ -78,15 +78,16 @@ def start(request: Request) -> int:
             check_template(template, file.tasks, where=named.input)
         if request.dry_run:
             assert checked is not None
-            quotes = quotes_of_plan(checked.groups, accounts, settings.config, egress, asking=request.quotes)
-            plan = plan_of(settings, checked.groups, accounts, quotes.book, settings.moment_us("deadline"), before)
+            wanted, part = part_of(checked.groups, settings_now(before, request, settings))
+            quotes = quotes_of_plan(wanted, accounts, settings.config, egress, asking=request.quotes)
+            plan = plan_of(settings, wanted, accounts, quotes.book, settings.moment_us("deadline"), before)
             if request.save is not None:
                 save(request.save, approval(plan, digest))
             files, callbacks = file_lines(checked, accounts), callback_lines(settings, before, accounts)
             with KnownBatches(ledger_file) as reader:
                 known_as = reader.batch_by_name(before.name) if reader else None
                 lines, resumes = _resumes(reader, known_as, before, request, settings)
-            notes = (*lines, *files, *callbacks, *quotes.lines)
+            notes = (*part, *lines, *files, *callbacks, *quotes.lines)
             return show_plan(request, plan, folder, checked, notes=notes, resumes=resumes)
         check_accounts(accounts, egress)
         refuse_stray_ledger(
@@ -145,10 +146,12 @@ def go_on(
         )
     if request.dry_run:
         with Reader(ledger_file) as reader:
-            left = groups_of(reader, batch, accounts)
+            waiting = groups_of(reader, batch, accounts)
+            settled = before.sealed_through - sum(group.count for group in waiting)
+            left, part = part_of(waiting, settings_now(before, request, settings), settled=settled)
             quotes = quotes_of_plan(left, accounts, settings.config, egress, asking=request.quotes)
             lines, resumes = _resumes(reader, batch, before, request, settings)
-            notes = (*lines, *callback_lines(settings, before, accounts), *quotes.lines)
+            notes = (*part, *lines, *callback_lines(settings, before, accounts), *quotes.lines)
             left_plan = plan_of(settings, left, accounts, quotes.book, settings.moment_us("deadline"), before)
             if request.save is not None:
                 save(request.save, approval(left_plan, before.imports[-1].input_digest))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bydawn.cli.formats import count, counted
 from bydawn.inputs.judging import Judge
 from ledger.folds import BatchState
 from ledger.reader import Reader
@@ -15,11 +16,12 @@ from runtime.requests import decode_request
 
 def wanted_tasks(state: BatchState) -> int:
     """How many tasks this run is to settle."""
-    total = state.sealed_through
-    for bound in (state.settings.limit, state.settings.sample):
-        if bound:
-            total = min(total, bound)
-    return total
+    return _bounded(state.sealed_through, state)
+
+
+def _bounded(tasks: int, state: BatchState) -> int:
+    """How many of so many tasks a --limit or --sample leaves."""
+    return min([tasks, *(bound for bound in (state.settings.limit, state.settings.sample) if bound)])
 
 
 def groups_of(reader: Reader, batch: int, accounts: Sequence[Account]) -> list[Group]:
@@ -48,6 +50,19 @@ def shapes_of(reader: Reader, batch: int, accounts: Sequence[Account]) -> list[G
         Group(shape.model, shape.aspect, shape.resolution, shape.references, everybody, shape.count)
         for shape in reader.queued_shapes(batch)
     ]
+
+
+def part_of(groups: Sequence[Group], state: BatchState, *, settled: int = 0) -> tuple[list[Group], tuple[str, ...]]:
+    """What a --limit or --sample leaves of the tasks that wait, and how a plan says so.
+
+    ``settled`` tasks of the batch count against it: they are bought already.
+    """
+    waiting = sum(group.count for group in groups)
+    wanted = max(0, _bounded(settled + waiting, state) - settled)
+    if wanted >= waiting:
+        return list(groups), ()
+    option = "--limit" if state.settings.limit else "--sample"
+    return share_of(groups, wanted), (f"{option}: {counted(wanted, 'task')} of {count(waiting)}",)
 
 
 def share_of(groups: Sequence[Group], wanted: int) -> list[Group]:
