@@ -7,9 +7,11 @@ from ledger.events import AttemptAccepted, AttemptAdopted, AttemptIntended, Batc
 from ledger.reader import LiveAttempt, Reader
 from ledger.streams import batch_stream
 from runtime.keycheck import KnownJob
+from runtime.trust import Trust, assume
 
 _PAGE = 5000
 _MAY_PASS = frozenset(("account_changed", "clock_changed", "listing_failed"))
+_ASSUMED = frozenset({"listing_assumed", "lookup_assumed", "answer_assumed"})
 
 
 def since(reader: Reader, at_us: int) -> Iterator[Recorded]:
@@ -46,10 +48,13 @@ def jobs_of(reader: Reader, account: str, at_us: int) -> Iterator[KnownJob]:
                 yield KnownJob(row.event.job, attempt.epoch)
 
 
-def held_again(reader: Reader, account: str, foreign: Callable[[int], bool]) -> list[LiveAttempt]:
+def held_again(
+    reader: Reader, account: str, foreign: Callable[[int], bool], trust: Callable[[int], Trust] = assume
+) -> list[LiveAttempt]:
     """Purchases that are held for a cause that may be gone: then they are looked up again.
 
-    It was another key, known by now to be of the same account; a wrong clock; or a list that could not be read.
+    It was another key, known by now to be of the same account; a wrong clock; a list that could not be read; or a fact
+    that was not sure enough for the batch, which trusts it now.
     """
     return [
         each
@@ -57,7 +62,7 @@ def held_again(reader: Reader, account: str, foreign: Callable[[int], bool]) -> 
         for each in reader.held(batch.batch, account=account)
         if each.state.phase == "held"
         and each.attempt == len(each.state.attempts)
-        and each.state.attempts[-1].reason in _MAY_PASS
+        and each.state.attempts[-1].reason in _MAY_PASS | (_ASSUMED if trust(each.batch) == "assumed" else frozenset())
         and not foreign(each.epoch)
     ]
 

@@ -232,7 +232,7 @@ class Night:
         lanes = self._reader.lanes()
         for actor in self.actors:
             name = actor.account.name
-            open_now = [*self._reader.live(name), *held_again(self._reader, name, actor.foreign)]
+            open_now = [*self._reader.live(name), *held_again(self._reader, name, actor.foreign, self._trust)]
             works = [load_work(self._reader, each.batch, each.n) for each in open_now]
             self.router.follow(works)
             ages_s = [(now_us - at_us) / 1e6 for account, at_us in intents if account == name]

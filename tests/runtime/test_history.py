@@ -88,6 +88,20 @@ def test_what_is_held_for_a_cause_that_may_be_gone_is_looked_up_again(
     with_ledger(tmp_path, body)
 
 
+@pytest.mark.parametrize("reason", ["listing_assumed", "lookup_assumed", "answer_assumed"])
+def test_what_was_not_sure_enough_is_looked_up_again_once_it_is(tmp_path: Path, reason: UnknownReason) -> None:
+    """REC-4: --trust may change on any continue."""
+
+    async def body(opened: OpenLedger) -> None:
+        await opened.intend(1)
+        crashed = Record(AttemptAmbiguous(attempt=1, reason="crash"))
+        await opened.do(1, crashed, Record(AttemptUnknown(attempt=1, reason=reason)))
+        assert held_again(opened.reader, "kie", lambda epoch: False, lambda batch: "documented") == []
+        assert len(held_again(opened.reader, "kie", lambda epoch: False, lambda batch: "assumed")) == 1
+
+    with_ledger(tmp_path, body)
+
+
 def test_intents_tell_how_full_the_windows_are(reader: Reader) -> None:
     assert recent_intents(reader, 2 * MINUTE_US) == [("a2", 2 * MINUTE_US), ("a3", 3 * MINUTE_US)]
 
