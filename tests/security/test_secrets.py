@@ -134,6 +134,7 @@ def live(shop: Shop) -> str:
     shop.env |= {"KIE_API_KEY": WRONG, "REPLICATE_API_TOKEN": WRONG, "TOGETHER_API_KEY": WRONG}
     do("providers", "check", "--provider", PROVIDERS_HERE, "--json")
     do("run", table, "--provider", PROVIDERS_HERE, "--budget", "50", "--name", "refused", "-vvv")
+    printed += [reply.text + repr(reply.headers) for reply in shown(shop)]
     receiver.terminate()
     done = wait(receiver)
     assert "callback for" in done.err
@@ -145,6 +146,16 @@ def strangers(shop: Shop, port: int) -> list[httpx.Response]:
     good = Addresses(f"http://127.0.0.1:{port}", keyed_by(shop.ledger)).url("kie", 1, 1, 1)
     with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
         return [client.post(url, content=b"{}") for url in (good, good[:-4] + "0000")]
+
+
+def shown(shop: Shop) -> list[httpx.Response]:
+    """Each page of the dashboard."""
+    address = httpx.URL(shop.ledger.with_name("bydawn.db.dashboard").read_text().strip())
+    with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
+        replies = [client.get(address.copy_with(path=path)) for path in ("/status.json", "/metrics", "/dashboard.js")]
+        replies.append(client.get(address, follow_redirects=True))
+    assert {reply.status_code for reply in replies} == {200}
+    return replies
 
 
 def test_a_whole_life_tells_no_secret(life: Life) -> None:
