@@ -53,8 +53,8 @@ def takeover(buy_queued: bool, yes: bool, as_json: bool, ledger: Path | None, sa
     """Go on with this ledger in this place: no other copy does.
 
     What was bought is collected and what is doubtful is judged, as after a crash.  Tasks that wait to be bought may
-    have been bought with the other copy: jobs that Replicate, Segmind or Toapis show for them are adopted, and the others
-    stay as they are until --buy-queued.
+    have been bought with the other copy: jobs that Replicate, Segmind or Toapis show for them are adopted, and the
+    others stay as they are until --buy-queued.
 
     \b
       bydawn ledger takeover

@@ -111,6 +111,9 @@ def check(path: Path, batch: int, *, files: bool, sealed: SealedHead | None, as_
             line(f"{bad(problem.code)} at {problem.place}: {problem.text}")
         for entry in broken[:SHOWN]:
             line(f"{bad('file')} {entry.promise.path}: {entry.text} ({named(entry.promise)})")
+        if problems and {problem.code for problem in problems} <= {"views", "books"}:
+            line("  only views and books differ: one was changed, or the last events were cut off; a head that was")
+            line("  sealed later tells which: bydawn verify --against sealed-head.json (in the folder of the batch)")
         hidden = total - len(problems) - min(len(broken), SHOWN)
         if hidden:
             line(f"and {count(hidden)} more of the same kinds")

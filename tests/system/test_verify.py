@@ -128,6 +128,10 @@ def test_removed_last_rows_are_missed_by_the_views(night: Shop, copy: Path) -> N
     assert ("views", f"tasks: task-1-{stream - task_stream(1, 0)}") in places
     assert ("books", "batch/1") in places
     assert {code for code, _ in places} == {"views", "books"}
+    told = night.run("verify", "--no-files", "--ledger", str(copy))
+    assert "or the last events were cut off" in told.out
+    head = str(night.output("pots") / "sealed-head.json")
+    assert any(code == "head" for code, _ in found(night, "--no-files", "--against", head, "--ledger", str(copy)))
 
 
 def test_a_changed_row_of_a_view(night: Shop, copy: Path) -> None:
