@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from adapters.base import Polls
+from adapters.reading import is_job_id
 from bydawn.controlling import Asked
 from bydawn.errors import UserError
 from bydawn.resolving import PATIENCE_S, HeldRow, Told, account_of, ask_providers, codec_of
@@ -68,6 +69,8 @@ def _misfit(asked: Asked, told: Told, row: HeldRow, job: str) -> str:
         return f"at {title} it does not carry the reference that this purchase was sent with"
     if not isinstance(codec, Polls):
         return f"{title} has no jobs that could be collected"
+    if not is_job_id(job):
+        return "no job has such an id"
     try:
         state = trio.run(_state, account_of(asked, row.account, row.provider), job)
     except (CannotLook, UserError) as exc:

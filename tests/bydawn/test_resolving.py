@@ -180,6 +180,7 @@ def test_nothing_chosen_is_nothing_decided(three: Path, resolve: Resolve) -> Non
         (["red=j", "red=k"], 2, "a task is named more than once"),
         (["red=job-next"], 2, "job-next is the job of another purchase already"),
         (["wet=j"], 2, "Together has no jobs that could be collected"),
+        (["red=../../v1/credits?x"], 2, "no job has such an id"),
         (["red=j"], 6, "kie: no key is set for kie (KIE_API_KEY)"),
         (["blue=j"], 6, "wavespeed: no key is set for wavespeed (WAVESPEED_API_KEY)"),
     ],
