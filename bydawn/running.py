@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
+
 from bydawn import importing, values
 from bydawn.approval import approval, save
 from bydawn.buying import check_accounts
@@ -46,6 +48,7 @@ from ledger.journal import Ledger
 from ledger.reader import Reader
 from runtime.accounts import Account
 from runtime.egress import Egress
+from runtime.planning import Group
 
 
 def start(request: Request) -> int:
@@ -78,7 +81,8 @@ def start(request: Request) -> int:
             check_template(template, file.tasks, where=named.input)
         if request.dry_run:
             assert checked is not None
-            wanted, part = part_of(checked.groups, settings_now(before, request, settings))
+            rows = _groups(checked, settings)
+            wanted, part = part_of(rows, settings_now(before, request, settings))
             quotes = quotes_of_plan(wanted, accounts, settings.config, egress, asking=request.quotes)
             plan = plan_of(settings, wanted, accounts, quotes.book, settings.moment_us("deadline"), before)
             if request.save is not None:
@@ -105,7 +109,7 @@ def start(request: Request) -> int:
                 say_where(opened.ledger.path, opened.ledger.batch(batch), talk, created=opened.created)
                 if checked is not None:
                     _import(opened.ledger, batch, file, checked, digest, settings, request, options, named.input, talk)
-                groups = checked.groups if checked is not None else None
+                groups = _groups(checked, settings) if checked is not None else None
                 return buy_batch(opened, batch, request, settings, accounts, egress, groups, talk, places=file.places)
         except LedgerHeld as exc:
             raise held_error(ledger_file, exc) from exc
@@ -192,6 +196,17 @@ def _check(file: InputFile, accounts: Iterable[Account], folder: Path) -> Checke
     return checked
 
 
+def _dedupe(settings: Settings) -> str:
+    return values.one_of(settings.text("dedupe") or "", ("", "share", "off"), where="--dedupe")
+
+
+def _groups(checked: Checked, settings: Settings) -> tuple[Group, ...]:
+    """The tasks of the input by shape; with ``--dedupe off`` each of them is bought."""
+    if _dedupe(settings) != "off":
+        return checked.groups
+    return tuple(msgspec.structs.replace(group, shared=0) for group in checked.groups)
+
+
 def _sealed(before: BatchState, digest: str) -> bool:
     """Whether this very input is the batch's newest import: then nothing needs to be read again."""
     newest = before.imports[-1] if before.imports else None
@@ -243,7 +258,7 @@ def _import(
     talk: Callable[[str], None],
 ) -> None:
     choices = importing.ImportChoices(
-        dedupe=values.one_of(settings.text("dedupe") or "", ("", "share", "off"), where="--dedupe"),
+        dedupe=_dedupe(settings),
         on_change=values.one_of(settings.text("on_change") or "error", ("error", "keep"), where="--on-change"),
     )
     added = importing.import_input(

@@ -63,6 +63,12 @@ def title_of(provider: str) -> str:
     return provider
 
 
+def keeps_jobs(provider: str) -> bool:
+    """Whether a job of this provider could be collected later: where the answer is the image, there is none."""
+    known = provider in registry.PROVIDERS or provider in registry.entries()
+    return known and registry.codec(provider).capabilities.shape.value != "sync"
+
+
 def held_because(attempt: AttemptState) -> str:
     """Why nothing could tell about it."""
     return _worded(HELD, attempt.reason, attempt)

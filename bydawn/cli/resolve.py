@@ -16,7 +16,7 @@ from bydawn.errors import UserError
 from bydawn.opening import operator
 from bydawn.resolving import HeldRow, Told, ask_providers, chosen, held_rows
 from bydawn.values import duration_s
-from bydawn.verdicts import title_of
+from bydawn.verdicts import keeps_jobs, title_of
 from runtime.candidates import Candidate
 from runtime.inbox import ResolveTasks
 
@@ -210,8 +210,10 @@ def show(rows: list[HeldRow], told: list[Told], command: str) -> None:
         line(f"  {plain(said_by(each, rows))}")
     line()
     line(strong("next"))
-    task = shlex.quote(plain(rows[0].id))
-    line(f"  {command} --adopt {task}=JOB    collect the job, when one of them is it")
+    collectable = [row for row in rows if keeps_jobs(row.provider)]
+    if collectable:
+        task = shlex.quote(plain(collectable[0].id))
+        line(f"  {command} --adopt {task}=JOB    collect the job, when one of them is it")
     line(f"  {command} --all --buy-again    or --task ID, --provider NAME, --older 2h; some may be paid twice")
     line(f"  {command} --all --give-up    they fail; what may have been paid stays on the books")
 

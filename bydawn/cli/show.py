@@ -18,7 +18,7 @@ from bydawn.cli.output import faint, json_line, line, pairs, state_paint, strong
 from bydawn.cli.telling import tell
 from bydawn.lines import Lines, lines_data, lines_of, told_lines
 from bydawn.selection import find_task, open_batch, target
-from bydawn.verdicts import held_because, title_of, verdicts
+from bydawn.verdicts import held_because, keeps_jobs, title_of, verdicts
 from ledger.events import PayloadRef
 from ledger.folds import AttemptState, TaskState
 from ledger.money import Balance, holdings
@@ -240,12 +240,13 @@ def show_next(dossier: Dossier) -> None:
         return
     task = shlex.quote(plain(dossier.row.id))
     command = f"bydawn resolve {plain(dossier.batch.name)}" + (" --sandbox" if dossier.batch.sandbox else "")
+    collect = [("collect", f"{command} --adopt {task}=JOB    if one of them is it")]
     line()
     line(strong("next") + f"  nobody could tell whether it was bought: {plain(held_because(held))}")
     pairs(
         [
             ("look", f"{command}    its candidates at {plain(title_of(held.provider))}, with time and cost"),
-            ("collect", f"{command} --adopt {task}=JOB    if one of them is it"),
+            *(collect if keeps_jobs(held.provider) else ()),
             (
                 "buy again",
                 f"{command} --task {task} --buy-again    at most {dollars(held.ceiling_microusd)} paid twice",

@@ -85,6 +85,14 @@ def test_a_provider_that_cannot_be_asked_says_so_and_where_to_look(night: Path, 
     assert "\x1b" not in said.out
 
 
+def test_only_a_job_that_can_be_collected_is_asked_for(three: Path, resolve: Resolve) -> None:
+    """Together answers with the image itself: there is no job that a person could name."""
+    assert "--adopt red=JOB" in resolve("pots").out
+    alone = resolve("pots", "--provider", "together").out
+    assert "--adopt" not in alone
+    assert "--give-up" in alone
+
+
 def test_scripts_get_objects(night: Path, resolve: Resolve) -> None:
     asked, held = resolve("teapots", "--json").lines
     assert asked == {

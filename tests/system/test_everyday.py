@@ -73,6 +73,8 @@ def test_equal_rows_are_bought_once_and_shared(shop: Shop) -> None:
 
 def test_equal_rows_are_each_bought_when_told(shop: Shop) -> None:
     table = shop.table("pots.jsonl", [*prompts("each", 3), *prompts("each", 3)])
+    planned = shop.run("plan", table, "--sandbox", "--dedupe", "off", "--json")
+    assert planned.json()[-1]["images"] == 6
     done = shop.run("run", table, "--sandbox", "--dedupe", "off")
     assert done.code == 0, done.err
     assert len(shop.bill()) == 6
