@@ -5,7 +5,7 @@ that a run is a function of its seed.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -174,7 +174,7 @@ class SimDisk:
         return path in self._files or path in self._dirs
 
     def names(self, path: Path) -> tuple[str, ...]:
-        return tuple(sorted(p.name for p in (*self._files, *self._dirs) if p.parent == path and p != path))
+        return tuple(sorted(p.name for p in _inside(path, (*self._files, *self._dirs))))
 
     def free_bytes(self, path: Path) -> int:
         return max(0, self.capacity_bytes - sum(len(i.data) for i in set(self._files.values())))
@@ -215,6 +215,12 @@ class SimDisk:
         return inode
 
     def _sync_dir(self, directory: Path) -> None:
-        for path in [p for p in self._durable if p.parent == directory]:
+        for path in _inside(directory, self._durable):
             del self._durable[path]
-        self._durable.update((p, i) for p, i in self._files.items() if p.parent == directory)
+        self._durable.update((path, self._files[path]) for path in _inside(directory, self._files))
+
+
+def _inside(directory: Path, paths: Iterable[Path]) -> list[Path]:
+    """Those that lie right in the directory; by their texts, since a ``Path.parent`` is a new object each time."""
+    place = str(directory).rstrip("/")
+    return [path for path in paths if str(path).rpartition("/")[0] == place and path != directory]

@@ -59,20 +59,31 @@ def draw(job: Job, *, short_side: int = 0) -> bytes:
     if job.fate == "wrong_bytes":
         return b"<!doctype html><title>Temporarily unavailable</title>"
     size = pixel_size(job.aspect, job.resolution, short_side=short_side)
+    digest = None
+    if job.fate != "blank":
+        digest = request_digest(job.prompt, job.references, job.aspect, job.resolution)
+    data = (_small if short_side else _encoded)(size, digest, job.output_format)
+    return data[: len(data) // 2] if job.fate == "truncated" else data
+
+
+def _encoded(size: tuple[int, int], digest: bytes | None, output_format: str) -> bytes:
+    """The file of a picture with this digest, or (None) of a flat ground."""
     picture = _base(size)
-    if job.fate == "blank":
+    if digest is None:
         picture = Image.new("P", size, 0)
         picture.putpalette(_PAPER)
     else:
-        digest = request_digest(job.prompt, job.references, job.aspect, job.resolution)
         _write_digest(picture, digest)
     out = io.BytesIO()
-    if job.output_format == "png":
+    if output_format == "png":
         picture.save(out, "PNG", compress_level=1)
     else:
         picture.convert("RGB").save(out, "JPEG", quality=90)
-    data = out.getvalue()
-    return data[: len(data) // 2] if job.fate == "truncated" else data
+    return out.getvalue()
+
+
+_small = lru_cache(maxsize=256)(_encoded)
+"""Simulated nights want the same few small pictures again and again."""
 
 
 def read_digest(image: bytes) -> bytes:

@@ -8,7 +8,9 @@ from ledger.events import AccountKeyChanged, AccountParked, AttemptUnknown, Cont
 from ledger.reader import Reader
 from runtime.inbox import CancelBatch, RetryTasks, leave
 from tests.simulation.checker import problems
-from tests.simulation.world import Life, Weather, World
+from tests.simulation.life import Life
+from tests.simulation.weather import Weather
+from tests.simulation.world import KEY, World
 
 
 def phases(world: World) -> dict[str, int]:
@@ -104,7 +106,7 @@ def test_a_key_that_is_refused_in_the_night_leaves_its_jobs_open(tmp_path: Path)
     world.live(Life(drain_at_s=0.8, hard_at_s=0.9))
     world.keys["replicate"] = "sandbox wrong"
     assert world.live() == "no_provider"
-    world.keys["replicate"] = "sandbox"
+    world.keys["replicate"] = KEY
     assert world.live() == ""
     assert problems(world) == []
 

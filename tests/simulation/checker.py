@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 
 from adapters.registry import codec
 from adapters.sandbox.house import BillLine
@@ -18,7 +19,11 @@ from runtime.requests import what_is_wanted
 from runtime.trust import DEFAULT, Trust, unproven_absence
 from runtime.work import Work, load_work
 from tests.ledger.lines import by_attempts, dollars_of
-from tests.simulation.world import PRICED, World, folder
+from tests.simulation.wanted import folder
+from tests.simulation.weather import FAIR
+from tests.simulation.world import World
+
+PRICED = ("google", "google-batch", "kie", "segmind")  # what these charge, they say
 
 
 def problems(world: World, *, complete: bool = True) -> list[str]:
@@ -46,19 +51,18 @@ def problems(world: World, *, complete: bool = True) -> list[str]:
     return found
 
 
-def missing_at_the_cut(world: World) -> list[str]:
+def missing_at_the_cut(world: World, reader: Reader) -> list[str]:
     """What the ledger says is on the disk and is not, as the next life will find it (RES-1, RES-2, W14)."""
     found: list[str] = []
-    with Reader(world.path) as reader:
-        for batch in range(1, world.batches + 1):
-            for row in reader.tasks(batch, limit=10_000):
-                work = load_work(reader, batch, row.n)
-                if work.state.phase == "succeeded":
-                    found += [f"at a cut: task {batch}/{row.n}: {text}" for text in _image(world, work)]
-                for attempt in work.state.attempts:
-                    kept = folder(batch) / "spool" / f"{batch}-{row.n}-{attempt.number}"
-                    if attempt.phase == "ready" and attempt.url is None and not world.disk.exists(kept):
-                        found.append(f"at a cut: task {batch}/{row.n}: ready, and its bytes are not in the spool (W14)")
+    for batch in range(1, world.batches + 1):
+        for row in reader.tasks(batch, limit=10_000):
+            work = load_work(reader, batch, row.n)
+            if work.state.phase == "succeeded":
+                found += [f"at a cut: task {batch}/{row.n}: {text}" for text in _image(world, work)]
+            for attempt in work.state.attempts:
+                kept = folder(batch) / "spool" / f"{batch}-{row.n}-{attempt.number}"
+                if attempt.phase == "ready" and attempt.url is None and not world.disk.exists(kept):
+                    found.append(f"at a cut: task {batch}/{row.n}: ready, and its bytes are not in the spool (W14)")
     return found
 
 
@@ -82,13 +86,20 @@ def _task(
     live = [attempt for attempt in state.attempts if attempt.phase in LIVE]
     undecided = [attempt for attempt in state.attempts if attempt.doubtful]
     if complete and (live or not state.settled):
-        waits = owner is not None and owner.phase == "held"
-        if not waits:
+        waits = owner is not None and (owner.phase == "held" or not owner.settled)
+        # What another account's key bought is visible to nobody: it stays open.
+        strange = any(attempt.phase == "accepted" and attempt.epoch < world.key_epoch for attempt in live)
+        if not waits and not strange:
             yield f"not settled ({state.phase})"
     if len(live) + len(undecided) > 1:
         yield "two attempts are open at once (MON-2)"
     # A listing may prove nothing.
-    evidence = not (world.weather.listings_fail_s or world.weather.jumps or world.rekeyed)
+    told = not (world.weather.listings_fail_s or world.weather.jumps)
+    evidence = told and bool(state.attempts) and state.attempts[-1].epoch >= world.key_epoch
+    pardoned = {"" if world.weather is FAIR else "listing_failed"}
+    if world.seen["rotated keys, something open"]:  # where no known job is left, nothing shows whose key it is
+        pardoned.add("account_changed")
+    evidence = evidence and state.attempts[-1].reason not in pardoned
     if state.phase == "held" and evidence and can_tell(state.attempts[-1].provider, world.trust or DEFAULT):
         yield f"held at {state.attempts[-1].provider}, which can tell ({state.attempts[-1].reason})"
     charged = []
@@ -100,7 +111,10 @@ def _task(
             yield f"bound to {attempt.job}, which no provider knows"
         if line is None:
             continue
-        if attempt.phase == "failed" and attempt.reason != "bad_image" and line.state == "succeeded":
+        # WaveSpeed deletes what it is told to cancel, also a job that ended since it was looked at last.
+        deleted = attempt.provider == "wavespeed" and attempt.reason == "cancelled"
+        excused = attempt.reason == "bad_image" or deleted
+        if attempt.phase == "failed" and not excused and line.state == "succeeded":
             yield f"attempt {attempt.number} is failed ({attempt.reason}), and {attempt.job} is done (MON-6)"
         if line.charged_microusd and attempt.phase not in ("failed", "lost", "surplus"):
             charged.append(attempt.job)
@@ -127,8 +141,12 @@ def _image(world: World, work: Work) -> Iterator[str]:
         yield "its image does not hash to its name (RES-1)"
     request = what_is_wanted(work.request)
     wanted = request_digest(request.prompt, request.references, request.aspect, request.resolution)
-    if "blank" not in result.flags and read_digest(data) != wanted:
+    if "blank" not in result.flags and _shown(data) != wanted:
         yield "it has somebody else's image"
+
+
+_shown = lru_cache(maxsize=256)(read_digest)
+"""The same small pictures are looked at in every night."""
 
 
 def _books(world: World, reader: Reader, works: list[Work]) -> Iterator[str]:
@@ -170,39 +188,30 @@ def _still_unanswered(works: list[Work], lane: str, epoch: int) -> int:
 
 def _bill(works: list[Work], bill: dict[str, BillLine], complete: bool) -> Iterator[str]:
     """MON-7, REC-5: every job on the bill is bound to one attempt, or may be that of an attempt in doubt."""
-    bound, doubted, synchronous = Counter[str](), Counter[str](), Counter[str]()
+    bound, doubted, synchronous = Counter[str](), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for work in works:
         for attempt in work.state.attempts:
+            bought = (attempt.provider, work.request.prompt)
             if attempt.job:
                 bound[attempt.job] += 1
             elif attempt.phase == "unknown" or (not complete and attempt.phase in LIVE):
-                doubted[attempt.provider] += 1
+                doubted[bought] += 1
             elif attempt.phase in ("ready", "done", "failed", "surplus", "lost"):
-                synchronous[attempt.provider] += 1  # its answer was the image, and named no job
+                synchronous[bought] += 1  # its answer was the image, and named no job
     for job, times in bound.items():
         if times > 1:
             yield f"{job}: bound to {times} attempts (REC-5)"
     # A synchronous provider refuses with its answer what it had begun: such a job is on the bill and costs nothing.
     orphans = Counter(
-        line.provider
+        (line.provider, line.prompt)
         for line in bill.values()
         if line.job not in bound and (line.charged_microusd or codec(line.provider).capabilities.shape.value != "sync")
     )
-    for provider, count in orphans.items():
-        count -= synchronous[provider]
-        if count > doubted[provider]:
-            yield f"{provider}: {count} jobs on the bill that no attempt knows, {doubted[provider]} in doubt (MON-7)"
-
-
-def too_many_duplicates(world: World, most_microusd: int) -> list[str]:
-    """MON-4: what a policy bought beside doubtful attempts stays within its budget, by their ceilings."""
-    with Reader(world.path) as reader:
-        money = reader.money("duplicates/")
-    return [
-        f"{name}: {balance} bought beside doubtful attempts, {most_microusd} allowed (MON-4)"
-        for name, balance in money.items()
-        if balance.total > most_microusd
-    ]
+    for bought, count in orphans.items():
+        count -= synchronous[bought]
+        if count > doubted[bought]:
+            provider, prompt = bought
+            yield f"{provider}: {count} jobs for {prompt!r} that no attempt knows, {doubted[bought]} in doubt (MON-7)"
 
 
 def can_tell(provider: str, trust: Trust) -> bool:

@@ -12,45 +12,26 @@ from pathlib import Path
 
 import msgspec
 
-from adapters.sandbox.faults import ChaosProfile
 from ledger.events import Decided
+from ledger.folds import TaskPhase
+from ledger.reader import Reader
 from runtime.router import StopReason
-from tests.simulation.checker import missing_at_the_cut, problems, too_many_duplicates, torn
-from tests.simulation.world import FAIR, Life, Weather, World
+from runtime.trust import Trust
+from tests.simulation.checker import missing_at_the_cut, problems, torn
+from tests.simulation.history import History
+from tests.simulation.life import Life
+from tests.simulation.tally import Tally, at_the_cut, tallied
+from tests.simulation.weather import WEATHERS
+from tests.simulation.world import World
 
-ROUGH = Weather(
-    chaos=ChaosProfile(
-        throttle=0.05,
-        error_before=0.03,
-        error_after=0.03,
-        reset_after=0.03,
-        fail_job=0.05,
-        hook_lost=0.2,
-        hook_twice=0.2,
-    ),
-    refused=0.03,
-    lost_request=0.01,
-    lost_reply=0.03,
-)
-SLOW = Weather(
-    chaos=ChaosProfile(slow_reply=0.3, slow_s=40.0, cut_reply=0.05, hook_late=0.5), late=0.05, listing_lag_s=4.0
-)
-DARK = Weather(
-    chaos=ChaosProfile(
-        fail_job=0.2, truncated=0.1, wrong_bytes=0.1, blank=0.1, policy_job=0.05, hook_forged=0.5, hook_late=0.2
-    ),
-    lost_reply=0.15,
-    late=0.1,
-    listings_fail_s=45.0,
-)
-JUMPY = Weather(chaos=ROUGH.chaos, lost_reply=0.1, late=0.05, jumps=720.0)
-WEATHERS = {"fair": FAIR, "rough": ROUGH, "slow": SLOW, "dark": DARK, "jumpy": JUMPY}
+NO_CAP = 100_000_000
 
 
 class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
     """``lives`` are those that end badly; after them the world lives until everything is settled.
 
-    ``orders``: what the operator decides about held tasks then; failed ones are wanted again.
+    ``orders``: what the operator decides about held tasks then; failed ones are wanted again.  ``again``: when all is
+    over, one more run finds nothing to do.  The rest is of :class:`tests.simulation.world.World`.
     """
 
     seed: int
@@ -58,54 +39,124 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
     lives: tuple[Life, ...] = ()
     tasks: int = 5
     providers: tuple[str, ...] = ("kie", "replicate", "segmind")
+    widths: tuple[int | None, ...] = ()
     same_prompts: bool = False
+    files: bool = False
     webhooks: bool = False
     batches: int = 1
     followers: int = 0
     budget_microusd: int | None = None
-    max_at_risk_microusd: int = 100_000_000
+    account_budget_microusd: int | None = None
+    max_at_risk_microusd: int = NO_CAP
     max_duplicate_microusd: int | None = None
+    trust: Trust | None = None
     orders: tuple[Decided, ...] = ()
+    again: bool = False
+
+    @property
+    def capped(self) -> bool:
+        budgets = (self.budget_microusd, self.account_budget_microusd)
+        return any(budget is not None for budget in budgets) or self.max_at_risk_microusd < NO_CAP
 
 
-def play(schedule: Schedule, root: Path) -> tuple[World, list[str]]:
-    """Live it through; return the world and what went wrong in it."""
+def play(schedule: Schedule, root: Path) -> tuple[World, list[str], Tally]:
+    """Live it through; return the world, what went wrong in it, and what it met."""
     world = World(
         root,
         schedule.seed,
         tasks=schedule.tasks,
         providers=schedule.providers,
+        widths=schedule.widths,
         weather=WEATHERS[schedule.weather],
         same_prompts=schedule.same_prompts,
+        files=schedule.files,
         webhooks=schedule.webhooks,
         batches=schedule.batches,
         followers=schedule.followers,
         budget_microusd=schedule.budget_microusd,
+        account_budget_microusd=schedule.account_budget_microusd,
         max_at_risk_microusd=schedule.max_at_risk_microusd,
         max_duplicate_microusd=schedule.max_duplicate_microusd,
+        trust=schedule.trust,
     )
     for life in schedule.lives:
         world.live(life)
-        world.broken += [*missing_at_the_cut(world), *torn(world)]
+        with Reader(world.path) as reader:
+            world.broken += [*missing_at_the_cut(world, reader), *torn(world)]
+            world.seen += at_the_cut(world, reader)
     stopped = _settle(world)
     for decision in schedule.orders:
         for batch in range(1, world.batches + 1):
             world.resolve(decision, batch)
             world.retry(batch)
         stopped = _settle(world)
-    found = problems(world, complete=not any(stopped))
-    if schedule.max_duplicate_microusd is not None and not schedule.orders:  # an operator may allow more
-        found += too_many_duplicates(world, schedule.max_duplicate_microusd)
-    capped = schedule.budget_microusd is not None or schedule.max_at_risk_microusd < 100_000_000
-    allowed: set[StopReason | None] = {"", "budget", "at_risk"} if capped else {""}
-    if world.rekeyed:
-        allowed.add("no_provider")  # what the old keys bought stays open
-    found += [f"a night was stopped by {reason!r}" for reason in stopped if reason not in allowed]
-    return world, found
+    complete = not {"budget", "at_risk"} & set(stopped)
+    found = problems(world, complete=complete)
+    found += _odd_stops(schedule, world, stopped)
+    if schedule.again and complete:
+        found += _live_again(world)
+    with Reader(world.path) as reader:
+        history = History(world, reader)
+        found += history.found
+        return world, found, tallied(world, history, reader)
 
 
 def _settle(world: World) -> list[StopReason | None]:
-    return [world.live(Life(batch=batch)) for batch in range(1, world.batches + 1)]
+    """Live until there is nothing to do: what a run of one batch learns may leave work for the other."""
+    stopped = [world.live(Life(batch=batch)) for batch in range(1, world.batches + 1)]
+    for batch in _with_queued(world):
+        if stopped[batch - 1] == "":
+            stopped[batch - 1] = world.live(Life(batch=batch))
+    return stopped
+
+
+def _with_queued(world: World) -> list[int]:
+    if world.batches == 1:
+        return []
+    with Reader(world.path) as reader:
+        batches = range(1, world.batches + 1)
+        return [batch for batch in batches if any(row.state == "queued" for row in reader.counts(batch))]
+
+
+def _odd_stops(schedule: Schedule, world: World, stopped: list[StopReason | None]) -> list[str]:
+    allowed: set[StopReason | None] = {""}
+    if schedule.capped:
+        allowed |= {"budget", "at_risk"}
+    if schedule.max_duplicate_microusd is not None:
+        allowed.add("budget")  # for duplicates
+    if world.key_epoch:
+        allowed.add("no_provider")  # what the old keys bought stays open
+    if world.seen["cancelled"]:
+        allowed.add("cancelled")
+    return [f"a night was stopped by {reason!r}" for reason in stopped if reason not in allowed]
+
+
+def _live_again(world: World) -> list[str]:
+    """REC-3, LIVE-2: what is settled stays as it is, and nobody is paid, however often a run begins.
+
+    What is held may change: a callback that comes late ends the doubt, and what comes of it may be bought again.
+    """
+    before = _phases(world)
+    jobs = len(world.bill())
+    _settle(world)
+    after = _phases(world)
+    found = [
+        f"task {key} was {phase} and is {after[key]}, and nothing was to be done (REC-3)"
+        for key, phase in before.items()
+        if phase != "held" and after[key] != phase
+    ]
+    if len(world.bill()) > jobs and "held" not in before.values():
+        found.append(f"{len(world.bill()) - jobs} jobs were bought, and nothing was to be done (LIVE-2)")
+    return found
+
+
+def _phases(world: World) -> dict[str, TaskPhase]:
+    with Reader(world.path) as reader:
+        return {
+            f"{batch}/{row.n}": row.phase
+            for batch in range(1, world.batches + 1)
+            for row in reader.tasks(batch, limit=10_000)
+        }
 
 
 def line(schedule: Schedule) -> str:
@@ -115,14 +166,23 @@ def line(schedule: Schedule) -> str:
 
 def judged(schedule: Schedule) -> World:
     """Play it in a folder of its own; a broken promise is an AssertionError that says how to see it again."""
+    return _judged(schedule)[0]
+
+
+def counted(schedule: Schedule) -> Tally:
+    """The same, for what it met."""
+    return _judged(schedule)[1]
+
+
+def _judged(schedule: Schedule) -> tuple[World, Tally]:
     with _folder() as root:
         try:
-            world, found = play(schedule, root)
+            world, found, tally = play(schedule, root)
         except Exception as exc:
             exc.add_note(f"replay: {line(schedule)}")
             raise
     assert not found, "\n".join([*found, f"replay: {line(schedule)}"])
-    return world
+    return world, tally
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from adapters.sandbox.base import Reply
 from ledger.events import AttemptIntended
 from ledger.reader import Reader
 from tests.simulation.checker import problems
-from tests.simulation.schedules import WEATHERS, Schedule, judged
-from tests.simulation.world import Life, World
+from tests.simulation.life import Life
+from tests.simulation.schedules import Schedule, judged
+from tests.simulation.weather import WEATHERS
+from tests.simulation.world import World
 
 BATCH = ("google-batch",)
 WINDOWS = {
@@ -35,14 +37,14 @@ class Files(World):
     its answer is lost."""
 
     def __init__(self, root: Path, seed: int, *, twice: bool = False, **more: object) -> None:
-        self.created: list[str] = []
+        self.sent: list[str] = []
         self._twice = twice
         super().__init__(root, seed, providers=BATCH, **more)  # type: ignore[arg-type]  # passed on as they came
 
     def serve(self, call: HttpCall) -> Reply:
         reply = super().serve(call)
         if urlsplit(call.url).path.endswith(":batchGenerateContent"):
-            self.created.append(msgspec.json.decode(call.body)["batch"]["displayName"])
+            self.sent.append(msgspec.json.decode(call.body)["batch"]["displayName"])
             if self._twice:
                 super().serve(call)
                 return Reply(500, {}, b'{"error":{"code":500,"message":"x","status":"INTERNAL"}}')
@@ -58,7 +60,7 @@ def test_a_quiet_night_buys_every_image_once_in_few_files(tmp_path: Path) -> Non
     assert world.live() == ""
     assert problems(world) == []
     assert states(world) == {"succeeded": 450}
-    assert len(world.created) == len(set(world.created)) == 3  # of 200, 200 and 50
+    assert len(world.sent) == len(set(world.sent)) == 3  # of 200, 200 and 50
 
 
 def test_all_lines_of_a_file_are_intended_in_one_commit(tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_all_lines_of_a_file_are_intended_in_one_commit(tmp_path: Path) -> None:
     with Reader(world.path) as reader:
         intents = [recorded for recorded in reader.events() if isinstance(recorded.event, AttemptIntended)]
     times = {(recorded.event.file, recorded.at_us) for recorded in intents}  # type: ignore[union-attr]
-    assert len(times) == len(world.created) == 1
+    assert len(times) == len(world.sent) == 1
     assert [recorded.seq for recorded in intents] == list(range(intents[0].seq, intents[0].seq + 60))
 
 
@@ -79,7 +81,7 @@ def test_a_small_cap_on_the_money_at_risk_makes_small_files(tmp_path: Path, mone
     most = money_at_risk // 42_000  # the ceiling of one image
     assert world.live() == ("" if most else "at_risk")
     assert problems(world, complete=bool(most)) == []
-    assert len(world.created) == (-(-7 // most) if most else 0)
+    assert len(world.sent) == (-(-7 // most) if most else 0)
 
 
 def test_a_budget_that_does_not_reach_for_all_buys_what_it_can(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_a_file_that_was_made_into_two_batches_is_bought_no_third_time(tmp_path:
     """REC-5: the older one is adopted, the other one is nobody's."""
     world = Files(tmp_path, 1, tasks=5, twice=True)
     assert world.live() == ""
-    assert len(world.created) == 1
+    assert len(world.sent) == 1
     with Reader(world.path) as reader:
         assert [row.phase for row in reader.tasks(1)] == ["succeeded"] * 5
     batches = Counter(line.job.partition(".")[0] for line in world.bill())

@@ -7,15 +7,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from adapters.sandbox.faults import PROFILES
+from adapters.sandbox.faults import PROFILES, ChaosProfile
 from ledger.events import ReferenceUploaded
 from ledger.reader import Reader
 from ledger.streams import account_stream, task_stream
 from runtime.faults import POINTS
 from runtime.trust import TRUSTS, Trust
 from tests.simulation.checker import problems
-from tests.simulation.schedules import ROUGH, SLOW, WEATHERS, Schedule, judged, line, play
-from tests.simulation.world import Life, Weather, World
+from tests.simulation.life import Life
+from tests.simulation.schedules import Schedule, judged, line, play
+from tests.simulation.weather import ROUGH, SLOW, WEATHERS, Weather
+from tests.simulation.world import World
 
 
 def test_a_quiet_night_buys_every_image_once(tmp_path: Path) -> None:
@@ -51,7 +53,7 @@ def test_equal_inputs_are_adopted_one_by_one(tmp_path: Path, seed: int) -> None:
     """REC-5: five tasks that want the same picture are five jobs, whichever dies when."""
     lives = (Life(crash_at=10 + 7 * seed), Life(crash_at=3))
     schedule = Schedule(seed=seed, same_prompts=True, providers=("replicate", "segmind"), lives=lives)
-    world, found = play(schedule, tmp_path)
+    world, found, _ = play(schedule, tmp_path)
     assert found == [], line(schedule)
     assert len(world.bill()) == 5
 
@@ -163,7 +165,7 @@ def test_followers_take_over_what_their_owner_bought(tmp_path: Path) -> None:
 def test_failed_tasks_are_wanted_again(tmp_path: Path) -> None:
     """MON-2: a retry is leave for one more purchase, and no more."""
     schedule = Schedule(seed=9, weather="dark", tasks=10, orders=("buy_again", "buy_again"))
-    _, found = play(schedule, tmp_path)
+    _, found, _ = play(schedule, tmp_path)
     assert found == [], line(schedule)
 
 
@@ -173,7 +175,7 @@ def test_the_same_seed_is_the_same_night(tmp_path: Path) -> None:
     for turn in ("first", "second"):
         folder = tmp_path / turn
         folder.mkdir()
-        world, _ = play(Schedule(seed=77, weather="rough", lives=(Life(crash_at=11), Life(crash_at=23))), folder)
+        world, _, _ = play(Schedule(seed=77, weather="rough", lives=(Life(crash_at=11), Life(crash_at=23))), folder)
         with Reader(world.path) as reader:
             heads.append(reader.head())
     assert heads[0] == heads[1]
@@ -290,3 +292,40 @@ def test_a_refusal_that_is_not_documented_holds_the_task(tmp_path: Path) -> None
     assert problems(world) == []
     with Reader(world.path) as reader:
         assert {each.state.attempts[-1].reason for each in reader.held(1)} >= {"answer_assumed"}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 9, 11, 13])
+def test_a_purchase_that_failed_is_made_again_within_the_budget_for_duplicates(tmp_path: Path, seed: int) -> None:
+    """MON-4: the leave of a policy is free again when its purchase failed; the money for it may be somebody else's by
+    then, and the night used to buy all the same."""
+    most = 2 * 75_000
+    world = World(
+        tmp_path,
+        seed,
+        tasks=16,
+        providers=("kie",),
+        widths=(2,),
+        weather=Weather(chaos=ChaosProfile(fail_job=0.4), lost_reply=0.3),
+        max_duplicate_microusd=most,
+    )
+    stopped = world.live()
+    assert stopped in ("", "budget")
+    assert problems(world, complete=not stopped) == []
+    with Reader(world.path) as reader:
+        assert 0 < reader.money("duplicates/")["duplicates/1"].total <= most
+
+
+def test_what_a_person_allowed_is_bought_whatever_the_budget_for_duplicates(tmp_path: Path) -> None:
+    """MON-4 bounds the policy alone."""
+    weather = Weather(chaos=ChaosProfile(fail_job=0.3), lost_reply=0.5)
+    world = World(tmp_path, 3, tasks=10, providers=("kie",), weather=weather, max_duplicate_microusd=0)
+    assert world.live() == ""
+    with Reader(world.path) as reader:
+        held = {entry.n for entry in reader.held(1)}
+    assert held
+    world.resolve("buy_again")
+    world.live()
+    assert problems(world) == []
+    with Reader(world.path) as reader:
+        bought = {n for n in held if len(reader.state(task_stream(1, n)).attempts) > 1}
+    assert bought == held

@@ -10,8 +10,10 @@ from ledger.reader import Reader
 from ledger.streams import task_stream
 from runtime.inbox import hints
 from tests.simulation.checker import problems
+from tests.simulation.life import Life
 from tests.simulation.schedules import Schedule, judged
-from tests.simulation.world import FAIR, Life, Weather, World
+from tests.simulation.weather import FAIR, Weather
+from tests.simulation.world import World
 
 
 def works(world: World) -> list[tuple[str, str, str]]:

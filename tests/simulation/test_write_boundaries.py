@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from runtime.simulated import Fault
+from tests.simulation.life import Life
 from tests.simulation.schedules import Schedule, judged
-from tests.simulation.world import Life
 
 # One provider that is asked for the result, and one whose answer is the image and goes through the spool.
 NIGHT = Schedule(seed=1, tasks=3, providers=("segmind", "together"))

@@ -11,6 +11,7 @@ from adapters.sandbox.base import Reply
 from runtime.ports import Fetched, FetchRefused, FetchRules, WireError
 
 ORIGIN = "http://sandbox.test"
+FILES = f"{ORIGIN}/files/"  # where results lie
 _PIECE = 4096  # of a long answer
 
 
@@ -58,6 +59,10 @@ class Net(Protocol):
         """Raise Crash when the process that calls is dead."""
         ...
 
+    def sending(self) -> None:
+        """A paid request is about to leave."""
+        ...
+
     def serve(self, call: HttpCall) -> Reply: ...
 
     def arrive_later(self, call: HttpCall, after_s: float) -> None: ...
@@ -73,6 +78,8 @@ class SimWire:
     async def send(self, call: HttpCall, on_sent: Callable[[], None] | None = None) -> HttpReply:
         net, weather = self._net, self._net.weather
         net.alive()
+        if on_sent is not None:
+            net.sending()
         await trio.sleep(net.random.uniform(0.001, 0.05))
         net.alive()
         if not call.url.startswith(ORIGIN) or net.random.random() < weather.refused:

@@ -9,8 +9,8 @@ import trio
 from adapters.base import HttpCall
 from adapters.sandbox.base import Reply
 from tests.runtime.servers import Seen
+from tests.simulation.weather import FAIR, Weather
 from tests.simulation.wire import ORIGIN, Dice, SimWire
-from tests.simulation.world import FAIR, Weather
 
 
 class _NoDice:
@@ -47,6 +47,9 @@ class SimWorld:
 
     def alive(self) -> None:
         """It never dies here."""
+
+    def sending(self) -> None:
+        """Nobody minds."""
 
     def arrive_later(self, call: HttpCall, after_s: float) -> None:
         raise AssertionError("nothing is late in fair weather")
