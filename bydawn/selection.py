@@ -38,11 +38,16 @@ def home(start: Path) -> Path | None:
 
 
 def ledger_path(explicit: Path | None, *, sandbox: bool, start: Path | None = None) -> Path:
-    """Say where the ledger is, or would be made: it need not exist."""
+    """Say where the ledger is, or would be made: it need not exist.
+
+    Where a link leads to it, it is the file itself: its lock and its key lie beside that.
+    """
     if explicit is not None:
-        return explicit.absolute()
-    here = (start or Path.cwd()).absolute()
-    return (home(here) or here) / (SANDBOX_LEDGER_NAME if sandbox else LEDGER_NAME)
+        path = explicit.absolute()
+    else:
+        here = (start or Path.cwd()).absolute()
+        path = (home(here) or here) / (SANDBOX_LEDGER_NAME if sandbox else LEDGER_NAME)
+    return path.resolve() if path.is_symlink() else path
 
 
 def readable_ledgers(explicit: Path | None, *, sandbox: bool) -> list[Path]:

@@ -5,11 +5,12 @@ the clock set back.  For one provider of each class of evidence, and for all of 
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.system.shop import ROOT, Done, Shop, prompts
+from tests.system.shop import ROOT, Done, Shop, prompts, wait
 
 TASKS = 24
 FIRST = 16  # are wanted of the run that is killed; the others it never saw
@@ -126,3 +127,147 @@ def test_with_a_clock_that_was_a_day_ahead(night: Night) -> None:
     done = night.begin_again()
     assert "behind the newest record" in done.err
     night.ends_well(done)
+
+
+# --- a backup that was taken in the middle ------------------------------------------------------------------
+
+
+def refused(done: Done, why: str = "") -> None:
+    assert done.code == 2, done.err
+    assert "BD-113" in done.err
+    assert "if no other copy goes on: bydawn ledger takeover --sandbox" in done.err
+    assert why in done.err
+
+
+def taken_over(shop: Shop) -> int:
+    """Do what the refusal says; gives how many tasks may have been bought elsewhere."""
+    taken = shop.run("ledger", "takeover", "--yes", "--json", "--sandbox")
+    assert taken.code == 0, taken.err
+    (said,) = taken.json()
+    queued, adopted = said["queued"], said["adopted"]
+    assert isinstance(queued, int)
+    assert isinstance(adopted, int)
+    assert not queued or "may have been bought with another copy since" in taken.err
+    return queued - adopted
+
+
+def in_the_middle(night: Night, how: str) -> dict[str, bytes]:
+    """Copy the ledger while the run goes on, then kill that; gives the files of the copy."""
+    run = night.shop.start(*night.command, "--limit", str(FIRST))
+    night.shop.wait_phases(run, "pots", "succeeded", "accepted", least=2)
+    if how == "backup":
+        saved = night.shop.run("ledger", "backup", "kept.db", "--sandbox")
+        assert saved.code == 0, saved.err
+        kept = {night.shop.ledger.name: (night.shop.folder / "kept.db").read_bytes()}
+    else:  # as by cp, of a ledger in use
+        names = [night.shop.ledger.name + ending for ending in ("-wal", "")]
+        kept = {name: (night.shop.folder / name).read_bytes() for name in names}
+    run.kill()
+    run.communicate()
+    return kept
+
+
+def put_back(shop: Shop, kept: dict[str, bytes]) -> None:
+    for ending in ("", "-wal", "-shm"):
+        shop.ledger.with_name(shop.ledger.name + ending).unlink(missing_ok=True)
+    for name, data in kept.items():
+        (shop.folder / name).write_bytes(data)
+
+
+# What the last lines of a run may say, and what a user does then.  Lost is what lay in the spool when it was copied.
+NEXT = [
+    ("bydawn ledger takeover --buy-queued --sandbox", ("ledger", "takeover", "--buy-queued", "--yes")),
+    ("bydawn resolve pots --sandbox", ("resolve", "pots", "--all", "--buy-again")),
+    ("bydawn retry pots --sandbox", ("retry", "pots")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("night", CLASSES, indirect=True)
+@pytest.mark.parametrize("how", ["backup", "cp"])
+def test_with_a_backup_of_the_middle_of_the_run(night: Night, how: str) -> None:
+    """REC-10, W18: the original had gone on, and had bought everything."""
+    shop = night.shop
+    kept = in_the_middle(night, how)
+    finished = night.begin_again()
+    assert finished.code in (0, 3), finished.err
+    bill = {job["job"] for job in shop.bill()}
+    put_back(shop, kept)
+    refused(night.begin_again(), "it was made by `bydawn ledger backup`" if how == "backup" else "")
+    assert {job["job"] for job in shop.bill()} == bill
+
+    elsewhere = taken_over(shop)
+    done = night.begin_again()
+    assert {job["job"] for job in shop.bill()} == bill, "what may have been bought is not bought again"
+    assert done.code == (5 if elsewhere else 3 if shop.phases("pots").get("held") else 0), done.err
+    assert shop.phases("pots").get("queued", 0) == elsewhere
+    allowed = elsewhere
+    for said, command in NEXT:
+        if said in done.err:
+            allowed += sum(row.status in ("held", "failed") for row in shop.manifest("pots"))
+            followed = shop.run(*command, "--sandbox")
+            assert followed.code == 0, followed.err
+            done = night.begin_again()
+    assert done.code == 0, done.err
+    assert len(shop.verdict("pots").twice) <= allowed, "at most what was said"
+    assert shop.phases("pots") == {"succeeded": TASKS}
+    assert shop.strangers("pots") == []
+    assert shop.run("verify", "--sandbox").code == 0
+
+
+# --- two copies ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("night", CLASSES, indirect=True)
+@pytest.mark.parametrize("first", ["original", "copy"])
+def test_as_two_copies(night: Night, tmp_path: Path, first: str) -> None:
+    """REC-10: started beside each other, in both orders, and one after the other."""
+    night.kill()
+    there = tmp_path.with_name(tmp_path.name + "-copy")
+    shutil.copytree(night.shop.folder, there)
+    with Shop(there, night.shop.url) as copy:
+        copy._first_line = night.shop._first_line
+        one, two = (night.shop, copy) if first == "original" else (copy, night.shop)
+        refused(night.begin_again(copy), "it is another file than the one that was used")
+        if one is copy:
+            taken_over(copy)
+            assert copy.run("ledger", "takeover", "--buy-queued", "--yes", "--sandbox").code == 0
+        run = one.start(*night.command)
+        refused(night.begin_again(two))
+        done = wait(run)
+        assert done.code in (0, 3), done.err
+        bill = len(one.bill())
+        refused(night.begin_again(two))
+        assert len(one.bill()) == bill
+        night.ends_well(done if one is night.shop else night.begin_again(one), one)
+
+
+# --- another directory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("night", EVERYWHERE, indirect=True)
+def test_from_another_directory(night: Night, tmp_path: Path) -> None:
+    """REC-10: by its name, by a link, from below, and moved whole: it is the same file, and there is nothing to do."""
+    night.kill()
+    shop, elsewhere = night.shop, tmp_path.with_name(tmp_path.name + "-elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / "bydawn.toml").touch()
+    link = elsewhere / "linked.db"
+    link.symlink_to(shop.ledger)
+    below = shop.folder / "below"
+    below.mkdir()
+    ways = [(elsewhere, str(shop.ledger)), (elsewhere, "linked.db"), (below, f"../{shop.ledger.name}")]
+    for place, named in ways:
+        with Shop(place, shop.url) as there:
+            looked = there.run(
+                *("run", "pots", "--provider", night.provider, "--limit", "1", "--max-at-risk", "50"),
+                *("--ledger", named, "--sandbox"),
+            )
+            assert looked.code in (0, 3), looked.err
+            assert "BD-113" not in looked.err
+    moved = elsewhere / "moved"
+    os.rename(shop.folder, moved)
+    with Shop(moved, shop.url) as there:
+        there._first_line = shop._first_line
+        night.ends_well(night.begin_again(there), there)
