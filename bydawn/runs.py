@@ -70,11 +70,11 @@ def _holds(reader: Reader, started: EpochStarted) -> bool:
     """
     lock = reader.path.with_name(f"{reader.path.name}.lock")
     try:
-        if int(lock.read_text("ascii")) != started.pid:
+        if int(lock.read_text("ascii").split()[0]) != started.pid:
             return False
         os.kill(started.pid, 0)
     except PermissionError:
         return True  # it lives, under another user
-    except (OSError, ValueError):
+    except (OSError, ValueError, IndexError):
         return False
     return True

@@ -22,10 +22,12 @@ from bydawn.opening import Opened, keyed_by, machine, opened_for_writing, operat
 from bydawn.orphans import Looked, adopt_orphans
 from bydawn.practice import find_or_start, practice_accounts
 from bydawn.sealing import HEAD, Sealer, sealed_heads
+from ledger.audit import SealedHead
 from ledger.decisions import Append, Decision
 from ledger.events import LedgerTakenOver, WaitingTasks
 from ledger.folds import Place
 from ledger.life import Strange, contradiction, strange
+from ledger.lock import newest_commit
 from ledger.reader import BatchRow, Reader
 from ledger.streams import runtime_stream
 from runtime.accounts import Account
@@ -86,11 +88,14 @@ def _sandbox(path: Path, opened: Opened) -> str:
 
 def signs_of(reader: Reader, here: Place) -> tuple[Strange, ...]:
     """What speaks against buying with this ledger in this place."""
+    newest = newest_commit(reader.path)
+    locked = [SealedHead(*newest)] if newest is not None and newest[0] == reader.ledger_id() else []
     return strange(
         reader.runtime().home,
         here,
         copied=bool(reader.copied_at_us()),
         contradicted=contradiction(reader.path, [head for _, head in sealed_heads(reader)]),
+        replaced=contradiction(reader.path, locked),
     )
 
 
@@ -140,6 +145,7 @@ def take_over(path: Path, standing: Standing, *, buy_queued: bool) -> list[Looke
             append = Append(runtime_stream(), reader.version(runtime_stream()), (event,))
             ledger.commit([Decision(appends=(append,), at_us=time.time_ns() // 1000)])
             ledger.settle()
+            ledger.mark()
             _seal_all(reader)
     return looked
 

@@ -32,7 +32,7 @@ from ledger.events import (
 from ledger.folds import AccountState, BatchState, TaskState
 from ledger.imports import PAGE, Imported, import_staged
 from ledger.judge import Judge
-from ledger.lock import RunLock
+from ledger.lock import RunLock, newest_commit
 from ledger.reader import Reader
 from ledger.rebuild import rebuild_views
 from ledger.replay import (
@@ -65,6 +65,7 @@ class Ledger:
         last = store.row("SELECT coalesce(max(seq), 0) FROM events")
         if last != (self._appender.seq,):
             raise LedgerDamaged(f"{path}: the last commit does not end with the last event; run bydawn verify")
+        self._contradicted = _is_older(store, self.ledger_id, newest_commit(path))
         newest = store.row("SELECT coalesce(max(epoch), 0) FROM epochs")
         self._last_epoch: int = 0 if newest is None else newest[0]
         payload = store.row("SELECT coalesce(max(row), 0) FROM payloads")
@@ -89,7 +90,7 @@ class Ledger:
         Raises:
             LedgerMissing, LedgerHeld, LedgerPlace, LedgerDamaged, LedgerNewer: as their names say.
         """
-        path = path.absolute()
+        path = path.resolve() if path.is_symlink() else path.absolute()  # one file, one lock (LED-5)
         if not create and not path.exists():
             raise LedgerMissing(f"there is no ledger at {path}")
         check_place(path, mounts)
@@ -200,6 +201,13 @@ class Ledger:
     def _flush(self) -> None:
         self._appender.flush()
         self._judge.written()
+        if not self._contradicted:
+            self.mark()
+
+    def mark(self) -> None:
+        """Let the lock file name the newest commit, also where it named one that this ledger does not contain."""
+        self._contradicted = False
+        self._lock.mark(self.ledger_id, self._appender.seq, self._appender.head.hex())
 
     # --- importing ----------------------------------------------------------------------------------------
 
@@ -367,3 +375,10 @@ class Ledger:
             self._failed = LedgerError(f"{self.path}: {type(exc).__name__}: {exc}")
             self.close()
             raise
+
+
+def _is_older(store: Store, ledger_id: str, newest: tuple[str, int, str] | None) -> bool:
+    """Whether the ledger does not contain the newest commit that was made in its place: then that stays on record."""
+    if newest is None or newest[0] != ledger_id or not newest[1]:
+        return False
+    return store.row("SELECT lower(hex(head)) FROM commits WHERE seq = ?", newest[1:2]) != newest[2:]

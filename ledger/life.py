@@ -2,7 +2,8 @@
 
 Two copies of a ledger that both buy pay for everything twice, and neither can see the other.  So a ledger has a home:
 the machine and the file in which it began, or was last taken over.  It goes on by itself only there, only if it is not
-marked as a backup, and only if it still contains every head of its own chain that was sealed beside its results.
+marked as a backup, and only if it still contains every head of its own chain that was sealed beside its results, and
+the newest commit that its lock names.
 
 What cannot be told: a copy that brings all of this along, such as the snapshot of a whole virtual machine.
 """
@@ -26,13 +27,16 @@ class Strange(msgspec.Struct, frozen=True):
     text: str
 
 
-def strange(home: Place | None, here: Place, *, copied: bool, contradicted: str) -> tuple[Strange, ...]:
+def strange(
+    home: Place | None, here: Place, *, copied: bool, contradicted: str, replaced: str = ""
+) -> tuple[Strange, ...]:
     """Say why a ledger must not go on buying by itself; nothing means that it may.
 
     Args:
         home: where it is at home; None for one without a history.
         copied: it is marked as a backup.
         contradicted: what speaks against it beside its results; empty if nothing does.
+        replaced: the same of its lock, which names the newest commit that was made in this place.
     """
     found = []
     if home is not None and home.machine != here.machine:
@@ -43,6 +47,8 @@ def strange(home: Place | None, here: Place, *, copied: bool, contradicted: str)
         found.append(Strange("backup", "it was made by `bydawn ledger backup`, and the original may have gone on"))
     if contradicted:
         found.append(Strange("older", f"the results are of a later ledger: {contradicted}"))
+    elif replaced:
+        found.append(Strange("older", f"a later one was in this place: {replaced}"))
     return tuple(found)
 
 

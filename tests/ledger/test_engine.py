@@ -39,7 +39,7 @@ from ledger.errors import (
 from ledger.events import AttemptFailed
 from ledger.journal import Ledger
 from ledger.judge import Judge
-from ledger.lock import RunLock, lock_path
+from ledger.lock import RunLock, lock_path, newest_commit
 from ledger.migrations import MIGRATIONS
 from ledger.money import ambiguous_money, held_money
 from ledger.reader import Reader
@@ -298,6 +298,38 @@ def test_an_older_epoch_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(Fenced):
         ledger.commit([])
     assert verify(path).ok
+
+
+def test_the_lock_names_the_newest_commit_until_an_older_ledger_is_there(tmp_path: Path) -> None:
+    """REC-10: and then goes on naming it, until that is taken over."""
+    path = tmp_path / "bydawn.db"
+    with opened(path, tasks=1):
+        pass
+    older = path.read_bytes()
+    with opened(path) as ledger:
+        do(ledger, 1, INTEND)
+        ledger_id = ledger.ledger_id
+    newest = newest_commit(path)
+    with Reader(path) as reader:
+        assert newest == (ledger_id, reader.head().seq, reader.head().hash)
+    path.write_bytes(older)
+    with opened(path) as ledger:
+        assert newest_commit(path) == newest
+        ledger.mark()
+        assert newest_commit(path) != newest
+    lock_path(path).write_text("4711\n")  # as earlier releases left it
+    assert newest_commit(path) is None
+
+
+def test_a_link_to_a_ledger_has_no_lock_of_its_own(tmp_path: Path) -> None:
+    """LED-5: by its other name it was opened a second time, and the first process fenced off."""
+    path, link = tmp_path / "bydawn.db", tmp_path / "elsewhere" / "linked.db"
+    link.parent.mkdir()
+    with opened(path):
+        link.symlink_to(path)
+        with pytest.raises(LedgerHeld):
+            Ledger.create_or_open(link, create=False)
+    assert [file.name for file in link.parent.iterdir()] == ["linked.db"]
 
 
 def test_the_lock_names_its_holder_and_is_refused_within_a_process_too(tmp_path: Path) -> None:

@@ -76,6 +76,31 @@ def test_an_older_ledger_in_the_same_place_is_known_by_the_sealed_head(shop: Sho
     assert len(shop.bill()) == bill
 
 
+@pytest.mark.slow
+def test_a_copy_by_cp_that_no_sealed_head_knows_of_is_known_by_the_lock(shop: Shop) -> None:
+    """REC-10, W18: put back into the same file, of a run that was killed before it sealed another head."""
+    command = killed_halfway(shop, "between two seals")
+    files = [shop.ledger, shop.ledger.with_name(shop.ledger.name + "-wal")]
+    kept = {file: file.read_bytes() for file in files}
+    head = (shop.output("pots") / "sealed-head.json").read_bytes()
+    assert shop.run(*command, fault="completion_recorded:2").code == -9
+    (shop.output("pots") / "sealed-head.json").write_bytes(head)  # it would have been sealed two seconds later
+    bill = len(shop.bill())
+    inode = shop.ledger.stat().st_ino
+    for file, data in kept.items():
+        file.write_bytes(data)
+    assert shop.ledger.stat().st_ino == inode
+
+    for _ in range(2):  # that it was opened does not make it the newest
+        done = shop.run(*command)
+        assert refused(done)
+        assert "a later one was in this place" in done.err
+    assert len(shop.bill()) == bill
+    assert shop.run("ledger", "takeover", "--yes", "--sandbox").code == 0
+    assert shop.run(*command).code in (3, 5)
+    assert len(shop.bill()) == bill
+
+
 def test_a_moved_folder_goes_on(shop: Shop, tmp_path: Path) -> None:
     """REC-10: by the same file system's rename nothing is copied."""
     command = killed_halfway(shop, "moved")
