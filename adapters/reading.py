@@ -122,7 +122,8 @@ def credits_of(value: object) -> float | None:
     """Read a number of credits; an impossible one says nothing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and abs(value) < 1e12 else None
+    # Compared first: an integer of hundreds of digits is no float, not even an infinite one.
+    return float(value) if -1e12 < value < 1e12 else None
 
 
 def credit_standing(left: float, *, credit_microusd: int) -> Standing:

@@ -3,16 +3,17 @@
 The bound is what is tested: memory by tracing it, time by a count of what would have to be gone over.
 """
 
+import contextlib
 import gzip
 import io
 import itertools
 import json
 import os
+import re
 import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ import trio
 from PIL import Image
 from trio.testing import trio_test
 
-from adapters.base import HttpCall, HttpReply, MalformedReply
+from adapters.base import Context, HttpCall, HttpReply, MalformedReply, Secret, UploadRefused
 from adapters.registry import PROVIDERS, codec
 from bydawn.errors import UserError
 from bydawn.inputs import InputOptions
@@ -35,6 +36,8 @@ from runtime.inbox import hints, hints_of, waiting
 from runtime.outputs import MarkerDamaged, read_marker
 from runtime.ports import FetchRefused, FetchRules, WireError
 from runtime.wire import HttpWire
+from tests.adapters.everyone import readers
+from tests.adapters.replies import DATA
 from tests.bydawn.tables import check, put
 from tests.runtime.pictures import picture, png_chunk, png_claiming
 from tests.runtime.servers import Seen, serve
@@ -45,7 +48,7 @@ DEEP = b"[" * 200_000
 PATIENCE_S = 30.0
 
 
-@contextmanager
+@contextlib.contextmanager
 def memory_below(most: int) -> Iterator[None]:
     tracemalloc.start()
     try:
@@ -176,6 +179,45 @@ def test_a_reply_that_is_nested_deeply_is_malformed_and_nothing_worse(provider: 
                 one.read_check(reply)
             except MalformedReply:
                 pass
+
+
+MONSTERS = ("1" + "0" * 400, "-1" + "0" * 5000, "1e308", "18446744073709551616", '"' + "9" * 5000 + '"', '"1e999"')
+LEAF = re.compile(r'(?<=[:\[, ])(-?\d[\d.]*|"[^"\\]{0,80}"|null|true|false)(?=[,}\]\s])')
+
+
+def recorded(provider: str) -> set[tuple[int, str]]:
+    """The bodies of all recorded replies of a provider, with their status."""
+    found: set[tuple[int, str]] = set()
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            status, body = value.get("status", 200), value.get("body")
+            if isinstance(status, int) and isinstance(body, str | dict):
+                found.add((status, body if isinstance(body, str) else json.dumps(body)))
+            for each in value.values():
+                walk(each)
+        elif isinstance(value, list):
+            for each in value:
+                walk(each)
+
+    walk(json.loads((DATA / provider / "replies.json").read_bytes()))
+    return found
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_number_of_hundreds_of_digits_is_none_of_ours_and_ends_nothing(provider: str) -> None:
+    """SEC-4: in the place of each value of each recorded reply: no float holds it, no column, no clock."""
+    one = codec(provider)
+    every = readers(one, Context(key=Secret("key")))
+    bodies = recorded(provider)
+    assert bodies
+    for status, body in bodies:
+        for leaf in LEAF.finditer(body):
+            for monster in MONSTERS:
+                odd = (body[: leaf.start()] + monster + body[leaf.end() :]).encode()
+                for read in every.values():
+                    with contextlib.suppress(MalformedReply, UploadRefused):
+                        read(HttpReply(status=status, headers={}, body=odd))
 
 
 # --- images -----------------------------------------------------------------------------------------------------
