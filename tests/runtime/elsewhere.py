@@ -25,7 +25,7 @@ class Resolver(trio.abc.HostnameResolver):
 
 
 def _numeric(address: str, port: int, kind: int) -> list[tuple[object, ...]]:
-    return socket.getaddrinfo(address, port, type=kind, flags=socket.AI_NUMERICHOST)
+    return [*socket.getaddrinfo(address, port, type=kind, flags=socket.AI_NUMERICHOST)]
 
 
 class Elsewhere(httpcore.AsyncNetworkBackend):
