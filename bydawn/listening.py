@@ -4,6 +4,9 @@ A port is asked by more than those it is for.  Hypercorn speaks HTTP and gives u
 within its idle time; it takes as many connections as there come, though, for as long as they move, and each costs
 memory and a file descriptor of the process that also buys.  So connections are taken here: ``most`` at once, the rest
 wait in the kernel's queue until one ends, and none lasts longer than ``LONGEST_S``.
+
+Hypercorn's own ``serve`` has no place for that, so its connection is used below it, which is not documented: a release
+that moves it is found by every test of the receiver.
 """
 
 import errno

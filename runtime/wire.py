@@ -104,11 +104,13 @@ class HttpWire:
                 return _without_key(call, HttpReply(status=response.status_code, headers=_headers(response), body=body))
             if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
                 raise WireError(f"{where}: the answer came compressed although identity was asked for", sent=True)
-            size, began = 0, trio.current_time()
+            size, waited_s = 0, 0.0  # for the other side; what the sink takes is our own time
             while True:
-                left_s = call.timeout_s + size / _SLOWEST_BYTES_PER_S - (trio.current_time() - began)
+                asked = trio.current_time()
+                left_s = call.timeout_s + size / _SLOWEST_BYTES_PER_S - waited_s
                 with _bound(where, min(call.timeout_s, left_s), trace):
                     chunk = await anext(stream, None)
+                waited_s += trio.current_time() - asked
                 if chunk is None:
                     return HttpReply(status=200, headers=_headers(response), body=b"")
                 size += len(chunk)
