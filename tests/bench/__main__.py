@@ -28,6 +28,7 @@ BENCHES: tuple[tuple[str, str, Sequence[str], Sequence[str]], ...] = (
     ("P13 import", "bench_import", ("--rows", "50000"), ()),
     ("P13 import end to end", "bench_run_import", ("--rows", "50000"), ()),
     ("P14 start", "bench_start", ("--rounds", "7"), ()),
+    ("P16 simulated nights", "bench_simulation", ("--schedules", "40"), ()),
     ("P17 wide night", "bench_night", ("--tasks", "300", "--rounds", "1"), ()),
 )
 
