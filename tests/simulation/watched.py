@@ -1,9 +1,14 @@
-"""A ledger whose commits are fault points, refuse once the process is dead, and may fail; each is looked at."""
+"""The ledger of a simulated night: its commits are fault points, refuse once the process is dead, may fail, and are
+each looked at."""
 
+import tempfile
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 from ledger.decisions import Decision, Outcome
+from ledger.engine import create_file, open_writer
 from ledger.journal import Ledger
 
 
@@ -37,3 +42,14 @@ class WatchedLedger:
         self._watcher.committed()
         self._watcher.point("after_commit")  # durable, and nobody has heard of it (LED-3)
         return outcomes
+
+
+@cache
+def unborn() -> bytes:
+    """A ledger with all its tables and without an id: whoever opens it first gives it one.  Made once, since that costs
+    as much as a short night."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "unborn.db")
+        create_file(path)
+        open_writer(path).close()
+        return path.read_bytes()

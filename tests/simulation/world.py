@@ -7,10 +7,8 @@ finds what was durable.
 
 import contextlib
 import random
-import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +21,6 @@ from adapters.prices import DEFAULT_BOOK
 from adapters.sandbox.base import Reply
 from adapters.sandbox.house import BillLine
 from ledger.decisions import Committed
-from ledger.engine import create_file, open_writer
 from ledger.errors import CommitFailed, DiskFull, LedgerError
 from ledger.events import Decided
 from ledger.journal import Ledger
@@ -45,7 +42,7 @@ from tests.simulation.far_end import FarEnd
 from tests.simulation.life import Life
 from tests.simulation.postman import PUBLIC_URL, Postman, keyed
 from tests.simulation.wanted import Wanted, folder
-from tests.simulation.watched import WatchedLedger
+from tests.simulation.watched import WatchedLedger, unborn
 from tests.simulation.weather import FAIR, Weather
 from tests.simulation.wire import FILES, ORIGIN, Crash, SimWire
 
@@ -431,7 +428,7 @@ class World:
 
     def _import(self, wanted: Wanted) -> None:
         self.path.touch(mode=0o600)
-        self.path.write_bytes(_unborn())
+        self.path.write_bytes(unborn())
         with self._process("import") as ledger:
             outcomes = ledger.commit(list(wanted.decisions(ledger, self.disk, self._now_us)))
             assert all(isinstance(outcome, Committed) for outcome in outcomes)
@@ -454,14 +451,3 @@ class World:
     def created(self) -> set[str]:
         """The names of the files of which a batch was made."""
         return self._far_end.created
-
-
-@cache
-def _unborn() -> bytes:
-    """A ledger with all its tables and without an id: whoever opens it first gives it one.  Made once, since that costs
-    as much as a short night."""
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place, "unborn.db")
-        create_file(path)
-        open_writer(path).close()
-        return path.read_bytes()
