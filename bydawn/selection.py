@@ -6,6 +6,7 @@ there too when the real one does not know the batch; commands that write never d
 thing cannot be mixed up.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ def ledger_path(explicit: Path | None, *, sandbox: bool, start: Path | None = No
     else:
         here = (start or Path.cwd()).absolute()
         path = (home(here) or here) / (SANDBOX_LEDGER_NAME if sandbox else LEDGER_NAME)
-    return path.resolve() if path.is_symlink() else path
+    return Path(os.path.realpath(path)) if path.is_symlink() else path  # of a loop too, which is then no file
 
 
 def readable_ledgers(explicit: Path | None, *, sandbox: bool) -> list[Path]:
