@@ -9,7 +9,7 @@ from ledger.reader import Reader
 from tests.simulation.checker import problems
 from tests.simulation.life import Life
 from tests.simulation.weather import Weather
-from tests.simulation.world import World
+from tests.simulation.world import KEY, OTHER_KEY, World
 
 LOSSY = Weather(lost_reply=0.1, lost_request=0.05)
 
@@ -50,12 +50,12 @@ def test_after_another_accounts_key_each_purchase_is_still_judged_by_its_own_acc
     world.live(Life(crash_at=60))
     world.live(Life(crash_at=40, new_keys=True))
     stranger = world.keys["replicate"]
-    world.keys, world.fingerprint, world.key_epoch = {"replicate": "sandbox+2"}, "r" * 32, 0
+    world.keys, world.fingerprint, world.key_epoch = {"replicate": f"{KEY}+2"}, "r" * 32, 0
     world.live()
     with Reader(world.path) as reader:
         held = reader.held(1)
         open_now = {each.epoch for each in reader.live()}
     theirs = {each.epoch for each in held if each.state.attempts[-1].reason == "account_changed"} | open_now
     assert theirs <= {world.last_night - 1, world.last_night - 2}
-    assert stranger != "sandbox+2"
+    assert stranger == OTHER_KEY
     assert [text for text in problems(world, complete=False) if "MON" in text] == []
