@@ -190,6 +190,14 @@ def test_a_whole_life_tells_no_secret(life: Life) -> None:
             assert secret not in data, f"{secret!r} in {path}"
 
 
+def test_the_providers_of_practice_keep_no_key_either(life: Life) -> None:
+    """SEC-1: they know addresses of callbacks, as those they play do; keys they tell apart by a digest."""
+    kept = [path.read_bytes() for path in (life.shop.folder.parent / "providers").rglob("*") if path.is_file()]
+    assert any(b"secret life" in data for data in kept), "the jobs are there"
+    for secret in (*disguises(KEY), *disguises(WRONG), *disguises(PROXY)):
+        assert not any(secret in data for data in kept)
+
+
 def test_addresses_of_results_stand_in_texts_that_can_be_erased_and_nowhere_else(life: Life) -> None:
     """SEC-1, SEC-8: an address is as good as the image; raw answers hold it too."""
     shop, printed = life
