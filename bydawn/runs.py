@@ -63,6 +63,12 @@ def done_by(reader: Reader, run: Run) -> Deeds:
     return deeds_between(reader, batch, run.first, run.last) if batch else Deeds()
 
 
+def took_s(run: Run, now_us: int) -> float:
+    """How long it took, in seconds, or has taken until now; of one that was killed, until the last that it recorded."""
+    end_us = run.last_event_us if run.state == "killed" else run.ended_at_us or now_us
+    return max(0, end_us - run.started_at_us) / 1e6
+
+
 def _holds(reader: Reader, started: EpochStarted) -> bool:
     """Whether the process that started the epoch still lives; only sure on the machine where it ran.
 

@@ -12,7 +12,7 @@ from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import bad, doubtful, faint, good, json_line, line, strong, table, talk
 from bydawn.lines import Lines, lines_data, stored_lines
 from bydawn.overview import SETTLED
-from bydawn.runs import Run, done_by, runs
+from bydawn.runs import Run, done_by, runs, took_s
 from bydawn.selection import open_batch, open_ledger, readable_ledgers
 from ledger.deeds import Deeds
 
@@ -200,13 +200,14 @@ def show_batches(found: list[BatchLine]) -> None:
 def show_runs(found: list[Past], names: dict[int, str]) -> None:
     line(strong("runs"))
     costs = dollar_column(deeds.cost_microusd for _, deeds in found)
+    now_us = time.time_ns() // 1000
     table(
         ("run", "started", "took", "ended by", "exit", "batch", "succeeded", "failed", "held", "cost", "command"),
         [
             (
                 run.epoch,
                 moment(run.started_at_us),
-                _took(run),
+                duration(took_s(run, now_us)),
                 run.stopped_by if run.state == "ended" else run.state,
                 run.ended.exit_code if run.ended else "-",
                 clip(names.get(deeds.batch, "-"), 24),
@@ -221,10 +222,3 @@ def show_runs(found: list[Past], names: dict[int, str]) -> None:
         right=("run", "took", "exit", "succeeded", "failed", "held", "cost"),
         paint={"running": good, "killed": doubtful, "error": bad},
     )
-
-
-def _took(run: Run) -> str:
-    """How long it took; of one that was killed, until the last that it recorded."""
-    now_us = time.time_ns() // 1000
-    end_us = run.last_event_us if run.state == "killed" else run.ended_at_us or now_us
-    return duration(max(0, end_us - run.started_at_us) / 1e6)

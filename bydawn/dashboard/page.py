@@ -13,7 +13,7 @@ from bydawn.cli.formats import clock_time, count, counted, dollar_column, dollar
 from bydawn.dashboard.board import Board
 from bydawn.lines import told_lines
 from bydawn.overview import IN_FLIGHT, AccountLine, Overview
-from bydawn.runs import Run
+from bydawn.runs import took_s
 
 Html = NewType("Html", str)
 
@@ -228,20 +228,14 @@ def _runs(board: Board) -> Html:
         (
             str(run.epoch),
             moment(run.started_at_us),
-            _took(run, board.at_us),
+            duration(took_s(run, board.at_us)),
             run.stopped_by.replace("_", " ") if run.state == "ended" else run.state,
-            *((count(run.ended.succeeded), dollars(run.ended.run_cost_microusd)) if run.ended else ("-", "-")),
+            *((count(run.ended.run_succeeded), dollars(run.ended.run_cost_microusd)) if run.ended else ("-", "-")),
         )
         for run in board.runs
     ]
     head = ("run", "started", "took", "ended by", "succeeded", "cost")
     return tag("section", tag("h2", words("Runs")), _table(head, rows, right=("run", "took", "succeeded", "cost")))
-
-
-def _took(run: Run, now_us: int) -> str:
-    if run.state == "killed":
-        return "-"
-    return duration(max(0, (run.ended_at_us or now_us) - run.started_at_us) / 1e6)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), class_: str = "") -> Html:
