@@ -42,20 +42,19 @@ def bought_again(ledger: Path) -> Again | None:
         if batch is None or (allowed := duplicates_allowed(reader.batch(batch), reader, batch, lambda _: None)) is None:
             return None
         beside: list[int] = []
+        waiting: dict[str, int] = {}
+        unknown: dict[str, int] = {}
         after = 0
         while page := reader.tasks(batch, after=after, limit=_PAGE):
             for row in page:
-                if row.attempts > 1:
-                    attempts = reader.state(task_stream(batch, row.n)).attempts
-                    beside += [attempt.ceiling_microusd for attempt in attempts if attempt.permission]
+                state = reader.state(task_stream(batch, row.n))
+                beside += [attempt.ceiling_microusd for attempt in state.attempts if attempt.permission]
+                unknown[row.id] = sum(attempt.phase == "unknown" for attempt in state.attempts)
+                if state.phase == "held" or (state.phase == "queued" and state.doubted):
+                    waiting[row.id] = state.attempts[-1].ceiling_microusd
             after = page[-1].n
-        held = {
-            each.state.queued.id: each.state.attempts[-1].ceiling_microusd
-            for each in reader.held(batch)
-            if each.state.queued and each.state.phase == "held"
-        }
         cost = reader.money().get(duplicates_money(batch), Balance()).total
-        return Again(allowed, len(beside), cost, sum(beside), held)
+        return Again(allowed, len(beside), cost, sum(beside), waiting, unknown)
 
 
 def calls_wait(ledger: Path) -> bool:

@@ -67,16 +67,21 @@ class Terms(msgspec.Struct, frozen=True):
 class Again(msgspec.Struct, frozen=True):
     """What a round has bought beside doubtful purchases (``--on-unknown resubmit``), as its ledger has it.
 
-    ``cost_microusd``: charged or still reserved.  ``ceiling_microusd``: what they could have come to before their
-    charges were known; no intent that found no room can have found more than that taken.  ``held``: tasks that are
-    still in doubt, and what buying each again could cost.
+    ``cost_microusd``: charged or still reserved.
+    ``ceiling_microusd``: what they could have come to before their charges were known; no intent that found no room
+    can have found more than that taken.
+    ``waiting``: tasks that are still in doubt, held or queued once more because buying them again was refused, and
+    what each could cost.
+    ``unknown``: of how many purchases of a task nobody knows, whatever became of the task since; the ledger shows
+    their dollars, so they are not lost.
     """
 
     allowed_microusd: int
     purchases: int = 0
     cost_microusd: int = 0
     ceiling_microusd: int = 0
-    held: Mapping[str, int] = {}
+    waiting: Mapping[str, int] = {}
+    unknown: Mapping[str, int] = {}
 
 
 class Broken(msgspec.Struct, frozen=True):
@@ -124,6 +129,7 @@ def judge(
         if line.charged_microusd and line.state == "succeeded":
             images[line.digest].append(line)
 
+    unknown = again.unknown if again else {}
     twice: dict[str, int] = {}  # digest -> what was charged too much
     unpaid: list[str] = []
     lost: list[str] = []
@@ -137,11 +143,13 @@ def judge(
         if len(done) > len(paid):
             unpaid += [task.id for task in done[len(paid) :]]
         without = [task for task in alike if task.status in ("failed", "cancelled")]
-        if without and len(paid) > len(done) and not owned_up:
+        shown = sum(unknown.get(task.id, 0) for task in without)
+        if without and len(paid) > len(done) + shown and not owned_up:
             lost += [task.id for task in without]
 
-    held = [task for task in tasks if task.status == "held" and not task.shared]
-    unfinished = [task.id for task in tasks if task.status not in SETTLED]
+    waiting = again.waiting if again else {}
+    held = [task for task in tasks if (task.status == "held" or task.id in waiting) and not task.shared]
+    unfinished = [task.id for task in tasks if task.status not in SETTLED and task.id not in waiting]
     twice_ids = tuple(owners[digest][0].id for digest in twice)
     broken = [
         Broken("nothing that was paid for is lost", tuple(lost)),
@@ -195,7 +203,7 @@ def _within_the_budget(again: Again, twice: tuple[str, ...], twice_microusd: int
     allowed, cost = again.allowed_microusd, max(twice_microusd, again.cost_microusd)
     over = f"{cost} of {allowed} microusd" if cost > allowed else ""
     yield Broken("what is bought again stays within its budget", twice if over else (), over)
-    room = [task for task, price in again.held.items() if again.ceiling_microusd + price <= allowed]
+    room = [task for task, price in again.waiting.items() if again.ceiling_microusd + price <= allowed]
     yield Broken("only what finds no room in the budget is held", tuple(sorted(room)))
 
 

@@ -29,6 +29,7 @@ _LISTEN_S = 20.0  # until bydawn serve listens
 _LOOK_S = 0.005
 _LATE_CALLS = 3
 _DRAINED = 130
+_SPENT = 5
 # What is wrong with an input at one provider may be right at another: rows, options, prices.
 _NOT_FOR_ALL = ("BD-016", "BD-018", "BD-050")
 
@@ -146,6 +147,7 @@ class Stage:
             hooks = ("--webhook-url", f"http://127.0.0.1:{port}") if played.wants_calls else ()
             calls = Calls(port, lambda: self._start(place, url, "serve", (), "--port", str(port), "--no-dashboard"))
             beside.enter_context(closing(calls))
+            ends = (0, 3, _SPENT) if "resubmit" in self._buying else (0, 3)
 
             def live(kill: Kill | None) -> bool:
                 tasks = kill.limit if kill else played.tasks
@@ -155,7 +157,7 @@ class Stage:
                 tell(len(lives))
                 if hooks and life.killed and ledger.exists():
                     calls.take()
-                if life.killed or life.code in (0, 3) or (life.drained and life.code == _DRAINED):
+                if life.killed or life.code in ends or (life.drained and life.code == _DRAINED):
                     return True
                 log = (place / "run.log").read_text("utf-8", "replace").strip().splitlines()
                 trouble.append(Broken("every run ends as it should", (), f"exit {life.code}: {' '.join(log[-4:])}"))

@@ -9,6 +9,7 @@ from ledger.events import (
     AccountOpened,
     AttemptAccepted,
     AttemptAmbiguous,
+    AttemptRejected,
     AttemptUnknown,
     BatchConfigured,
     OperatorDecided,
@@ -85,7 +86,23 @@ def test_what_was_bought_on_leave_is_counted_by_its_ceilings(tmp_path: Path) -> 
     assert again is not None
     assert (again.allowed_microusd, again.purchases) == (2 * CEILING, 1)
     assert (again.cost_microusd, again.ceiling_microusd) == (CEILING, CEILING)
-    assert again.held == {"open": CEILING}
+    assert again.waiting == {"open": CEILING}
+    assert again.unknown == {"finished": 0, "accepted": 0, "doubtful": 1, "open": 1}
+
+
+def test_what_was_refused_when_it_was_bought_again_waits(tmp_path: Path) -> None:
+    night = tortured(tmp_path)
+    settings = BatchConfigured(operator="ada", on_unknown="resubmit", max_duplicate_usd_micro=CEILING)
+    night.write(batch_stream(1), 4, settings)
+    night.write(THIRD, 3, AttemptUnknown(attempt=1, reason="no_evidence"))
+    night.write(THIRD, 4, OperatorDecided(attempt=1, decision="buy_again", operator="on-unknown resubmit"))
+    night.write(THIRD, 5, replace(night.intend(2), permission=1))
+    night.write(THIRD, 6, AttemptRejected(attempt=2, reason="throttled"))
+    night.ledger.close()
+    again = bought_again(tmp_path / "ledger.db")
+    assert again is not None
+    assert again.waiting == {"doubtful": CEILING}
+    assert (again.purchases, again.cost_microusd) == (1, 0)
 
 
 def test_a_call_that_nobody_has_used_waits(tmp_path: Path) -> None:

@@ -218,11 +218,36 @@ def test_nothing_is_bought_again_that_was_not_in_doubt() -> None:
 
 def test_nothing_is_held_while_there_is_room_in_the_budget() -> None:
     tasks = [task("a", "held")]
-    room = Again(12 * CENT, ceiling_microusd=6 * CENT, held={"a": 6 * CENT})
+    room = Again(12 * CENT, ceiling_microusd=6 * CENT, waiting={"a": 6 * CENT})
     assert promises(verdict(tasks, [], OPEN, again=room)) == [
         ("only what finds no room in the budget is held", ("a",)),
     ]
     assert verdict(tasks, [], OPEN, again=replace(room, ceiling_microusd=7 * CENT)).broken == ()
+
+
+def test_a_doubtful_purchase_beside_one_that_failed_is_shown_and_not_lost() -> None:
+    """MON-10: nobody knows of the first that it was paid for, and its ceiling stays on a line of its own."""
+    bill = [bought(1, "a"), bought(2, "a", charged=0)]
+    shown = Again(6 * CENT, purchases=1, unknown={"a": 1})
+    assert verdict([task("a", "failed")], bill, OPEN, again=shown).broken == ()
+    assert promises(verdict([task("a", "failed")], bill, OPEN, again=replace(shown, unknown={}))) == [
+        ("nothing that was paid for is lost", ("a",)),
+    ]
+    more = [*bill, bought(3, "a")]
+    assert verdict([task("a", "failed")], more, OPEN, again=shown).lost == ("a",)
+
+
+def test_what_is_queued_once_more_and_finds_no_room_waits_like_what_is_held() -> None:
+    """LIVE-1: it was refused when it was bought again, by a provider that was busy."""
+    queued = [task("a", "queued")]
+    full = Again(6 * CENT, ceiling_microusd=6 * CENT, waiting={"a": 6 * CENT})
+    found = verdict(queued, [], OPEN, again=full)
+    assert (found.broken, found.held, found.unfinished) == ((), ("a",), ())
+    assert promises(verdict(queued, [], Cut(0), again=full)) == [("only what was open at a kill is held", ("a",))]
+    assert promises(verdict(queued, [], OPEN, again=replace(full, allowed_microusd=12 * CENT))) == [
+        ("only what finds no room in the budget is held", ("a",)),
+    ]
+    assert promises(verdict(queued, [], OPEN, again=replace(full, waiting={}))) == [("every task ends", ("a",))]
 
 
 def test_a_spoiled_image_is_bought_again_openly_or_not_at_all() -> None:
