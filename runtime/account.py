@@ -7,7 +7,6 @@ doubtful ones is :class:`Doubts`'.  The object outlives a crash of its coroutine
 :attr:`AccountActor.recovered` (REC-2).
 """
 
-import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
@@ -40,7 +39,7 @@ from runtime.diary import Diary
 from runtime.doubts import Doubts
 from runtime.gateway import Gateway, Submission, SubmitResult, Superseded
 from runtime.gathering import FILES_UNACKNOWLEDGED
-from runtime.keycheck import KnownJob, confirm_by_jobs
+from runtime.keycheck import KeyCheck, KnownJob
 from runtime.lanes import Lane, drain_queues
 from runtime.limits import TokenBucket
 from runtime.pace import Pace
@@ -106,8 +105,6 @@ class AccountActor:
         self._random = random
         self._ledger_id = ledger_id
         self._hands = hands
-        self._known_jobs = known_jobs
-        self._key_in_doubt = len(account_log.keys.spans) > 1
         self._diary = Diary(account_log, clock)
         self._pace = Pace(account, clock=clock, random=random, note=self._diary.note)
         shared = self._caps.polls_share_submit_rate.value
@@ -152,6 +149,14 @@ class AccountActor:
                 foreign=account_log.foreign,
             )
         self._follower: Poller | BatchPoller = self._batches or self._poller
+        self._key = KeyCheck(
+            account_log,
+            account=account.name,
+            jobs=known_jobs,
+            look=self._follower.sees,
+            clock=clock,
+            random=random,
+        )
         self.claims = Claims(
             look=self._poller.look, bound=taken, clock=clock, visible_after_s=self._caps.visible_after_s.value
         )
@@ -170,7 +175,7 @@ class AccountActor:
             as_sent=self._references.as_sent,
             taken_over=taken_over,
             trust=trust,
-            key_in_doubt=lambda: self._key_in_doubt,
+            key_in_doubt=lambda: self._key.in_doubt,
         )
         self._owned: dict[WorkKey, Work] = {}
         self._were_held: set[WorkKey] = set()  # by an earlier run; looked up again in this one
@@ -362,7 +367,7 @@ class AccountActor:
             elif work.state.phase == "ready":
                 self._pass_on(work)
         async with trio.open_nursery() as nursery:
-            if self._key_in_doubt:
+            if self._key.in_doubt:
                 nursery.start_soon(self._know_key)
             nursery.start_soon(self._doubt)
             nursery.start_soon(self._follower.run)
@@ -374,27 +379,7 @@ class AccountActor:
         await self._doubts.run(judged=self._judged, first_pass_done=self._recovered)
 
     async def _know_key(self) -> None:
-        """A key that nobody knows yet is of the same account as another one if it reads that one's jobs (REC-9)."""
-        mine = [KnownJob(work.attempt.job, work.attempt.epoch) for work in self._owned.values() if work.attempt.job]
-        await confirm_by_jobs(
-            self._account_log,
-            itertools.chain(mine, self._known_jobs()),
-            self._follower.sees,
-            account=self.account.name,
-            clock=self._clock,
-            random=self._random,
-        )
-        self._key_in_doubt = False
-        strange = sum(self.foreign(work.attempt.epoch) for work in self._owned.values() if work.state.attempts)
-        if strange:
-            confirm = f"; if it is the same account: bydawn providers confirm {self.account.name}"
-            _log.error(
-                "BD-118: %s: %d open purchases were made with another key or base URL, and this reads none of their "
-                "jobs: nothing is concluded about them%s",
-                self.account.name,
-                strange,
-                confirm if self._account_log.keys.confirmable else "",
-            )
+        await self._key.run([work for work in self._owned.values() if work.state.attempts])
         self._doubts.look_now()
 
     def _recovered(self) -> None:

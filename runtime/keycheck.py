@@ -4,9 +4,10 @@ A job that was made with the other key and is readable with this one is the proo
 provider's jobs to their own account.  That it is not readable proves nothing.
 """
 
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from random import Random
 from typing import Literal, TypeAlias
 
@@ -15,6 +16,7 @@ import msgspec
 from adapters.base import Throttled, Unreadable
 from runtime.accountlog import AccountLog
 from runtime.ports import Clock
+from runtime.work import Work
 
 Seen: TypeAlias = Literal["yes", "no", "later"]
 
@@ -65,6 +67,48 @@ async def confirm_by_jobs(
         if await _sees(known.job, look, clock, random, until):
             _log.warning("%s: the new key reads a job made with another one: it is the same account", account)
             await log.confirm(by=f"job {known.job}", others=(fingerprint,))
+
+
+class KeyCheck:
+    """Finds out, once in a run, whose the key of an account is."""
+
+    def __init__(
+        self,
+        log: AccountLog,
+        *,
+        account: str,
+        jobs: Callable[[], Iterable[KnownJob]],
+        look: Callable[[str], Awaitable[Seen]],
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        """``jobs`` gives those that the ledger knows of the account, newest first."""
+        self._log = log
+        self._account = account
+        self._jobs = jobs
+        self._look = look
+        self._clock = clock
+        self._random = random
+        self.in_doubt = len(log.keys.spans) > 1
+
+    async def run(self, owned: Collection[Work]) -> None:
+        """Look; ``owned`` are the purchases that are open or looked up again, whose jobs are asked for first."""
+        mine = [KnownJob(work.attempt.job, work.attempt.epoch) for work in owned if work.attempt.job]
+        jobs = itertools.chain(mine, self._jobs())
+        await confirm_by_jobs(
+            self._log, jobs, self._look, account=self._account, clock=self._clock, random=self._random
+        )
+        self.in_doubt = False
+        strange = sum(self._log.foreign(work.attempt.epoch) for work in owned)
+        if strange:
+            confirm = f"; if it is the same account: bydawn providers confirm {self._account}"
+            _log.error(
+                "BD-118: %s: %d open purchases were made with another key or base URL, and this reads none of their "
+                "jobs: nothing is concluded about them%s",
+                self._account,
+                strange,
+                confirm if self._log.keys.confirmable else "",
+            )
 
 
 async def _sees(job: str, look: Callable[[str], Awaitable[Seen]], clock: Clock, random: Random, until: float) -> bool:
