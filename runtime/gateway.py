@@ -30,6 +30,7 @@ from adapters.base import (
 )
 from ledger.commands import Fail, Intend, Record
 from ledger.decisions import Exceeded, Guard, NewPayload
+from ledger.errors import CommandRejected
 from ledger.events import (
     AmbiguousReason,
     AttemptAccepted,
@@ -224,7 +225,7 @@ class Gateway:
             ref, payload = self._log.text(resolution.detail)
             try:
                 await self._log.record(work, Fail(reason=reason, detail=ref), payloads=[payload])
-            except StreamConflict:
+            except (StreamConflict, CommandRejected):  # cancelled meanwhile; or held, and then it stays so
                 return Superseded()
         return resolution
 

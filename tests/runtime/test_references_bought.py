@@ -8,7 +8,15 @@ import trio
 
 from adapters.base import Accepted, NotVisible, Pending, Unclear, Uploaded, UploadRefused
 from adapters.capabilities import Rate
-from ledger.events import AccountParked, AttemptIntended, ReferenceUploaded, TaskFailed
+from ledger.commands import Intend, Record
+from ledger.events import (
+    AccountParked,
+    AttemptAmbiguous,
+    AttemptIntended,
+    AttemptUnknown,
+    ReferenceUploaded,
+    TaskFailed,
+)
 from runtime.accountbook import open_accounts
 from runtime.accountlog import AccountLog
 from runtime.gateway import Submission, SubmitResult
@@ -78,6 +86,25 @@ def test_inline_bytes_are_in_the_call_and_not_in_the_ledger() -> None:
     assert intent.uploads == ()
     assert intent.body_digest == work.body_digest(b"picture 1|data:image/png;base64,YWJj")
     assert all("YWJj" not in text for text in bench.journal.texts.values())
+
+
+def test_a_changed_file_leaves_a_held_task_held() -> None:
+    """LIVE-3: it was to be bought beside its doubtful attempt; that it cannot be fails nothing and ends no night."""
+    bench = Bench(caps=UPLOADS)
+    changed = bench.file("changed.png")
+    bench.file("changed.png", b"other")
+    work = bench.work(references=(changed,))
+
+    async def body(desk: Desk) -> None:
+        await bench.log.record(work, Intend("fake", "fake", "1:1", "only", 40_000, "d", 0))
+        await bench.log.record(work, Record(AttemptAmbiguous(attempt=1, reason="no_reply")))
+        await bench.log.record(work, Record(AttemptUnknown(attempt=1, reason="no_evidence")))
+        offer(desk, work)
+        await trio.sleep(5.0)
+        assert desk.told == [("settled", 1)]
+
+    at_work(bench, body)
+    assert work.state.phase == "held"
 
 
 def test_a_changed_file_fails_its_task_and_no_other() -> None:
