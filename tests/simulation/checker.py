@@ -11,7 +11,7 @@ from adapters.sandbox.house import BillLine
 from adapters.sandbox.picture import read_digest, request_digest
 from bydawn.lines import lines_data, stored_lines
 from ledger.audit import verify
-from ledger.folds import LIVE, TaskState
+from ledger.folds import LIVE, AttemptState, TaskState
 from ledger.money import account_money, batch_money, risk_money
 from ledger.reader import Reader
 from ledger.streams import task_stream
@@ -87,8 +87,9 @@ def _task(
     undecided = [attempt for attempt in state.attempts if attempt.doubtful]
     if complete and (live or not state.settled):
         waits = owner is not None and (owner.phase == "held" or not owner.settled)
-        # What another account's key bought is visible to nobody: it stays open.
-        strange = any(attempt.phase == "accepted" and attempt.epoch < world.key_epoch for attempt in live)
+        strange = any(attempt.phase == "accepted" and _strange(world, attempt, bill) for attempt in live)
+        # What a policy may buy beside a doubtful attempt may lack the money for duplicates.
+        waits = waits or (state.phase == "queued" and state.doubted and world.max_duplicate_microusd is not None)
         if not waits and not strange:
             yield f"not settled ({state.phase})"
     if len(live) + len(undecided) > 1:
@@ -127,6 +128,14 @@ def _task(
         yield "bought although it follows another task"
     if state.phase == "succeeded":
         yield from _image(world, work)
+
+
+def _strange(world: World, attempt: AttemptState, bill: dict[str, BillLine]) -> bool:
+    """Whether an accepted attempt may stay open: what another account's key bought is visible to nobody, and where no
+    job of an older key was seen to run or succeed, nothing shows that a new one is of the same account (REC-9)."""
+    line = bill.get(attempt.job)
+    unproven = attempt.epoch < world.rotated_epoch and line is not None and line.state != "succeeded"
+    return attempt.epoch < world.key_epoch or unproven
 
 
 def _image(world: World, work: Work) -> Iterator[str]:

@@ -124,7 +124,7 @@ def _odd_stops(schedule: Schedule, world: World, stopped: list[StopReason | None
         allowed |= {"budget", "at_risk"}
     if schedule.max_duplicate_microusd is not None:
         allowed.add("budget")  # for duplicates
-    if world.key_epoch:
+    if world.key_epoch or world.rotated_epoch:
         allowed.add("no_provider")  # what the old keys bought stays open
     if world.seen["cancelled"]:
         allowed.add("cancelled")

@@ -95,6 +95,7 @@ class World:
         self.keys = dict.fromkeys(self.providers, KEY)
         self.fingerprint = "k" * 32  # of whatever the keys are
         self.key_epoch = 0  # what was bought before may not be visible any more
+        self.rotated_epoch = 0  # and what was bought before may have to be recognised first
         self.broken: list[str] = []  # promises that were seen broken on the way
         self.fetched: list[tuple[int, str]] = []  # (newest event at that time, job) of every download
         self.epoch = 0
@@ -236,7 +237,7 @@ class World:
             self.seen["new keys, something open"] += something_open
         if life.rotated:  # the emulators take what stands behind a plus for another key of the same account
             self.keys = {name: f"{key.partition('+')[0]}+{self.epoch}" for name, key in self.keys.items()}
-            self.fingerprint = f"{self.epoch:032}"
+            self.fingerprint, self.rotated_epoch = f"{self.epoch:032}", self.epoch
             self.seen["rotated keys, something open"] += something_open
 
     def _capped(self) -> Iterator[tuple[str, int]]:
