@@ -37,6 +37,7 @@ from runtime.batchpoller import BatchPoller
 from runtime.claims import Claims
 from runtime.diary import Diary
 from runtime.doubts import Doubts
+from runtime.evidence import Witnesses
 from runtime.gateway import Gateway, Submission, SubmitResult, Superseded
 from runtime.gathering import FILES_UNACKNOWLEDGED
 from runtime.keycheck import KeyCheck, KnownJob
@@ -91,11 +92,12 @@ class AccountActor:
         taken_over: int = 0,
         trust: Callable[[int], Trust] = assume,
         known_jobs: Callable[[], Iterable[KnownJob]] = tuple,
+        witnesses: Witnesses = lambda since_us, until_us: (),
     ) -> None:
         """``text`` reads an erasable text by its row, ``bound`` gives the job ids that the ledger bound to attempts
         since a time (UTC microseconds), ``taken`` those of some jobs that it bound ever;
         ``known_jobs`` gives jobs that the ledger knows of this account, newest first;
-        ``taken_over`` and ``trust``: see :class:`~runtime.doubts.Doubts`."""
+        ``taken_over``, ``witnesses`` and ``trust``: see :class:`~runtime.doubts.Doubts`."""
         self.account = account
         self._caps = account.codec.capabilities
         self._gateway = gateway
@@ -174,6 +176,7 @@ class AccountActor:
             claims=self.claims,
             as_sent=self._references.as_sent,
             taken_over=taken_over,
+            witnesses=witnesses,
             trust=trust,
             key_in_doubt=lambda: self._key.in_doubt,
         )

@@ -30,7 +30,7 @@ from runtime.accounts import Account
 from runtime.batchevidence import BatchEvidence
 from runtime.claims import Claims
 from runtime.delivery import record_ready
-from runtime.evidence import AsSent, Evidence, ListingEvidence, LookupEvidence, NoEvidence, Query
+from runtime.evidence import AsSent, Evidence, ListingEvidence, LookupEvidence, NoEvidence, Query, Witnesses
 from runtime.ports import Clock
 from runtime.reconcile import CannotTell, Found, Judgement, NotThere
 from runtime.spool import Spool
@@ -64,6 +64,7 @@ class Doubts:
         claims: Claims,
         as_sent: AsSent,
         taken_over: int = 0,
+        witnesses: Witnesses = lambda since_us, until_us: (),
         trust: Callable[[int], Trust] = assume,
         key_in_doubt: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -73,7 +74,8 @@ class Doubts:
         ``foreign``: whether attempts of an epoch may have been made from another account of this name, so that nothing
         that its key is shown now proves anything about them (REC-9).
         ``taken_over``: absence proves nothing of attempts of epochs up to it, which another copy of the ledger may have
-        judged as well (REC-10).
+        judged as well (REC-10).  ``witnesses`` gives jobs that must be on a list: those of this account that were
+        intended and answered between two times (UTC microseconds).
         ``key_in_doubt``: whether it is still being found out if the key is of the same account.
         ``trust`` gives how sure the fact must be, for a batch, on which an absence is believed."""
         self._account = account
@@ -81,7 +83,14 @@ class Doubts:
         self._clock = clock
         self._random = random
         self._evidence = _evidence_of(
-            account, query=query, clock=clock, ledger_id=ledger_id, busy=busy, bound=bound, as_sent=as_sent
+            account,
+            query=query,
+            clock=clock,
+            ledger_id=ledger_id,
+            busy=busy,
+            bound=bound,
+            as_sent=as_sent,
+            witnesses=witnesses,
         )
         self._foreign = foreign
         self._taken_over = taken_over
@@ -300,6 +309,7 @@ def _evidence_of(
     busy: Callable[[], Collection[str]],
     bound: Callable[[int], Collection[str]],
     as_sent: AsSent,
+    witnesses: Witnesses,
 ) -> Evidence:
     """The best evidence that the provider has to give."""
     codec = account.codec
@@ -309,6 +319,14 @@ def _evidence_of(
         return LookupEvidence(account, codec, query=query, clock=clock, ledger_id=ledger_id)
     if isinstance(codec, Lists) and codec.capabilities.listing is not None:
         return ListingEvidence(
-            account, codec, query=query, clock=clock, ledger_id=ledger_id, busy=busy, bound=bound, as_sent=as_sent
+            account,
+            codec,
+            query=query,
+            clock=clock,
+            ledger_id=ledger_id,
+            busy=busy,
+            bound=bound,
+            as_sent=as_sent,
+            witnesses=witnesses,
         )
     return NoEvidence()

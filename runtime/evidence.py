@@ -32,6 +32,7 @@ from runtime.reconcile import SKEW_S, CannotTell, Doubt, Found, Judgement, NotTh
 from runtime.work import Work, WorkKey
 
 Query: TypeAlias = Callable[[HttpCall], Awaitable[HttpReply]]
+Witnesses: TypeAlias = Callable[[int, int], Collection[str]]
 AsSent: TypeAlias = Callable[[Work], Awaitable[ImageRequest | None]]
 
 _PAGES_AT_MOST = 2000
@@ -154,7 +155,8 @@ class ListingEvidence:
     """A complete listing of the account's jobs.
 
     One listing may come from a replica that is behind, or be cut short without saying so: before an attempt is called
-    absent, the listing is read a second time, and what either of them shows is there.
+    absent, the listing is read a second time, and what either of them shows is there.  And jobs that the provider
+    itself named in its answers at that time bear witness: a listing without one of them is without others, too.
     """
 
     found_by: AdoptEvidence = "listing"
@@ -171,10 +173,14 @@ class ListingEvidence:
         busy: Callable[[], Collection[str]],
         bound: Callable[[int], Collection[str]],
         as_sent: AsSent,
+        witnesses: Witnesses,
     ) -> None:
         """``busy`` names fingerprints of submits under way; ``bound`` gives the job ids that the ledger bound since a
         time (UTC microseconds); ``as_sent`` gives the request of an attempt as the provider was given it, None when
-        nobody can know any more."""
+        nobody can know any more; ``witnesses`` gives jobs that must be on a list, by the time of their purchase."""
+        record = account.codec.capabilities.listing
+        self._lag_s = min(record.value.lag_s, account.quarantine) if record else 0.0
+        self._witnesses = witnesses
         self._account = account
         self._codec = codec
         self._query = query
@@ -210,6 +216,7 @@ class ListingEvidence:
         doubts = [
             Doubt(key, shown, intended_us[key], key in ripe and key not in timeless) for key, shown in prints.items()
         ]
+        seen_by_us = self._clock.now_us() - int(self._lag_s * 1e6)
         try:
             jobs = await self._read(since_us)
             judged_once = self._judged(doubts, jobs, since_us, busy)
@@ -218,6 +225,13 @@ class ListingEvidence:
         except CannotLook as exc:
             return Looked(verdicts, str(exc), frozenset(works), isinstance(exc, ClocksApart))
         verdicts += self._judged(doubts, jobs, since_us, busy)
+        absent = frozenset(verdict.key for verdict in verdicts if isinstance(verdict, NotThere))
+        if absent:
+            witnesses = self._witnesses(min(intended_us.values()), seen_by_us)
+            missing = set(witnesses) - {job.job for job in jobs}
+            if missing:
+                kept = [verdict for verdict in verdicts if verdict.key not in absent]
+                return Looked(kept, f"the list is without {len(missing)} jobs that were accepted in that time", absent)
         # Their job may be found; but no listing is known to reach far enough to be without it.
         judged = {verdict.key for verdict in verdicts}
         untold = {key for key in timeless.intersection(ripe) - judged if prints[key] not in busy}

@@ -34,6 +34,21 @@ def bound_jobs(reader: Reader, at_us: int) -> set[str]:
     return {row.event.job for row in since(reader, at_us) if isinstance(row.event, AttemptAccepted | AttemptAdopted)}
 
 
+def answered_jobs(
+    reader: Reader, account: str, foreign: Callable[[int], bool], since_us: int, until_us: int
+) -> set[str]:
+    """Jobs that the account's own answers named, for purchases that were both intended and answered within the time."""
+    mine: set[tuple[int, int]] = set()
+    answered: dict[tuple[int, int], str] = {}
+    for row in since(reader, since_us):
+        match row.event:
+            case AttemptIntended(attempt=number, account=name) if name == account and not foreign(row.epoch):
+                mine.add((row.stream, number))
+            case AttemptAccepted(attempt=number, job=job) if row.at_us <= until_us:
+                answered[row.stream, number] = job
+    return {job for key, job in answered.items() if key in mine}
+
+
 def recent_intents(reader: Reader, at_us: int) -> list[tuple[str, int]]:
     """(account, time) of every intent since a time: how full the rate windows of the accounts are."""
     return [(row.event.account, row.at_us) for row in since(reader, at_us) if isinstance(row.event, AttemptIntended)]

@@ -36,7 +36,7 @@ from runtime.diskguard import DiskGuard
 from runtime.fetcher import Fetcher, Placement
 from runtime.gateway import Gateway
 from runtime.hints import Desk, Hints
-from runtime.history import bound_jobs, cancel_wish, held_again, jobs_of, recent_intents
+from runtime.history import answered_jobs, bound_jobs, cancel_wish, held_again, jobs_of, recent_intents
 from runtime.keycheck import KnownJob
 from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
 from runtime.references import ReferenceFiles
@@ -198,6 +198,7 @@ class Night:
                 taken_over=self._reader.runtime().taken_over,
                 trust=self._trust,
                 known_jobs=partial(self._known_jobs, account),
+                witnesses=partial(answered_jobs, self._reader, account.name, logs[account.name].foreign),
             )
             for account in plan.accounts
         ]

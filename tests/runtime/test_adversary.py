@@ -267,12 +267,16 @@ class Market:
             spool=bench.spool,
             claims=Claims(look=_nobody_calls, bound=lambda jobs: (), clock=bench.clock, visible_after_s=9.0),
             as_sent=self._as_sent,
+            witnesses=self._witnesses,
         )
 
     def _bound_since(self, at_us: int) -> set[str]:
         """As the ledger tells: what was answered, and what was adopted since."""
         adopted = {work.attempt.job for work in self.judged if work.attempt.job}
         return adopted | {job for job, bound_us in self.bound.items() if bound_us >= at_us}
+
+    def _witnesses(self, since_us: int, until_us: int) -> set[str]:
+        return {job for job, bound_us in self.bound.items() if since_us <= bound_us <= until_us}
 
     async def _as_sent(self, work: Work) -> ImageRequest:
         return work.request
@@ -309,6 +313,20 @@ def test_what_is_shown_late_may_be_hidden_once_more(provider: str) -> None:
     for quiet in range(16):
         tricks: list[Trick] = [*["none"] * quiet, "cut"]  # type: ignore[list-item]  # mypy widens the literal
         acted(provider, Scene([Buy("a red kettle", "arrived")], [], tricks, lag=1.0, page=3))
+
+
+@pytest.mark.parametrize("provider", ["replicate", "segmind", "wavespeed"])
+def test_a_list_that_always_stops_short_is_given_away_by_the_jobs_that_were_answered(provider: str) -> None:
+    """REC-4: it leaves out what the provider itself said that it had taken."""
+    scene = Scene([Buy("a blue jug", "arrived"), Buy("a red kettle", "answered")], [], ["cut"] * 200, lag=0.0, page=1)
+    market = Market(provider, scene)
+    found: list[Work] = []
+
+    async def go() -> None:
+        found.extend(await market.play(scene))
+
+    run(go)
+    assert [(work.state.phase, work.attempt.reason) for work in found] == [("held", "listing_failed")]
 
 
 def check(market: Market, doubtful: list[Work]) -> None:

@@ -23,7 +23,7 @@ from ledger.events import (
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, task_stream
-from runtime.history import CancelWish, bound_jobs, cancel_wish, held_again, recent_intents
+from runtime.history import CancelWish, answered_jobs, bound_jobs, cancel_wish, held_again, recent_intents
 from tests.runtime.nights import OpenLedger, with_ledger
 
 MINUTE_US = 60_000_000
@@ -100,6 +100,17 @@ def test_what_was_not_sure_enough_is_looked_up_again_once_it_is(tmp_path: Path, 
         assert len(held_again(opened.reader, "kie", lambda epoch: False, lambda batch: "assumed")) == 1
 
     with_ledger(tmp_path, body)
+
+
+def test_jobs_that_were_answered_bear_witness_by_account_time_and_key(reader: Reader) -> None:
+    """REC-4: adopted ones do not, since nobody knows when they were made."""
+
+    def answered(account: str, since: int, until: int, *, foreign: bool = False) -> set[str]:
+        return answered_jobs(reader, account, lambda epoch: foreign, since * MINUTE_US, until * MINUTE_US)
+
+    assert answered("a1", 0, 9) == answered("a1", 1, 4) == {"j1"}
+    assert answered("a1", 2, 9) == answered("a1", 0, 3) == answered("a2", 0, 9) == set()
+    assert answered("a1", 0, 9, foreign=True) == set()
 
 
 def test_intents_tell_how_full_the_windows_are(reader: Reader) -> None:
