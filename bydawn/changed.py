@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from bydawn.cli.formats import counted, duration
-from ledger.reader import LiveAttempt, Reader
+from ledger.openwork import LiveAttempt
+from ledger.reader import Reader
 
 _TOLERATED_US = 60_000_000
 _LOOKED_AT = 1000  # records; the newest of other lives are among them

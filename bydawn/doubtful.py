@@ -10,7 +10,8 @@ from bydawn import values
 from bydawn.cli.formats import counted, dollars
 from bydawn.errors import UserError
 from ledger.folds import BatchState
-from ledger.reader import LiveAttempt, Reader
+from ledger.openwork import LiveAttempt
+from ledger.reader import Reader
 from runtime.planning import default_at_risk
 
 Policy: TypeAlias = Literal["hold", "resubmit", "ask"]

@@ -16,8 +16,9 @@ from adapters.base import ImageRequest
 from adapters.references import local_file
 from ledger.events import Recorded, TaskCompleted, TaskEvent
 from ledger.folds import EMPTY_TASK, BatchState, TaskPhase, TaskState, evolve_task
-from ledger.reader import Reader, TaskRow
+from ledger.reader import Reader
 from ledger.streams import task_stream
+from ledger.tasklist import TaskRow
 from runtime.names import image_name, render, with_ending
 from runtime.outputs import ERRORS, MANIFEST, ManifestRow, error_line, manifest_line, write_lines
 from runtime.ports import Disk

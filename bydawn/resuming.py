@@ -20,7 +20,8 @@ from ledger.money import (
     risk_money,
     surplus_money,
 )
-from ledger.reader import LiveAttempt, Reader
+from ledger.openwork import LiveAttempt
+from ledger.reader import Reader
 from ledger.twice import bought_before
 
 ASK_ABOVE_PERCENT = 1

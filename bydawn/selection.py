@@ -16,7 +16,8 @@ from bydawn.errors import UserError
 from ledger.errors import LedgerMissing
 
 if TYPE_CHECKING:
-    from ledger.reader import BatchRow, Reader, TaskRow
+    from ledger.reader import BatchRow, Reader
+    from ledger.tasklist import TaskRow
 
 LEDGER_NAME = "bydawn.db"
 SANDBOX_LEDGER_NAME = "bydawn-sandbox.db"

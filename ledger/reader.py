@@ -1,8 +1,11 @@
 """Reading a ledger, from any process, beside its writer.
 
 A reader has its own read-only connection and sees the last commit at each call.  Its reads are short, because an open
-read keeps the write-ahead log from being folded away.  Rows become typed here; what a view does not carry is read
-from the events that it names.
+read keeps the write-ahead log from being folded away.  Rows become typed; what a view does not carry is read from the
+events that it names.
+
+:class:`Reader` is the one face of all that.  What it says of the ledger, its batches, accounts and totals is here; of
+tasks one by one in :mod:`ledger.tasklist`; of what a run goes on with in :mod:`ledger.openwork`.
 
 Tasks of an import that is not sealed do not exist for a reader (LED-11).
 """
@@ -14,31 +17,39 @@ from typing import Self, cast
 import msgspec
 
 from ledger.encoding import decode_event, recorded
-from ledger.engine import Row, Store, open_reader
+from ledger.engine import Store, open_reader
 from ledger.errors import LedgerDamaged
 from ledger.events import (
     AttemptAccepted,
     AttemptAdopted,
     EpochEnded,
     EpochStarted,
-    PayloadRef,
     Recorded,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
-    TaskQueued,
     TaskShared,
 )
-from ledger.folds import LIVE, AccountState, AttemptPhase, BatchState, RuntimeState, TaskPhase, TaskState
+from ledger.folds import AccountState, BatchState, RuntimeState, TaskPhase, TaskState
 from ledger.money import Balance
+from ledger.openwork import (
+    Follower,
+    LiveAttempt,
+    QueuedShape,
+    QueuedTask,
+    held_attempts,
+    live_attempts,
+    queued_shapes,
+    queued_tasks,
+    settled_followers,
+    task_state,
+)
 from ledger.projection import TALLIES
 from ledger.replay import load_state
 from ledger.schema import COPIED, FORMAT
-from ledger.streams import account_stream, batch_stream, runtime_stream, stream_parts, task_stream
+from ledger.streams import FIRST_TASK, LAST_TASK, account_stream, batch_stream, runtime_stream, task_stream
+from ledger.tasklist import TaskRow, one_task, task_of_id, task_page
 
-_FIRST_TASK = 1
-_LAST_TASK = (1 << 36) - 1
-_LAST_STREAM = (1 << 63) - 1
 _ENDS = (TaskCompleted.TYPE, TaskShared.TYPE, TaskFailed.TYPE, TaskCancelled.TYPE)
 
 
@@ -95,89 +106,6 @@ class EpochRow(msgspec.Struct, frozen=True):
     ended: EpochEnded | None = None
     first: int = 0
     last: int = 0
-
-
-class TaskRow(msgspec.Struct, frozen=True):
-    """A task as lists and manifests show it.  ``at_us`` is its last change; image fields are of the newest version."""
-
-    batch: int
-    n: int
-    id: str
-    phase: TaskPhase
-    version: int
-    account: str
-    provider: str
-    attempts: int
-    cost_microusd: int
-    slot: int
-    owner: int
-    at_us: int
-    reason: str
-    flags: tuple[str, ...]
-    model: str
-    aspect: str
-    resolution: str
-    variant: int
-    line: int
-    group: str
-    request: PayloadRef
-    result_version: int = 0  # 0 = no image yet
-    sha256: str = ""
-    media_type: str = ""
-    width: int = 0
-    height: int = 0
-    size: int = 0
-    model_version: str = ""
-    shared_with: int = 0  # the task whose purchase this image is
-
-
-class QueuedTask(msgspec.Struct, frozen=True):
-    """A task that may be bought.  ``request`` is None when its text was erased."""
-
-    n: int
-    state: TaskState
-    request: str | None
-    salt: bytes
-
-
-class QueuedShape(msgspec.Struct, frozen=True):
-    """What tasks that may be bought have in common where prices are concerned."""
-
-    model: str
-    aspect: str
-    resolution: str
-    references: bool
-    count: int
-
-
-class LiveAttempt(msgspec.Struct, frozen=True):
-    """An attempt that the runtime must follow, with the state of its task."""
-
-    batch: int
-    n: int
-    attempt: int
-    account: str
-    lane: str
-    phase: AttemptPhase
-    epoch: int
-    intended_at_us: int
-    expires_at_us: int
-    state: TaskState
-
-
-class Follower(msgspec.Struct, frozen=True):
-    """A task that waits for the image of ``owner``, which is settled."""
-
-    n: int
-    state: TaskState
-    owner: TaskRow
-
-
-_TASK = (
-    "SELECT t.stream, t.version, t.phase, t.account, t.provider, t.attempts, t.cost_microusd, t.slot, t.owner, t.at_us,"
-    " t.reason, t.flags, t.id, q.data, r.type, r.data"
-    " FROM tasks t JOIN events q ON q.seq = t.queued LEFT JOIN events r ON r.seq = t.result"
-)
 
 
 class Reader:
@@ -341,11 +269,11 @@ class Reader:
         rows = self.store.rows(
             "SELECT at_us FROM events WHERE seq > (SELECT coalesce(max(seq), 0) FROM events) - ? AND at_us >= ?"
             " AND type IN (?, ?, ?, ?) AND stream BETWEEN ? AND ? ORDER BY seq",
-            (newest, since_us, *_ENDS, task_stream(batch, _FIRST_TASK), task_stream(batch, _LAST_TASK)),
+            (newest, since_us, *_ENDS, task_stream(batch, FIRST_TASK), task_stream(batch, LAST_TASK)),
         )
         return [at_us for (at_us,) in rows]
 
-    # --- tasks --------------------------------------------------------------------------------------------
+    # --- tasks: one by one (ledger.tasklist), and what a run goes on with (ledger.openwork) -----------------
 
     def tasks(
         self,
@@ -358,130 +286,38 @@ class Reader:
         flag: str = "",
     ) -> list[TaskRow]:
         """A page of tasks in input order, from number ``after`` on."""
-        sql = f"{_TASK} WHERE t.stream > ? AND t.stream <= ?"
-        values: tuple[object, ...] = self._range(batch, after)
-        if states:
-            sql += f" AND t.phase IN ({', '.join('?' * len(states))})"
-            values += tuple(states)
-        if provider:
-            sql += " AND t.provider = ?"
-            values += (provider,)
-        if flag:
-            sql += " AND instr(',' || t.flags || ',', ?) > 0"
-            values += (f",{flag},",)
-        return [_task_row(row) for row in self.store.rows(f"{sql} ORDER BY t.stream LIMIT ?", (*values, limit))]
+        return task_page(self.store, batch, after=after, limit=limit, states=states, provider=provider, flag=flag)
 
     def task(self, batch: int, n: int) -> TaskRow | None:
-        return next(iter(self.tasks(batch, after=n - 1, limit=1)), None) if self._is(batch, n) else None
+        return one_task(self.store, batch, n)
 
     def task_by_id(self, batch: int, task_id: str) -> TaskRow | None:
-        """Find a task by its id.  A scan: an index on ids would cost every import more than a second per million."""
-        found = self.store.row(
-            "SELECT stream FROM tasks WHERE stream > ? AND stream <= ? AND id = ?",
-            (*self._range(batch, 0), task_id),
-        )
-        return None if found is None else self.task(batch, stream_parts(found[0]).n)
+        """Find a task by its id: a scan of the batch."""
+        return task_of_id(self.store, batch, task_id)
 
     def queued(self, batch: int, *, after: int = 0, limit: int = 10_000) -> list[QueuedTask]:
         """A page of tasks that may be bought, in input order, with their requests."""
-        rows = self.store.rows(
-            "SELECT t.stream, t.version, q.data, q.epoch, q.at_us, p.text, p.salt"
-            " FROM tasks t JOIN events q ON q.seq = t.queued"
-            " LEFT JOIN payloads p ON p.row = json_extract(q.data, '$.request.row')"
-            " WHERE t.phase = 'queued' AND t.owner = 0 AND t.stream > ? AND t.stream <= ? ORDER BY t.stream LIMIT ?",
-            (*self._range(batch, after), limit),
-        )
-        found = []
-        for stream, version, data, _epoch, _at_us, text, salt in rows:
-            if version == 1:
-                event = cast(TaskQueued, decode_event(TaskQueued.TYPE, data))
-                state = TaskState(version=1, queued=event, owner=event.owner)
-            else:
-                state = self.state(stream)
-            found.append(QueuedTask(stream_parts(stream).n, state, text, salt or b""))
-        return found
+        return queued_tasks(self.store, batch, after=after, limit=limit)
 
     def queued_shapes(self, batch: int) -> list[QueuedShape]:
-        """Count the tasks that may be bought by their shape, without reading any request."""
-        rows = self.store.rows(
-            "SELECT json_extract(q.data, '$.model'), json_extract(q.data, '$.aspect'),"
-            " json_extract(q.data, '$.resolution'), coalesce(json_extract(q.data, '$.references'), 0) > 0, count(*)"
-            " FROM tasks t JOIN events q ON q.seq = t.queued"
-            " WHERE t.phase = 'queued' AND t.owner = 0 AND t.stream > ? AND t.stream <= ?"
-            " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
-            self._range(batch, 0),
-        )
-        return [QueuedShape(model, aspect, size, bool(refs), n) for model, aspect, size, refs, n in rows]
+        """The tasks that may be bought, counted by their shape."""
+        return queued_shapes(self.store, batch)
 
     def followers(self, batch: int, *, after: int = 0, limit: int = 1000) -> list[Follower]:
         """Queued tasks whose owner has succeeded, failed or was cancelled, with that owner."""
-        first = task_stream(batch, 0)
-        rows = self.store.rows(
-            "SELECT f.stream, f.owner FROM tasks f JOIN tasks o ON o.stream = ? + f.owner"
-            " WHERE f.phase = 'queued' AND f.owner <> 0 AND f.stream > ? AND f.stream <= ?"
-            " AND o.phase IN ('succeeded', 'failed', 'cancelled') ORDER BY f.stream LIMIT ?",
-            (first, *self._range(batch, after), limit),
-        )
-        found = []
-        for stream, owner in rows:
-            owner_row = self.task(batch, owner)
-            if owner_row is not None:
-                found.append(Follower(stream_parts(stream).n, self.state(stream), owner_row))
-        return found
+        return settled_followers(self.store, batch, after=after, limit=limit)
 
     def live(self, account: str | None = None) -> list[LiveAttempt]:
-        """Attempts in the phases intended, ambiguous, accepted, ready, those whose result expires first in front."""
-        found = [entry for entry in self._open(account) if entry.phase in LIVE]
-        return sorted(found, key=lambda entry: (not entry.expires_at_us, entry.expires_at_us))
+        """Attempts that must be followed, those whose result expires first in front."""
+        return live_attempts(self.store, account)
 
     def held(self, batch: int, *, account: str | None = None) -> list[LiveAttempt]:
         """Attempts that are unknown and undecided, whatever became of their task since."""
-        found = self._open(account, *self._range(batch, 0))
-        return [entry for entry in found if entry.state.attempts[entry.attempt - 1].doubtful]
-
-    def _open(self, account: str | None, above: int = 0, up_to: int = _LAST_STREAM) -> list[LiveAttempt]:
-        rows = self.store.rows(
-            "SELECT stream, attempt FROM open_attempts WHERE account = coalesce(?, account)"
-            " AND stream > ? AND stream <= ? ORDER BY stream, attempt",
-            (account, above, up_to),
-        )
-        found = []
-        for stream, number in rows:
-            _, batch, n = stream_parts(stream)
-            state = self.state(stream)
-            attempt = state.attempts[number - 1]
-            found.append(
-                LiveAttempt(
-                    batch,
-                    n,
-                    number,
-                    attempt.account,
-                    attempt.lane,
-                    attempt.phase,
-                    attempt.epoch,
-                    attempt.intended_at_us,
-                    attempt.expires_at_us,
-                    state,
-                )
-            )
-        return found
+        return held_attempts(self.store, batch, account=account)
 
     def state(self, stream: int) -> TaskState:
         """Fold a task from its events."""
-        if stream_parts(stream).kind != "task":
-            raise ValueError(f"{stream} is no task")
-        return cast(TaskState, load_state(self.store, stream))
-
-    def _range(self, batch: int, after: int) -> tuple[int, int]:
-        """Stream keys (above, up to): the tasks that are sealed."""
-        found = self.store.row("SELECT sealed_through FROM batches WHERE batch = ?", (batch,))
-        sealed = 0 if found is None else found[0]
-        return task_stream(batch, min(after, _LAST_TASK)), task_stream(batch, sealed)
-
-    def _is(self, batch: int, n: int) -> bool:
-        if n < _FIRST_TASK:
-            return False
-        return self.store.row("SELECT 1 FROM tasks WHERE stream = ?", (task_stream(batch, n),)) is not None
+        return task_state(self.store, stream)
 
     # --- handle -------------------------------------------------------------------------------------------
 
@@ -493,51 +329,3 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _task_row(row: Row) -> TaskRow:
-    (stream, version, phase, account, provider, attempts, cost, slot, owner, at_us, reason, flags, task_id) = row[:13]
-    queued_data, result_type, result_data = row[13:]
-    _, batch, n = stream_parts(stream)
-    queued = cast(TaskQueued, decode_event(TaskQueued.TYPE, queued_data))
-    found = TaskRow(
-        batch=batch,
-        n=n,
-        id=task_id,
-        phase=phase,
-        version=version,
-        account=account,
-        provider=provider,
-        attempts=attempts,
-        cost_microusd=cost,
-        slot=slot,
-        owner=owner,
-        at_us=at_us,
-        reason=reason,
-        flags=_flags(flags),
-        model=queued.model,
-        aspect=queued.aspect,
-        resolution=queued.resolution,
-        variant=queued.variant,
-        line=queued.line,
-        group=queued.group,
-        request=queued.request,
-    )
-    if result_data is None:
-        return found
-    result = cast(TaskCompleted | TaskShared, decode_event(result_type, result_data))
-    return msgspec.structs.replace(
-        found,
-        result_version=result.version,
-        sha256=result.sha256,
-        media_type=result.media_type,
-        width=result.width,
-        height=result.height,
-        size=result.size,
-        model_version=result.model_version if isinstance(result, TaskCompleted) else "",
-        shared_with=result.owner if isinstance(result, TaskShared) else 0,
-    )
-
-
-def _flags(text: str) -> tuple[str, ...]:
-    return tuple(text.split(",")) if text else ()

@@ -23,6 +23,9 @@ _BATCH_BITS = 24
 _N_MAX = (1 << _N_BITS) - 1
 _BATCH_MAX = (1 << _BATCH_BITS) - 1
 
+FIRST_TASK = 1
+LAST_TASK = _N_MAX
+
 
 class StreamParts(NamedTuple):
     """What a stream key says; ``batch`` is 0 for streams that belong to the whole ledger."""

@@ -16,8 +16,9 @@ from ledger.decisions import Append, Committed, Decision, Outcome, Repeated
 from ledger.errors import CommandRejected
 from ledger.events import BatchCancelled, ControlTaken, Event
 from ledger.folds import TaskPhase
-from ledger.reader import Reader, TaskRow
+from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, runtime_stream
+from ledger.tasklist import TaskRow
 from runtime.inbox import CancelBatch, Control, ResolveTasks, RetryTasks
 from runtime.ports import Clock
 from runtime.work import StreamConflict, TaskLog, TextErased, Work, WorkKey, load_work

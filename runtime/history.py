@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ledger.events import AttemptAccepted, AttemptAdopted, AttemptIntended, BatchCancelled, Recorded
-from ledger.reader import LiveAttempt, Reader
+from ledger.openwork import LiveAttempt
+from ledger.reader import Reader
 from ledger.streams import batch_stream
 from runtime.keycheck import KnownJob
 from runtime.trust import Trust, assume

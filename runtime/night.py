@@ -25,7 +25,8 @@ import trio
 from adapters.base import ImageRequest
 from adapters.prices import Price, PriceBook
 from ledger.journal import Ledger
-from ledger.reader import Reader, TaskRow
+from ledger.reader import Reader
+from ledger.tasklist import TaskRow
 from runtime import inbox
 from runtime.account import AccountActor, Hands
 from runtime.accountbook import open_accounts

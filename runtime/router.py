@@ -22,7 +22,8 @@ from ledger.decisions import Count, Exceeded, Guard, Reserve
 from ledger.errors import CommandRejected
 from ledger.events import OperatorDecided
 from ledger.money import account_money, batch_money, day_money, duplicates_money, lane_money, risk_money
-from ledger.reader import QueuedTask, Reader
+from ledger.openwork import QueuedTask
+from ledger.reader import Reader
 from ledger.streams import task_stream
 from runtime.account import AccountActor
 from runtime.accounts import Account

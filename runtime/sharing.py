@@ -8,7 +8,9 @@ import trio
 
 from ledger.commands import Cancel, Fail, Share, TaskCommand
 from ledger.errors import CommandRejected
-from ledger.reader import Follower, Reader, TaskRow
+from ledger.openwork import Follower
+from ledger.reader import Reader
+from ledger.tasklist import TaskRow
 from runtime.work import StreamConflict, TaskLog, Work, load_work
 
 _TOGETHER = 200

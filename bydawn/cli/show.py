@@ -26,7 +26,8 @@ from ledger.streams import task_stream
 
 if TYPE_CHECKING:
     from ledger.events import Recorded
-    from ledger.reader import BatchRow, Reader, TaskRow
+    from ledger.reader import BatchRow, Reader
+    from ledger.tasklist import TaskRow
     from runtime.requests import TaskRequest
 
 

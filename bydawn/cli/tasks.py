@@ -15,7 +15,8 @@ from bydawn.selection import open_batch
 from ledger.folds import TaskPhase
 
 if TYPE_CHECKING:
-    from ledger.reader import Reader, TaskRow
+    from ledger.reader import Reader
+    from ledger.tasklist import TaskRow
 
 PAGE = 500
 SHOWN = 50

@@ -21,7 +21,8 @@ from ledger.events import (
 )
 from ledger.journal import Ledger
 from ledger.money import account_money, batch_money, lost_money
-from ledger.reader import CountRow, QueuedShape, Reader
+from ledger.openwork import QueuedShape
+from ledger.reader import CountRow, Reader
 from ledger.replay import replay_tasks
 from ledger.streams import account_stream, batch_stream, runtime_stream, task_stream
 from tests.ledger.ledgers import do, opened, queue

@@ -11,7 +11,8 @@ from adapters.base import ImageRequest
 from adapters.prices import Price
 from ledger.decisions import Exceeded, Guard, Reserve
 from ledger.money import account_money, batch_money, day_money, risk_money
-from ledger.reader import QueuedTask, Reader
+from ledger.openwork import QueuedTask
+from ledger.reader import Reader
 from runtime.account import AccountActor
 from runtime.accounts import Account
 from runtime.gateway import Submission

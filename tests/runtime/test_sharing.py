@@ -6,7 +6,7 @@ import trio
 
 from ledger.commands import Cancel, Record
 from ledger.events import AttemptAccepted, ResultReady, TaskCompleted
-from ledger.reader import TaskRow
+from ledger.tasklist import TaskRow
 from runtime.sharing import settle_followers
 from runtime.work import Work
 from tests.runtime.nights import OpenLedger, with_ledger
