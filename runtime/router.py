@@ -21,7 +21,7 @@ from ledger.commands import Fail
 from ledger.decisions import Count, Exceeded, Guard, Reserve
 from ledger.errors import CommandRejected
 from ledger.events import OperatorDecided
-from ledger.money import account_money, batch_money, day_money, duplicates_money, lane_money, risk_money
+from ledger.money import Balance, account_money, batch_money, day_money, duplicates_money, lane_money, risk_money
 from ledger.openwork import QueuedTask
 from ledger.reader import Reader
 from ledger.streams import task_stream
@@ -115,7 +115,7 @@ class Router:
         self._stranded = False
         self._left_alone = False  # a task was left alone because another copy of the ledger may have bought it
         self._beside: set[tuple[WorkKey, int]] = set()  # doubtful attempts that a purchase was lined up beside
-        self._short_of_duplicates = False  # a task that may be bought again waits for money to do it with
+        self._short: dict[WorkKey, tuple[int, Work]] = {}  # their ceilings; they wait for the budget for duplicates
         self._bell = Bell()
         self.moving: dict[WorkKey, Work] = {}
         self.stopped: StopReason = ""
@@ -172,9 +172,10 @@ class Router:
             return
         name = guard.account if isinstance(guard, Reserve) else guard.lane
         if name == duplicates_money(self.terms.batch):
-            _log.warning("%r is left: the budget for duplicates has no room for it", submission.work)
-            self._short_of_duplicates = self._short_of_duplicates or submission.work.state.phase == "queued"
-            self.left(submission.work)
+            _log.warning("%r waits: the budget for duplicates has no room for it", submission.work)
+            self._short[submission.work.key] = ceiling, submission.work
+            self.left(submission.work)  # nothing waits for it: the night may end without it
+            self._take_up_short()  # room that came since the refusal has been told of already
             return
         self._full[name] = min(ceiling, self._full.get(name, ceiling))
         self._line_up(submission.work, first=True)
@@ -183,6 +184,7 @@ class Router:
     def moved(self) -> None:
         """Something ended or was acknowledged: what was full may have room again."""
         self._full.clear()
+        self._take_up_short()
         self._bell.ring()
 
     def stop(self, reason: StopReason) -> None:
@@ -226,7 +228,7 @@ class Router:
                 self.stopped = "no_provider"
             elif self._left_alone:
                 self.stopped = "takeover"
-            elif self._short_of_duplicates:
+            elif any(work.state.phase == "queued" for _, work in self._short.values()):
                 self.stopped = "budget"
         return self.stopped
 
@@ -265,6 +267,25 @@ class Router:
         self._beside.add((work.key, len(work.state.attempts)))
         self.moving[work.key] = work
         self._line_up(work)
+
+    def _take_up_short(self) -> None:
+        """Line up again what the budget for duplicates has room for by now: charges may be below their ceilings."""
+        if not self._short or self.stopped:
+            return
+        name = duplicates_money(self.terms.batch)
+        spent = self._reader.money(name).get(name, Balance()).total
+        room = (self.terms.max_duplicate_microusd or 0) - spent
+        if room < min(ceiling for ceiling, _ in self._short.values()):
+            return
+        for key, (ceiling, work) in sorted(self._short.items(), key=lambda item: item[1][0]):
+            room -= ceiling
+            if room < 0:
+                return
+            del self._short[key]
+            unchanged = self._reader.version(task_stream(work.batch, work.n)) == work.state.version
+            if unchanged and key not in self.moving:  # else somebody decided about it meanwhile
+                self.moving[key] = work
+                self._line_up(work)
 
     def _take_in(self, task: QueuedTask) -> None:
         if task.request is None:  # erased before it was bought: nobody can know what was wanted

@@ -10,9 +10,10 @@ import trio
 from adapters.base import ImageRequest
 from adapters.prices import Price
 from ledger.decisions import Exceeded, Guard, Reserve
-from ledger.money import account_money, batch_money, day_money, risk_money
-from ledger.openwork import QueuedTask
+from ledger.money import Balance, account_money, batch_money, day_money, duplicates_money, risk_money
+from ledger.openwork import LiveAttempt, QueuedTask
 from ledger.reader import Reader
+from ledger.streams import task_stream
 from runtime.account import AccountActor
 from runtime.accounts import Account
 from runtime.gateway import Submission
@@ -47,11 +48,23 @@ class FakeActor:
 
 
 class FakeReader:
-    """The queue of one batch."""
+    """The queue of one batch, and what was spent on duplicates."""
 
     def __init__(self, bench: Bench, prompts: Sequence[str]) -> None:
         self.tasks = [bench.work(n, prompt=prompt) for n, prompt in enumerate(prompts, 1)]
         self.gone: set[int] = set()
+        self.duplicates = 0
+        self.newer: set[int] = set()  # tasks that somebody else has written to meanwhile
+
+    def held(self, batch: int) -> list[LiveAttempt]:
+        return []
+
+    def money(self, prefix: str) -> dict[str, Balance]:
+        return {prefix: Balance(captured=self.duplicates)}
+
+    def version(self, stream: int) -> int:
+        work = next(work for work in self.tasks if task_stream(1, work.n) == stream)
+        return work.state.version + (work.n in self.newer)
 
     def queued(self, batch: int, *, after: int, limit: int) -> list[QueuedTask]:
         return [
@@ -70,6 +83,7 @@ class Routing:
         prices: dict[str, int] | None = None,
         limit: int = 0,
         sample: int = 0,
+        max_duplicate: int | None = None,
     ) -> None:
         self.bench = Bench()
         self.actors = {
@@ -87,6 +101,7 @@ class Routing:
                 max_at_risk_microusd=10**9,
                 limit=limit,
                 sample=sample,
+                max_duplicate_microusd=max_duplicate,
             ),
             [cast(AccountActor, actor) for actor in self.actors.values()],
             reader=cast(Reader, self.reader),
@@ -207,6 +222,46 @@ def test_a_task_too_dear_for_what_is_left_does_not_stop_the_cheaper_ones() -> No
             await trio.sleep(0.5)
 
     assert route(routing, body) == "budget"
+
+
+@pytest.mark.parametrize(
+    ("spent", "decided", "bought"), [(20_000, False, True), (20_001, False, False), (0, True, False)]
+)
+def test_what_the_budget_for_duplicates_refused_is_tried_again_when_it_has_room(
+    spent: int, decided: bool, bought: bool
+) -> None:
+    """MON-4, LIVE-1: a charge below its ceiling makes room, and only the next run used it.  What somebody decided about
+    meanwhile is left to them."""
+    routing = Routing(["x", "y"], rooms={"a": 2}, max_duplicate=70_000)
+    routing.reader.duplicates = 70_000
+
+    async def body() -> None:
+        first, second = routing.take(), routing.take()
+        routing.refuse(second, cap(duplicates_money(1)))
+        routing.router.moved()
+        await trio.sleep(10.0)
+        assert routing.actors["a"].offered == []
+        routing.reader.duplicates = spent
+        routing.reader.newer = {2} if decided else set()
+        routing.router.settled(first.work)
+        await trio.sleep(0.5)
+        assert [each.work for each in routing.actors["a"].offered] == ([second.work] if bought else [])
+        if bought:
+            routing.router.settled(routing.take().work)
+
+    assert route(routing, body) == ("budget" if spent == 20_001 else "")
+
+
+def test_room_for_duplicates_that_came_before_the_refusal_was_heard_is_used() -> None:
+    """MON-4, LIVE-1: nobody would have told of it again."""
+    routing = Routing(["x"], rooms={"a": 1}, max_duplicate=70_000)
+
+    async def body() -> None:
+        routing.refuse(routing.take(), cap(duplicates_money(1)))
+        await trio.sleep(0.5)
+        routing.router.settled(routing.take().work)
+
+    assert route(routing, body) == ""
 
 
 def test_waiting_for_a_slow_lane_is_no_dead_end() -> None:

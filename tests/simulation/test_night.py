@@ -256,6 +256,22 @@ def test_what_is_in_doubt_is_bought_again_within_the_budget_for_duplicates(tmp_p
         assert reader.money("duplicates/")["duplicates/1"].open > duplicates.open
 
 
+def test_a_duplicate_that_cost_less_than_its_ceiling_makes_room_for_another_in_the_same_run(tmp_path: Path) -> None:
+    """MON-4: there is room for two; what those are charged leaves room for more, which waited for the next run."""
+    most = 2 * 75_000
+    world = World(
+        tmp_path, seed=0, tasks=12, providers=("kie",), weather=Weather(lost_reply=0.4), max_duplicate_microusd=most
+    )
+    msgspec.structs.force_setattr(world.house._settings, "price_factor", 0.5)
+    assert world.live() == ""
+    assert problems(world) == []
+    with Reader(world.path) as reader:
+        duplicates = reader.money("duplicates/")["duplicates/1"]
+        assert reader.held(1)
+    assert duplicates.open == 3
+    assert most - 75_000 < duplicates.total <= most  # and no room for one more
+
+
 @pytest.mark.parametrize("provider", ["replicate", "toapis"])
 def test_the_same_night_under_both_settings_of_trust(tmp_path: Path, provider: str) -> None:
     """REC-4: requests are lost.  Where assumptions do, their absence is proven and they are bought again; where only
