@@ -43,6 +43,10 @@ class Claims:
         self._given.add(job)
         return free
 
+    def give_back(self, job: str) -> None:
+        """It was not bound after all: somebody was faster with the attempt, and another one may have the job."""
+        self._given.discard(job)
+
     async def judge(self, jobs: Collection[str]) -> dict[str, Verdict]:
         """Say of each job whether it is there and nobody's.  ``later``: that could not be read now."""
         verdicts: dict[str, Verdict] = {}

@@ -19,6 +19,7 @@ from adapters.batchfile import BatchFiles
 from ledger.commands import Record
 from ledger.errors import CommandRejected
 from ledger.events import (
+    AdoptEvidence,
     AttemptAbsent,
     AttemptAdopted,
     AttemptAmbiguous,
@@ -196,8 +197,7 @@ class Doubts:
                 case Found(job=job):
                     if not self._claims.take(job):
                         continue
-                    fact = AttemptAdopted(attempt=number, job=job, evidence=self._evidence.found_by)
-                    await self._settle(work, fact, judged)
+                    await self._adopt(work, job, self._evidence.found_by, judged)
                 case NotThere() if work.attempt.epoch <= self._taken_over:
                     # The other copy may have found the same, and bought the task under an attempt of its own.
                     await self._unknown(work, "taken_over", judged)
@@ -240,9 +240,7 @@ class Doubts:
                     continue
                 del claims[job]
                 if verdict == "there" and self._claims.take(job):
-                    work = self._works[key]
-                    fact = AttemptAdopted(attempt=work.attempt.number, job=job, evidence="callback")
-                    await self._settle(work, fact, judged)
+                    await self._adopt(self._works[key], job, "callback", judged)
                     settled(True)
                     break
                 _log.warning("a callback named a job for attempt %s that is not its own", key)
@@ -275,6 +273,18 @@ class Doubts:
 
     async def _unknown(self, work: Work, reason: UnknownReason, judged: Callable[[Work], None]) -> None:
         await self._settle(work, AttemptUnknown(attempt=work.attempt.number, reason=reason), judged)
+
+    async def _adopt(self, work: Work, job: str, by: AdoptEvidence, judged: Callable[[Work], None]) -> None:
+        """Bind a job that was taken for an attempt; one that is not bound after all is free again."""
+        number = work.attempt.number
+        try:
+            await self._settle(work, AttemptAdopted(attempt=number, job=job, evidence=by), judged)
+        except (StreamConflict, CommandRejected):
+            self._claims.give_back(job)
+            raise
+        attempt = work.state.attempt(number)
+        if attempt is None or attempt.job != job:
+            self._claims.give_back(job)
 
     async def _settle(self, work: Work, fact: TaskEvent, judged: Callable[[Work], None]) -> None:
         held = work.attempt.doubtful

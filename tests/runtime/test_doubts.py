@@ -615,3 +615,19 @@ def test_an_operator_whose_decision_nobody_here_has_heard_of_is_not_overruled_ei
     (work,) = doubt(bench, body).judged
     assert work.state.phase == "held"
     assert "AttemptAbsent" not in bench.journal.types()
+
+
+def test_a_job_that_came_too_late_for_one_attempt_is_there_for_an_equal_one() -> None:
+    """LIVE-1, REC-5: an operator was faster than the verdict.  The other one waited for the job for ever."""
+    bench = Bench()
+    bench.provider.say("list", (job(),))
+
+    async def body(doubting: Doubting) -> None:
+        held, other = await held_by_key(doubting), await doubting.doubtful(2)
+        other.wanted = held.wanted
+        for work in (held, other):
+            doubting.doubts.add(work)
+        await bench.log.record(copy(held), Decide("ann", "give_up", 1))
+
+    judged = doubt(bench, body).judged
+    assert [(work.n, work.attempt.job) for work in judged] == [(1, ""), (2, "j1")]
