@@ -1,15 +1,14 @@
 """The account actor: buys from one provider account, follows its jobs, and recovers what a crash left open.
 
-It owns a task from the intent until the result is ready.  Buying is here (which waiting submission may start now
-is a plain question to the lanes and the token bucket); following accepted jobs is the :class:`Poller`'s, judging
-doubtful ones is :class:`Doubts`'.  The object outlives a crash of its coroutine: the supervisor calls
+It owns a task from the intent until the result is ready.  What it does by itself is here: it starts what may start
+now, hears what came of it, and hands each task on.  What asks, counts, waits and judges for it are the parts of the
+account (:mod:`runtime.accountparts`).  The object outlives a crash of its coroutine: the supervisor calls
 :meth:`AccountActor.run` again and it goes on from the works it owns.  Nothing is bought before
 :attr:`AccountActor.recovered` (REC-2).
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from random import Random
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 import trio
@@ -26,33 +25,19 @@ from adapters.base import (
     Unclear,
     Unreadable,
 )
-from adapters.batchfile import BatchFiles
 from ledger.decisions import Exceeded
 from ledger.events import AccountParked, Overcharged
 from ledger.folds import LIVE
-from runtime.accountlog import AccountLog
+from runtime.accountparts import Needs, News, Parts
 from runtime.accounts import Account
-from runtime.batchfiles import FileDesk, Tell
-from runtime.batchpoller import BatchPoller
-from runtime.claims import Claims
-from runtime.diary import Diary
-from runtime.doubts import Doubts
-from runtime.evidence import Witnesses
-from runtime.gateway import Gateway, Submission, SubmitResult, Superseded
+from runtime.batchfiles import Tell
+from runtime.gateway import Submission, SubmitResult, Superseded
 from runtime.gathering import FILES_UNACKNOWLEDGED
-from runtime.keycheck import KeyCheck, KnownJob
 from runtime.lanes import Lane, drain_queues
-from runtime.limits import TokenBucket
-from runtime.pace import Pace
-from runtime.poller import Poller, Told
-from runtime.ports import Clock, Wire
+from runtime.poller import Told
 from runtime.reconcile import SKEW_S
-from runtime.references import ReferenceFiles, References
-from runtime.spool import Spool
-from runtime.trust import Disbelieved, Trust, assume
-from runtime.waiting import Bell
-from runtime.warming import WarmUp
-from runtime.work import TaskLog, Work, WorkKey
+from runtime.trust import Disbelieved
+from runtime.work import Work, WorkKey
 
 _log = logging.getLogger(__name__)
 
@@ -72,136 +57,40 @@ class Hands(msgspec.Struct, frozen=True):
 
 
 class AccountActor:
-    def __init__(
-        self,
-        account: Account,
-        *,
-        gateway: Gateway,
-        log: TaskLog,
-        account_log: AccountLog,
-        wire: Wire,
-        clock: Clock,
-        random: Random,
-        ledger_id: str,
-        bound: Callable[[int], Collection[str]],
-        taken: Callable[[Collection[str]], Collection[str]],
-        spool: Spool,
-        files: ReferenceFiles,
-        text: Callable[[int], str | None],
-        hands: Hands,
-        taken_over: int = 0,
-        trust: Callable[[int], Trust] = assume,
-        known_jobs: Callable[[], Iterable[KnownJob]] = tuple,
-        witnesses: Witnesses = lambda since_us, until_us: (),
-    ) -> None:
-        """``text`` reads an erasable text by its row, ``bound`` gives the job ids that the ledger bound to attempts
-        since a time (UTC microseconds), ``taken`` those of some jobs that it bound ever;
-        ``known_jobs`` gives jobs that the ledger knows of this account, newest first;
-        ``taken_over``, ``witnesses`` and ``trust``: see :class:`~runtime.doubts.Doubts`."""
+    def __init__(self, account: Account, needs: Needs, hands: Hands) -> None:
         self.account = account
-        self._caps = account.codec.capabilities
-        self._gateway = gateway
-        self._log = log
-        self._account_log = account_log
-        self._clock = clock
-        self._random = random
-        self._ledger_id = ledger_id
+        self._needs = needs
         self._hands = hands
-        self._diary = Diary(account_log, clock)
-        self._pace = Pace(account, clock=clock, random=random, note=self._diary.note)
-        shared = self._caps.polls_share_submit_rate.value
-        told = Told(
+        self._clock = needs.clock
+        self._caps = account.codec.capabilities
+        followed = Told(
             ready=self._ready,
             ended=self._ended,
             stranded=self._stranded,
             unauthorized=lambda why: self.park(f"unauthorized: {why}"),
         )
-        self._poller = Poller(
-            account,
-            queries=self._pace.bucket if shared else TokenBucket(account.query_rate),
-            log=log,
-            wire=wire,
-            clock=clock,
-            random=random,
-            told=told,
-            foreign=account_log.foreign,
-        )
-        self._references = References(
-            account,
-            files=files,
-            query=self._poller.query,
-            account_log=account_log,
-            clock=clock,
-            random=random,
-            text=text,
-        )
-        self._warm_up = WarmUp(self._references, self._warmed)
-        self._batches: BatchPoller | None = None
-        if isinstance(account.codec, BatchFiles):
-            self._batches = BatchPoller(
-                account,
-                account.codec,
-                query=self._poller.query,
-                log=log,
-                wire=wire,
-                clock=clock,
-                random=random,
-                spool=spool,
-                told=told,
-                foreign=account_log.foreign,
-            )
-        self._follower: Poller | BatchPoller = self._batches or self._poller
-        self._key = KeyCheck(
-            account_log,
-            account=account.name,
-            jobs=known_jobs,
-            look=self._follower.sees,
-            clock=clock,
-            random=random,
-        )
-        self.claims = Claims(
-            look=self._poller.look, bound=taken, clock=clock, visible_after_s=self._caps.visible_after_s.value
-        )
-        self._doubts = Doubts(
-            account,
-            log=log,
-            clock=clock,
-            random=random,
-            ledger_id=ledger_id,
-            query=self._poller.query,
+        news = News(
+            followed=followed,
+            filed=Tell(ended=self._submitted_together, not_begun=self._not_begun),
+            warmed=self._warmed,
             busy=self._busy,
-            bound=bound,
-            foreign=account_log.foreign,
-            spool=spool,
-            claims=self.claims,
-            as_sent=self._references.as_sent,
-            taken_over=taken_over,
-            witnesses=witnesses,
-            trust=trust,
-            key_in_doubt=lambda: self._key.in_doubt,
+            may_buy=lambda: self.buying and not self.parked,
         )
+        parts = Parts(account, needs, news)
+        self._buy_bell = parts.buy_bell
+        self._diary = parts.diary
+        self._pace = parts.pace
+        self._poller = parts.poller
+        self._batches = parts.batches
+        self._follower = parts.follower
+        self._references = parts.references
+        self._warm_up = parts.warm_up
+        self._desk = parts.desk
+        self._key = parts.key
+        self.claims = parts.claims
+        self._doubts = parts.doubts
         self._owned: dict[WorkKey, Work] = {}
         self._were_held: set[WorkKey] = set()  # by an earlier run; looked up again in this one
-        self._buy_bell = Bell()
-        self._desk: FileDesk | None = None
-        if self._batches is not None and isinstance(account.codec, BatchFiles):
-            self._desk = FileDesk(
-                account,
-                account.codec,
-                gateway=gateway,
-                poller=self._batches,
-                log=log,
-                clock=clock,
-                random=random,
-                ledger_id=ledger_id,
-                query=self._poller.query,
-                bucket=self._pace.bucket,
-                lanes=lambda: self._pace.lanes,
-                may_buy=lambda: self.buying and not self.parked,
-                prepared=lambda submission: msgspec.structs.replace(submission, resolve=self._references.resolve),
-                tell=Tell(ended=self._submitted_together, not_begun=self._not_begun),
-                bell=self._buy_bell,
-            )
         self.parked = ""
         self._dead = False
         self.buying = True
@@ -286,7 +175,7 @@ class AccountActor:
 
     def foreign(self, epoch: int) -> bool:
         """Whether attempts of an epoch may have been made from another account of this name (REC-9)."""
-        return self._account_log.foreign(epoch)
+        return self._needs.account_log.foreign(epoch)
 
     def hinted(self, work: Work) -> None:
         """The provider called back about the job of an accepted attempt."""
@@ -401,7 +290,7 @@ class AccountActor:
                 found = self._pace.next()
             if isinstance(found, Submission):
                 resolve = self._references.resolve
-                self._gateway.start(msgspec.structs.replace(found, done=self._submitted, resolve=resolve))
+                self._needs.gateway.start(msgspec.structs.replace(found, done=self._submitted, resolve=resolve))
                 await trio.lowlevel.checkpoint()
             else:
                 await self._buy_bell.wait_rung(deadline=now + found)
@@ -499,7 +388,7 @@ class AccountActor:
         return {
             work.fingerprint
             or codec.fingerprint(
-                work.request, self.account.context(marker=work.marker(self._ledger_id, work.attempt.number))
+                work.request, self.account.context(marker=work.marker(self._needs.ledger_id, work.attempt.number))
             )
             for work in self._owned.values()
             if self._at_the_gateway(work)
@@ -529,7 +418,7 @@ class AccountActor:
 
     def _at_the_gateway(self, work: Work) -> bool:
         """Whether a submit of it is under way, whose answer comes through :meth:`_submitted`."""
-        return work.state.phase == "intended" and work.attempt.epoch == self._log.epoch
+        return work.state.phase == "intended" and work.attempt.epoch == self._needs.log.epoch
 
     def _leave(self, work: Work) -> None:
         self._owned.pop(work.key, None)

@@ -30,6 +30,7 @@ from ledger.tasklist import TaskRow
 from runtime import inbox
 from runtime.account import AccountActor, Hands
 from runtime.accountbook import open_accounts
+from runtime.accountparts import Needs
 from runtime.accounts import Account
 from runtime.callbacks import Addresses
 from runtime.control import Controller, Listeners
@@ -183,23 +184,25 @@ class Night:
         self.actors = [
             AccountActor(
                 account,
-                gateway=self._gateway,
-                log=self._log,
-                account_log=logs[account.name],
-                wire=seams.wire,
-                clock=seams.clock,
-                random=seams.random,
-                ledger_id=self._ledger.ledger_id,
-                bound=partial(bound_jobs, self._reader),
-                taken=self._reader.bound,
-                spool=self._spool,
-                files=files,
-                text=self._reader.payload,
-                hands=hands,
-                taken_over=self._reader.runtime().taken_over,
-                trust=self._trust,
-                known_jobs=partial(self._known_jobs, account),
-                witnesses=partial(answered_jobs, self._reader, account.name, logs[account.name].foreign),
+                Needs(
+                    gateway=self._gateway,
+                    log=self._log,
+                    account_log=logs[account.name],
+                    wire=seams.wire,
+                    clock=seams.clock,
+                    random=seams.random,
+                    ledger_id=self._ledger.ledger_id,
+                    spool=self._spool,
+                    files=files,
+                    text=self._reader.payload,
+                    bound=partial(bound_jobs, self._reader),
+                    taken=self._reader.bound,
+                    known_jobs=partial(self._known_jobs, account),
+                    taken_over=self._reader.runtime().taken_over,
+                    trust=self._trust,
+                    witnesses=partial(answered_jobs, self._reader, account.name, logs[account.name].foreign),
+                ),
+                hands,
             )
             for account in plan.accounts
         ]

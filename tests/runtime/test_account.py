@@ -26,6 +26,7 @@ from ledger.commands import Intend, Record
 from ledger.decisions import Reserve
 from ledger.events import AccountParked, AttemptAccepted, ResultReady
 from runtime.account import AccountActor, Hands
+from runtime.accountparts import Needs
 from runtime.gateway import Gateway, Submission
 from runtime.ports import WireError
 from runtime.simulated import EPOCH_US
@@ -46,19 +47,21 @@ class Desk:
         self.account_log = bench.account_log(key_epoch=key_epoch)
         self.actor = AccountActor(
             bench.account,
-            gateway=self.gateway,
-            log=bench.log,
-            account_log=self.account_log,
-            wire=bench.provider,
-            clock=bench.clock,
-            random=bench.random,
-            ledger_id="ledger",
-            bound=lambda at_us: set(),
-            taken=lambda jobs: set(),
-            spool=bench.spool,
-            files=bench.files,
-            text=bench.journal.texts.get,
-            hands=Hands(
+            Needs(
+                gateway=self.gateway,
+                log=bench.log,
+                account_log=self.account_log,
+                wire=bench.provider,
+                clock=bench.clock,
+                random=bench.random,
+                ledger_id="ledger",
+                spool=bench.spool,
+                files=bench.files,
+                text=bench.journal.texts.get,
+                bound=lambda at_us: set(),
+                taken=lambda jobs: set(),
+            ),
+            Hands(
                 give_back=lambda work: self.told.append(("queued", work.n)),
                 ready=lambda work, actor: self.told.append(("ready", work.n)),
                 settled=lambda work: self.told.append(("settled", work.n)),
