@@ -55,7 +55,7 @@ _LINE_BYTES = 160 << 20  # of one line of results: a 4K image in base64, twice
 class _Batch:
     """A batch with those of its lines that are ours and open, by their keys."""
 
-    __slots__ = ("due", "followed_at", "id", "lane", "refused_at", "unread", "unseen_at", "works")
+    __slots__ = ("due", "followed_at", "id", "lane", "refused_at", "told_to_stop", "unread", "unseen_at", "works")
 
     def __init__(self, batch: str, lane: str, now: float) -> None:
         self.id = batch
@@ -65,6 +65,7 @@ class _Batch:
         self.followed_at = now
         self.unseen_at: float | None = None
         self.refused_at: float | None = None
+        self.told_to_stop = False
         self.unread = 0  # lines of the results that nobody can read
 
     def __repr__(self) -> str:
@@ -247,19 +248,28 @@ class BatchPoller:
         asked = [work for work in batch.works.values() if work.cancel_by]
         if not asked:
             return
-        all_of_it = len(asked) == len(batch.works)
-        if any(work.attempt.epoch < self._log.epoch for work in asked):  # it may have ended, or been asked before (W15)
+        all_of_it, again = len(asked) == len(batch.works), batch.told_to_stop
+        older = any(work.attempt.epoch < self._log.epoch for work in asked)
+        if again or older:  # it may have ended, or been asked before (W15)
             all_of_it = all_of_it and isinstance(await self._state(batch.id), Pending)
         await self._log.record_all([(work, Cancel(operator=work.cancel_by)) for work in asked])
-        for work in asked:
-            work.cancel_by = ""
         faults.point("cancel_recorded")
         if all_of_it:
-            try:
-                await self._query(self._codec.build_stop(batch.id, self._account.context()))
-                faults.point("cancel_answered")
-            except WireError as exc:
-                _log.warning("%r could not be asked to stop: %s", batch, exc)
+            batch.told_to_stop = True
+            if not await self._tell_to_stop(batch) and not again:
+                return  # once more at the next look
+        for work in asked:
+            work.cancel_by = ""
+
+    async def _tell_to_stop(self, batch: _Batch) -> bool:
+        """Whether the provider has heard it."""
+        try:
+            reply = await self._query(self._codec.build_stop(batch.id, self._account.context()))
+        except WireError as exc:
+            _log.warning("%r could not be asked to stop: %s", batch, exc)
+            return False
+        faults.point("cancel_answered")
+        return reply.status != 429 and reply.status < 500
 
     # --- results ------------------------------------------------------------------------------------------
 

@@ -98,6 +98,7 @@ class Poller:
         self._ticket = 0
         self._bell = Bell()
         self._no_sweep_before = 0.0
+        self._told_to_stop: set[str] = set()  # jobs; a second time where the answer was lost
         self._throttled = 0  # answers in a row that said: too fast, and not how long to wait
         self._called_back = False
         self.latency = LatencyEstimate(account.latency_s or self._caps.typical_latency_s.value * 0.25)
@@ -171,26 +172,37 @@ class Poller:
             return Gone(detail="the image came inside a reply, and the reply is not there any more")
         try:
             if work.cancel_by and isinstance(codec, Cancels):
-                await self._log.record(work, Cancel(operator=work.cancel_by))
-                work.cancel_by = ""
-                faults.point("cancel_recorded")
-                ended = await self._ended_before_its_cancel(work)
-                if ended is not None:
-                    return ended
-                reply = await self._wire.send(codec.build_cancel(work.attempt.job, self._account.context()))
-                faults.point("cancel_answered")
-                return codec.read_cancel(reply)
+                return await self._cancelled(work, codec)
             return codec.read_poll(await self._wire.send(codec.build_poll(work.attempt.job, self._account.context())))
         except WireError as exc:
             return Unreadable(detail=str(exc))
         except MalformedReply as exc:
             return Unreadable(detail=f"malformed reply: {exc}", garbled=True)
 
-    async def _ended_before_its_cancel(self, work: Work) -> Finished | Failed | Gone | None:
+    async def _cancelled(self, work: Work, codec: Cancels) -> PollOutcome:
+        """Tell the provider to stop the job: once more, where nothing can be read of the first answer (W15)."""
+        job, operator = work.attempt.job, work.cancel_by
+        again = job in self._told_to_stop
+        self._told_to_stop.add(job)
+        await self._log.record(work, Cancel(operator=operator))
+        work.cancel_by = ""
+        faults.point("cancel_recorded")
+        ended = await self._ended_before_its_cancel(work, again=again)
+        if ended is not None:
+            return ended
+        work.cancel_by = "" if again else operator  # until the answer is there
+        outcome = codec.read_cancel(await self._wire.send(codec.build_cancel(job, self._account.context())))
+        faults.point("cancel_answered")
+        if not isinstance(outcome, Throttled | Unreadable):
+            work.cancel_by = ""
+        return outcome
+
+    async def _ended_before_its_cancel(self, work: Work, *, again: bool) -> Finished | Failed | Gone | None:
         """Where a cancelled job is charged, what has ended already is taken: a cancel may delete the image with the job
-        (MON-9).  So it is where an older epoch may have asked, or the job had the time of a restart to end (W15)."""
+        (MON-9).  So it is where the provider may have been told before, or the job had the time of a restart to end
+        (W15)."""
         charged = self._caps.cancel
-        if (charged is None or not charged.value) and work.attempt.epoch >= self._log.epoch:
+        if (charged is None or not charged.value) and not again and work.attempt.epoch >= self._log.epoch:
             return None
         outcome = await self.look(work.attempt.job)
         return outcome if isinstance(outcome, Finished | Failed | Gone) else None
@@ -361,7 +373,8 @@ class Poller:
         self._queries.block(self._clock.monotonic() + pause_s)
 
     def _again(self, work: Work) -> None:
-        delay_s = 0.0 if work.cancel_by else self.latency.delay_s(max(1, work.polls)) * self._random.uniform(0.9, 1.1)
+        at_once = work.cancel_by and work.attempt.job not in self._told_to_stop
+        delay_s = 0.0 if at_once else self.latency.delay_s(max(1, work.polls)) * self._random.uniform(0.9, 1.1)
         self._schedule(work, delay_s)
 
     async def _ready(self, work: Work, outcome: Finished) -> None:

@@ -316,6 +316,26 @@ def test_a_batch_is_stopped_when_nothing_of_it_is_wanted() -> None:
     assert bench.journal.types()[4:] == ["CancelAsked"] * 2 + ["AttemptFailed", "TaskCancelled"] * 2
 
 
+@pytest.mark.parametrize(
+    ("states", "stops"),
+    [([Pending(), Pending(), Failed("cancelled")], 2), ([Pending(), Failed("cancelled")], 1), ([Pending()], 2)],
+)
+def test_a_stop_whose_answer_was_lost_is_repeated_once(states: list[object], stops: int) -> None:
+    """W15: after a look, since it may have arrived."""
+    bench = FileBench()
+    bench.provider.say("batch", *states)
+    bench.provider.say("stop", WireError("no", sent=True))
+
+    async def body(follower: Follower) -> None:
+        for work in await follower.lines(2):
+            work.cancel_by = "me"
+            follower.poller.overdue(work)
+
+    following(bench, body)
+    assert bench.provider.count("stop") == stops
+    assert bench.journal.types().count("CancelAsked") == 2
+
+
 @pytest.mark.parametrize(("state", "stops"), [(Pending(), 1), (Failed("cancelled"), 0)])
 def test_a_batch_of_an_older_epoch_is_looked_at_before_it_is_stopped(state: object, stops: int) -> None:
     """W15: it may have ended, or been told already."""

@@ -1,5 +1,5 @@
-"""W15: the process died between a cancel and its answer.  The job is looked at and cancelled again, and never bought
-again; whatever it came to is taken."""
+"""W15: a cancel without an answer, since the process died or the network failed.  The job is looked at and cancelled
+again, and never bought again; whatever it came to is taken."""
 
 from pathlib import Path
 
@@ -7,11 +7,12 @@ import msgspec
 import pytest
 import trio
 
-from adapters.base import Failed, HttpCall, Pending
+from adapters.base import Failed, HttpCall, Pending, Throttled, Unreadable
 from adapters.sandbox.base import Reply
 from ledger.reader import Reader
 from ledger.streams import task_stream
 from runtime.inbox import CancelBatch, leave
+from runtime.ports import WireError
 from tests.runtime.fakes import CAPS, Bench, known
 from tests.runtime.test_poller import LINK, Following, follow
 from tests.simulation.life import Life
@@ -106,3 +107,56 @@ def test_a_job_of_an_older_epoch_is_looked_at_before_its_cancel(seen: object, to
 
     assert follow(bench, body).told == told
     assert bench.provider.count("cancel") == (told != ["ready"])
+
+
+LOST = WireError("reset", sent=True)
+STOPPED = Failed("cancelled", retryable=False)
+
+
+@pytest.mark.parametrize(
+    ("answers", "seen", "cancels", "told"),
+    [
+        pytest.param([LOST, STOPPED], Pending(), 2, ["ended False"], id="it had not arrived"),
+        pytest.param([Unreadable("502"), STOPPED], Pending(), 2, ["ended False"], id="a gateway"),
+        pytest.param([Throttled(), STOPPED], Pending(), 2, ["ended False"], id="too fast"),
+        pytest.param([LOST], STOPPED, 1, ["ended False"], id="it had arrived"),
+        pytest.param([LOST], LINK, 1, ["ready"], id="the image was faster"),
+        pytest.param([LOST], Pending(), 2, [], id="never an answer"),
+        pytest.param([Pending()], Pending(), 1, [], id="understood"),
+    ],
+)
+def test_a_cancel_whose_answer_was_lost_is_repeated_once_in_the_same_run(
+    answers: list[object], seen: object, cancels: int, told: list[str]
+) -> None:
+    """W15, MON-9: it was left to the next run, which may come when the job has long been charged."""
+    bench = Bench(caps=msgspec.structs.replace(CAPS, cancel=known(False)))
+    bench.provider.say("cancel", *answers)
+    bench.provider.say("poll", seen)
+
+    async def body(following: Following) -> None:
+        work = await following.accepted()
+        work.cancel_by = "me"
+        following.poller.overdue(work)
+        await trio.sleep(200.0)
+        assert not work.cancel_by
+
+    assert follow(bench, body).told == told
+    assert bench.provider.count("cancel") == cancels
+    assert bench.journal.types().count("CancelAsked") == 1
+
+
+def test_every_job_has_a_second_word() -> None:
+    """W15: of a task that is bought again after the first was stopped, too."""
+    bench = Bench(caps=msgspec.structs.replace(CAPS, cancel=known(False)))
+    bench.provider.say("cancel", LOST, STOPPED, LOST, STOPPED)
+    bench.provider.say("poll", Pending())
+
+    async def body(following: Following) -> None:
+        for n in (1, 2):
+            work = await following.accepted(n)
+            work.cancel_by = "me"
+            following.poller.overdue(work)
+            await trio.sleep(200.0)
+
+    assert follow(bench, body).told == ["ended False", "ended False"]
+    assert bench.provider.count("cancel") == 4
