@@ -33,6 +33,8 @@ class Listeners(msgspec.Struct, frozen=True):
     owned: Callable[[WorkKey], Work | None] = lambda key: None
     queued_again: Callable[[Work], None] = lambda work: None
     adopted: Callable[[Work], None] = lambda work: None
+    take_job: Callable[[Work, str], bool] = lambda work, job: True  # see Claims.take and Claims.give_back
+    give_job_back: Callable[[Work, str], None] = lambda work, job: None
     stop_batch: Callable[[int], None] = lambda batch: None
     cancel_job: Callable[[Work, str], bool] = lambda work, operator: False
 
@@ -136,7 +138,7 @@ class Controller:
                 continue
             job, ceiling = jobs.get(row.n, ""), held[-1].ceiling_microusd
             command = Decide(operator=message.operator, decision=message.decision, attempt=held[-1].number, job=job)
-            if job not in taken and ceiling <= left_microusd and await self._record(work, command):
+            if job not in taken and ceiling <= left_microusd and await self._decide(work, command):
                 works.append(work)
                 taken |= {job} - {""}
                 left_microusd -= ceiling
@@ -148,6 +150,19 @@ class Controller:
             elif work.state.phase == "accepted":
                 self._tell.adopted(work)
         return Done(changed=len(works), skipped=max(skipped, len(message.tasks) - len(works)))
+
+    async def _decide(self, work: Work, command: Decide) -> bool:
+        """Record a decision; False when nothing came of it.
+
+        A lookup or a callback may find the job that it names for another attempt just now: who takes it first has it
+        (REC-5).
+        """
+        if command.job and not self._tell.take_job(work, command.job):
+            return False
+        decided = await self._record(work, command)
+        if command.job and not decided:
+            self._tell.give_job_back(work, command.job)
+        return decided
 
     # --- small things -------------------------------------------------------------------------------------
 

@@ -330,6 +330,8 @@ class Night:
                 owned=lambda key: self.router.moving.get(key),
                 queued_again=lambda work: self.router.give_back(work),
                 adopted=self._adopted,
+                take_job=self._take_job,
+                give_job_back=self._give_job_back,
                 stop_batch=lambda batch: self.router.stop("cancelled") if batch == self._plan.terms.batch else None,
                 cancel_job=self._cancel_job,
             ),
@@ -387,6 +389,15 @@ class Night:
         if actor is not None:
             self.router.follow([work])
             actor.follow_adopted(work)
+
+    def _take_job(self, work: Work, job: str) -> bool:
+        actor = self._actor(work)
+        return actor is None or actor.claims.take(job)
+
+    def _give_job_back(self, work: Work, job: str) -> None:
+        actor = self._actor(work)
+        if actor is not None:
+            actor.claims.give_back(job)
 
     def _cancel_job(self, work: Work, operator: str) -> bool:
         actor = self._actor(work) if work.state.attempts else None

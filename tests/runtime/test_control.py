@@ -4,12 +4,12 @@ from pathlib import Path
 
 import msgspec
 
-from ledger.commands import Record
+from ledger.commands import Record, TaskCommand
 from ledger.events import AttemptAccepted, AttemptAdopted, AttemptFailed, ControlTaken
 from ledger.streams import runtime_stream
 from runtime.control import Controller, Done, Listeners
 from runtime.inbox import CancelBatch, ResolveTasks, RetryTasks
-from runtime.work import Work, WorkKey
+from runtime.work import StreamConflict, Work, WorkKey
 from tests.runtime.nights import OpenLedger, with_ledger
 
 
@@ -134,6 +134,50 @@ def test_several_jobs_are_adopted_by_one_message_and_none_by_two_tasks(tmp_path:
         assert opened.phases() == "accepted accepted accepted accepted"
 
     with_ledger(tmp_path, body)
+
+
+def test_a_job_that_a_lookup_just_found_for_another_task_is_not_adopted(tmp_path: Path) -> None:
+    """REC-5: two equal requests, and the record of the lookup is on its way."""
+
+    async def body(opened: OpenLedger) -> None:
+        for n in (1, 2):
+            await opened.hold(n)
+        taken = {"j1"}
+
+        def take(work: Work, job: str) -> bool:
+            free = job not in taken
+            taken.add(job)
+            return free
+
+        listeners = Listeners(take_job=take, give_job_back=lambda work, job: taken.discard(job))
+        message = ResolveTasks(batch=1, operator="me", decision="adopt", tasks=(1, 2), jobs=("j1", "j2"))
+        done = await controller(opened, listeners).apply(message)
+        assert (done.changed, done.skipped) == (1, 1)
+        assert opened.phases() == "held accepted queued queued"
+        assert taken == {"j1", "j2"}
+
+    with_ledger(tmp_path, body)
+
+
+def test_a_job_of_a_decision_that_came_too_late_is_free_again(tmp_path: Path) -> None:
+    """LIVE-1: else a lookup that finds it for an equal request could never bind it."""
+    taken: set[str] = set()
+
+    async def body(opened: OpenLedger) -> None:
+        await opened.hold(1)
+        opened.log.record = too_late  # type: ignore[method-assign, assignment]
+        listeners = Listeners(
+            take_job=lambda work, job: not taken.add(job),  # type: ignore[func-returns-value]
+            give_job_back=lambda work, job: taken.discard(job),
+        )
+        message = ResolveTasks(batch=1, operator="me", decision="adopt", tasks=(1,), jobs=("j1",))
+        assert (await controller(opened, listeners).apply(message)).changed == 0
+
+    async def too_late(work: Work, command: TaskCommand) -> None:
+        raise StreamConflict(f"{work!r} {command}")
+
+    with_ledger(tmp_path, body)
+    assert taken == set()
 
 
 def test_no_more_is_bought_again_than_was_agreed_to(tmp_path: Path) -> None:
