@@ -160,9 +160,9 @@ class AccountActor:
             self._owned[work.key] = work
             if work.attempt.expires_at_us:  # by the wall clock: good for an order, and with a margin for a verdict
                 work.expires = now + (work.attempt.expires_at_us - now_us) / 1e6 + SKEW_S
-            if work.state.phase == "accepted":
+            if work.phase == "accepted":
                 self._pace.lane(work.attempt.lane).in_flight += 1
-            elif work.state.phase != "ready":
+            elif work.phase != "ready":
                 if work.state.phase == "held":
                     self._were_held.add(work.key)
                 self._doubts.add(work)
@@ -179,7 +179,7 @@ class AccountActor:
 
     def hinted(self, work: Work) -> None:
         """The provider called back about the job of an accepted attempt."""
-        if work.key in self._owned and work.state.phase == "accepted":
+        if work.key in self._owned and work.phase == "accepted":
             self._follower.hinted(work)
 
     def claim(self, work: Work, job: str, settled: Callable[[bool], None]) -> None:
@@ -241,7 +241,7 @@ class AccountActor:
         self._dead = True
         self.park(reason)
         for work in list(self._owned.values()):
-            if work.state.phase == "held" or (work.state.phase in LIVE and not self._at_the_gateway(work)):
+            if work.phase == "held" or (work.phase in LIVE and not self._at_the_gateway(work)):
                 self._leave(work)
 
     async def write_diary(self) -> None:
@@ -254,9 +254,9 @@ class AccountActor:
         """Serve until cancelled.  Safe to call again after a failure."""
         self._follower.clear()
         for work in list(self._owned.values()):
-            if work.state.phase == "accepted":
+            if work.phase == "accepted":
                 self._follower.overdue(work, within_s=_RESTART_SPREAD_S)
-            elif work.state.phase == "ready":
+            elif work.phase == "ready":
                 self._pass_on(work)
         async with trio.open_nursery() as nursery:
             if self._key.in_doubt:
@@ -368,10 +368,10 @@ class AccountActor:
         self._leave(work)
 
     def _judged(self, work: Work) -> None:
-        if work.state.phase == "accepted":
+        if work.phase == "accepted":
             self.follow_adopted(work)
             self._hands.moved()  # the doubt held money at risk, and a place in its lane
-        elif work.state.phase == "ready":
+        elif work.phase == "ready":
             self._pass_on(work)
             self._hands.moved()
         elif work.key in self._were_held and work.attempt.phase == "unknown":

@@ -189,7 +189,7 @@ class BatchPoller:
 
     async def _look(self, batch: _Batch) -> None:
         for key, work in list(batch.works.items()):
-            if work.state.phase != "accepted" or work.attempt.account != self._account.name:
+            if work.phase != "accepted" or work.attempt.account != self._account.name:
                 self._let_go(batch, key)  # somebody else's by now
         if not batch.works:
             return

@@ -2,7 +2,8 @@
 
     accepted, with that job       its account polls it now
     ambiguous                     its account looks whether the job is there, and binds it
-    unknown, its task held        looked at here, and bound: the task goes on although it was held
+    unknown                       looked at here, and bound: its task goes on although it was held; of one that was
+                                  settled otherwise the image is kept as spare, for it is paid (MON-9)
     intended just now             the answer is on its way: looked at again then
     anything else                 there is no news in it
 
@@ -46,7 +47,7 @@ class Desk(msgspec.Struct, frozen=True):
 
 
 class _Held:
-    """A held task whose job a callback named."""
+    """A task that waits for nobody, of whose unknown attempt a callback named the job."""
 
     def __init__(self, path: Path, hint: Hint, work: Work, since: float) -> None:
         self.path = path
@@ -124,7 +125,7 @@ class Hints:
                 if work is not None:  # else its account was let go of, and the next run asks
                     self._in_hand.add(path.name)
                     actor.claim(work, hint.job, partial(self._claimed, path))
-            case "unknown" if work is None and state.phase in ("held", "queued"):
+            case "unknown" if work is None and not state.erased:  # also of a settled task: what is paid is kept (MON-9)
                 work = load_work(self._reader, hint.batch, hint.n)
                 self._desk.follow([work])
                 self._in_hand.add(path.name)
@@ -132,7 +133,7 @@ class Hints:
             case "unknown" if work is not None:
                 return  # bought again just now, or looked at already: what comes of that decides
             case "unknown":
-                _log.warning("%s was settled otherwise: job %s at %s is not needed", path.stem, hint.job, hint.account)
+                _log.warning("%s was erased: job %s at %s is not looked at", path.stem, hint.job, hint.account)
                 path.unlink(missing_ok=True)
             case _:
                 path.unlink(missing_ok=True)
@@ -170,7 +171,7 @@ class Hints:
             fact = AttemptAdopted(attempt=hint.attempt, job=hint.job, evidence="callback")
             with suppress(StreamConflict, CommandRejected):  # an operator was faster
                 await self._log.record(work, Record(fact))
-                adopted = work.state.phase == "accepted"
+                adopted = work.phase == "accepted"
         else:
             _log.warning("a callback named a job for %s that is not its own", held.path.stem)
         held.path.unlink(missing_ok=True)

@@ -286,6 +286,11 @@ class Night:
             if self._plan.deadline_s is not None:
                 crew.start_soon(self._wait_deadline, self._plan.deadline_s)
             await self.router.run()
+            while hints is not None and not self.router.stopped:
+                hints.take()  # of a first purchase, beside which another one has come home just now (MON-9)
+                if not self.router.moving:
+                    break
+                await self.router.run()
             crew.cancel_scope.cancel()
 
     async def _supervised(

@@ -304,7 +304,7 @@ class Poller:
         """Whether the entry still counts, and the job is still ours to ask for."""
         if self._tickets.get(work.key) != ticket:
             return False
-        if work.state.phase != "accepted" or work.attempt.account != self._account.name:
+        if work.phase != "accepted" or work.attempt.account != self._account.name:
             del self._tickets[work.key]  # somebody else's by now
             return False
         return not work.polling  # that poll will schedule the next one

@@ -8,13 +8,14 @@ import pytest
 import trio
 
 from adapters.base import Failed, Finished, NotVisible, Pending, PollOutcome, Unreadable
-from ledger.commands import Decide, Intend, Record
+from ledger.commands import Cancel, Decide, Erase, Intend, Record
 from ledger.events import AttemptAccepted, AttemptAdopted, AttemptAmbiguous
 from runtime.account import AccountActor
 from runtime.claims import Claims
 from runtime.hints import Desk, Hints
 from runtime.inbox import Hint, hints_of, leave_hint
 from runtime.work import Work, WorkKey
+from tests.ledger.stories import bought
 from tests.runtime.nights import OpenLedger, with_ledger
 
 
@@ -262,18 +263,52 @@ def test_a_task_that_was_decided_but_not_bought_yet_is_not_bought_again(tmp_path
     live(tmp_path, body)
 
 
-def test_a_task_that_was_given_up_or_is_bought_again_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settled", ["succeeded", "failed", "cancelled"])
+def test_a_paid_image_is_kept_whatever_became_of_its_task_meanwhile(tmp_path: Path, settled: str) -> None:
+    """MON-9: bought again beside the doubt, given up or cancelled; and the first purchase calls back after all."""
+
     async def body(night: Night) -> None:
         await night.opened.hold(1)
-        await night.opened.do(1, Decide(operator="ann", decision="give_up", attempt=1))
-        night.hint(1)
+        if settled == "cancelled":
+            await night.opened.do(1, Cancel(operator="ann"))
+        elif settled == "failed":
+            await night.opened.do(1, Decide(operator="ann", decision="give_up", attempt=1))
+        else:
+            again = Intend("kie", "kie", "default", "only", 60_000, "d", 0, beside="policy")
+            await night.opened.do(1, again, *bought(2))
+        assert night.opened.phases()[: len(settled)] == settled
+        night.actor.jobs["j1"] = Pending()
+        night.hint()
+        await night.serve(2.0)
+        assert (night.told, night.waiting()) == (["adopted 1 j1"], 0)
+        work = night.opened.work(1)
+        assert (work.state.phase, work.phase, work.attempt.number) == (settled, "accepted", 1)
+
+    live(tmp_path, body)
+
+
+def test_of_an_erased_task_nothing_is_fetched(tmp_path: Path) -> None:
+    """SEC-8: nobody may look at what was to be forgotten."""
+
+    async def body(night: Night) -> None:
+        await night.opened.hold(1)
+        await night.opened.do(1, Decide(operator="ann", decision="give_up", attempt=1), Erase(operator="ann"))
+        night.hint()
+        await night.serve(2.0)
+        assert (night.actor.asked, night.waiting()) == ([], 0)
+
+    live(tmp_path, body)
+
+
+def test_a_task_that_is_being_bought_again_is_left_alone(tmp_path: Path) -> None:
+    async def body(night: Night) -> None:
         await night.opened.hold(2)
         await night.opened.do(2, Decide(operator="ann", decision="buy_again", attempt=1))
         work = await night.opened.do(2, Intend("kie", "kie", "default", "only", 60_000, "d", 0))
         night.moving[work.key] = work
         night.hint(2)
         await night.serve(3.0)
-        assert (night.actor.asked, night.waiting()) == ([], 1)  # the second may still be of use
+        assert (night.actor.asked, night.waiting()) == ([], 1)  # it is looked at when that has come home
 
     live(tmp_path, body)
 

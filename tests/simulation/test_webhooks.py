@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from adapters.sandbox.faults import ChaosProfile
+from bydawn.lines import stored_lines
 from ledger.reader import Reader
-from ledger.streams import task_stream
-from runtime.inbox import hints
+from ledger.streams import task_of, task_stream
+from runtime.inbox import Hint, hints, inbox_of, leave_hint
 from tests.simulation.checker import problems
 from tests.simulation.life import Life
 from tests.simulation.schedules import Schedule, judged
@@ -75,6 +76,50 @@ def test_callbacks_that_go_wrong_lead_to_the_same_end(tmp_path: Path, fate: str,
         assert world.postman.turned_away > 0
     assert world.live() == ""  # and what came when all was over is cleared away by the next run
     assert list(hints(world.path.with_name("night.db.inbox"))) == []
+
+
+@pytest.mark.parametrize("killed", [None, 12])
+def test_a_first_purchase_that_calls_after_the_second_is_kept_as_spare(tmp_path: Path, killed: int | None) -> None:
+    """MON-7, MON-9, MON-10: bought again beside a doubt, and the first is there after all.  Both are paid: both are
+    kept, also where the call comes while the second one is under way (``killed``: the night before died then)."""
+    weather = Weather(chaos=ChaosProfile(hook_lost=1.0), lost_reply=0.4)
+    world = World(
+        tmp_path, 4, tasks=8, providers=("kie",), weather=weather, webhooks=True, max_duplicate_microusd=10_000_000
+    )
+    world.live(Life(crash_at=killed, point="acceptance_recorded"))
+    under_way = [phase for phase, _, _ in works(world)].count("accepted")
+    assert (under_way > 0) == (killed is not None)
+    while late := unbound(world):
+        for hint in late:
+            leave_hint(inbox_of(world.path), hint)
+        assert world.live() == ""
+        assert list(hints(inbox_of(world.path))) == [], "the night does not end before it has looked"
+    assert problems(world) == []
+    assert {line.job for line in world.bill()} == {job for _, job, _ in works(world) if job}
+    spares = [by for phase, _, by in works(world) if phase == "surplus"]
+    assert len(spares) == len(world.bill()) - 8 > 0
+    assert set(spares) == {"callback"}
+    with Reader(world.path) as reader:
+        lines = stored_lines(reader.money(), 1)
+    assert lines.surplus == (len(spares), len(spares) * 40_000)
+    assert lines.spent == len(world.bill()) * 40_000
+    assert lines.reserved == lines.decided.microusd, "of what was never heard again"
+
+
+def unbound(world: World) -> list[Hint]:
+    """What the provider would say of its jobs that the ledger does not know."""
+    bound = {job for _, job, _ in works(world)}
+    jobs: dict[int, list[str]] = {}
+    for line in world.bill():
+        if line.job not in bound:
+            jobs.setdefault(world.wanting[line.prompt][0], []).append(line.job)
+    found = []
+    with Reader(world.path) as reader:
+        for stream, theirs in jobs.items():
+            bare = [each for each in reader.state(stream).attempts if not each.job]
+            for attempt, job in zip(bare, theirs, strict=False):
+                found.append(Hint(attempt.account, 1, task_of(stream), attempt.number, job))
+    return found
 
 
 def test_a_night_with_callbacks_is_the_same_twice(tmp_path: Path) -> None:
