@@ -24,6 +24,7 @@ import trio
 
 from adapters.base import ImageRequest
 from adapters.prices import Price, PriceBook
+from ledger.commands import Cancel
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from ledger.tasklist import TaskRow
@@ -243,15 +244,19 @@ class Night:
             ages_s = [(now_us - at_us) / 1e6 for account, at_us in intents if account == name]
             limits = {lane.lane: lane.concurrency for lane in lanes if lane.account == name}
             actor.take_over(works, ages_s, limits)
-            self._cancel_again(actor, works)
+            await self._cancel_again(actor, works)
 
-    def _cancel_again(self, actor: AccountActor, works: Sequence[Work]) -> None:
-        """A job that was to be cancelled when the process died: whether the provider was told, nobody knows (W15)."""
+    async def _cancel_again(self, actor: AccountActor, works: Sequence[Work]) -> None:
+        """What was under way when its batch was cancelled, and the process died: an accepted job may still be stopped,
+        for whether the provider was told, nobody knows (W15); what comes home without an image is bought no more."""
         wishes = {batch: cancel_wish(self._reader, batch) for batch in {work.batch for work in works}}
         for work in works:
-            wish = wishes[work.batch]
-            if work.state.phase == "accepted" and (work.state.cancel_asked or work.attempt.epoch <= wish.epoch):
-                actor.cancel(work, work.state.cancel_operator or wish.operator)
+            wish, state = wishes[work.batch], work.state
+            if not state.cancel_asked and work.attempt.epoch > wish.epoch:
+                continue
+            told = state.phase == "accepted" and actor.cancel(work, state.cancel_operator or wish.operator)
+            if not told and not state.cancel_asked and state.phase != "held":
+                await self._log.record(work, Cancel(operator=wish.operator))
 
     def _known_jobs(self, account: Account) -> Iterator[KnownJob]:
         """Jobs that the provider may still show, newest pages of the ledger first."""

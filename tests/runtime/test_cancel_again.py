@@ -9,6 +9,7 @@ import trio
 
 from adapters.base import Failed, HttpCall, Pending, Throttled, Unreadable
 from adapters.sandbox.base import Reply
+from adapters.sandbox.faults import ChaosProfile
 from ledger.reader import Reader
 from ledger.streams import task_stream
 from runtime.inbox import CancelBatch, leave
@@ -16,6 +17,7 @@ from runtime.ports import WireError
 from tests.runtime.fakes import CAPS, Bench, known
 from tests.runtime.test_poller import LINK, Following, follow
 from tests.simulation.life import Life
+from tests.simulation.weather import Weather
 from tests.simulation.world import World
 
 TASKS = 4
@@ -88,6 +90,23 @@ def test_killed_anywhere_in_a_cancel_everything_ends_and_nothing_is_bought_twice
             job = jobs[reader.state(task_stream(1, row.n)).attempts[0].job]
             assert (job.state == "succeeded") == (row.phase == "succeeded")
     assert any(line.state != "succeeded" for line in jobs.values())
+
+
+def test_what_fails_after_a_cancel_and_a_kill_is_not_bought_again(tmp_path: Path) -> None:
+    """W15, MON-6: Kie cannot stop a job, so nothing but the wish for the batch says that it is not wanted any more."""
+    world = World(tmp_path, seed=1, tasks=TASKS, providers=("kie",), weather=Weather(chaos=ChaosProfile(fail_job=1.0)))
+    msgspec.structs.force_setattr(world.house._settings, "latency_s", 300.0)
+    world.live(Life(drain_at_s=0.5, hard_at_s=0.6))
+    world.inbox = tmp_path / "inbox"
+    leave(world.inbox, CancelBatch(batch=1, operator="me"), name="0001")
+    crash_at = 0
+    while any(world.inbox.iterdir()):
+        assert world.live(Life(crash_at=crash_at)) is None
+        crash_at += 1
+    assert phases(world) == {"accepted": TASKS}
+    assert world.live() == ""
+    assert phases(world) == {"cancelled": TASKS}
+    assert len(world.bill()) == TASKS
 
 
 @pytest.mark.parametrize(("seen", "told"), [(LINK, ["ready"]), (Pending(), ["ended False"])])
