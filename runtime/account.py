@@ -375,7 +375,8 @@ class AccountActor:
             self._pass_on(work)
             self._hands.moved()
         elif work.key in self._were_held and work.attempt.phase == "unknown":
-            self._owned.pop(work.key, None)
+            if self._owned.get(work.key) is work:  # else somebody adopted its job meanwhile, which is followed
+                del self._owned[work.key]
             self._hands.stays_held(work)
         else:
             self._release(work)

@@ -1,6 +1,7 @@
 """The account actor: buys within its limits, follows what it bought, and survives its own death (LIVE-4, MON-3)."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from pathlib import Path
 
 import msgspec
@@ -22,9 +23,9 @@ from adapters.base import (
     Unreadable,
 )
 from adapters.capabilities import Rate
-from ledger.commands import Intend, Record
+from ledger.commands import Decide, Intend, Record
 from ledger.decisions import Reserve
-from ledger.events import AccountParked, AttemptAccepted, ResultReady
+from ledger.events import AccountParked, AttemptAccepted, AttemptAmbiguous, AttemptUnknown, ResultReady
 from runtime.account import AccountActor, Hands
 from runtime.accountparts import Needs
 from runtime.gateway import Gateway, Submission
@@ -276,6 +277,27 @@ def test_an_actor_over_its_budget_lets_go_of_everything() -> None:
     assert desk.actor.room("1:1") == 0
     parked = [event for event in bench.journal.events if isinstance(event, AccountParked)]
     assert len(parked) == 1
+
+
+def test_a_job_that_an_operator_adopts_while_it_is_looked_up_is_followed_also_after_a_restart() -> None:
+    """LIVE-1, LIVE-4: the lookup that ended in vain took it from its account's hands, and the night never ended."""
+    bench = Bench()
+    bench.provider.say("list", ())
+    bench.provider.say("poll", Pending())
+
+    async def body(desk: Desk) -> None:
+        held = await desk.open_work(1, job="")
+        await bench.log.record(held, Record(AttemptAmbiguous(attempt=1, reason="crash")))
+        await bench.log.record(held, Record(AttemptUnknown(attempt=1, reason="listing_failed")))
+        desk.actor.take_over([held], [], {})
+        adopted = copy(held)
+        await bench.log.record(adopted, Decide("ann", "adopt", 1, job="j1"))
+        desk.actor.follow_adopted(adopted)
+        await trio.sleep(30.0)
+        assert desk.told == [("stays held", 1)]
+        bench.provider.say("poll", RuntimeError("bug"), LINK)
+
+    assert at_work(bench, body).told == [("stays held", 1), ("ready", 1)]
 
 
 def test_an_answer_that_comes_after_the_actor_died_is_let_go_of_too() -> None:
