@@ -162,7 +162,7 @@ class BatchPoller:
 
     async def sees(self, job: str) -> Seen:
         """Whether the batch of a job is readable with the account's key."""
-        return seen(await self._state(batch_of_job(job)[0]), (Pending, ResultFile, Gone))
+        return seen(await self._state(batch_of_job(job)[0]))
 
     # --- one batch ----------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from adapters.base import Throttled, Unreadable
+from adapters.base import Finished, Gone, Pending, PollOutcome, Throttled, Unreadable
+from adapters.batchfile import BatchOutcome, ResultFile
 from runtime.accountlog import AccountLog
 from runtime.ports import Clock
 from runtime.work import Work
@@ -34,12 +35,15 @@ class KnownJob(msgspec.Struct, frozen=True):
     epoch: int
 
 
-def seen(outcome: object, shown: type | tuple[type, ...]) -> Seen:
-    """What a read of a job tells: ``shown`` are the outcomes of a job that is there.  A failure is none of them: some
-    providers tell of a job that the key does not see that it failed."""
+def seen(outcome: PollOutcome | BatchOutcome) -> Seen:
+    """What a read of a job, or of a batch, tells of the key.
+
+    Only a job that runs, has finished, or whose result has expired since is there for sure.  A failure proves nothing:
+    some providers tell of a job that the key does not see that it failed.
+    """
     if isinstance(outcome, Throttled) or (isinstance(outcome, Unreadable) and not outcome.unauthorized):
         return "later"
-    return "yes" if isinstance(outcome, shown) else "no"
+    return "yes" if isinstance(outcome, Pending | Finished | ResultFile | Gone) else "no"
 
 
 async def confirm_by_jobs(

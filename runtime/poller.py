@@ -222,7 +222,7 @@ class Poller:
 
     async def sees(self, job: str) -> Seen:
         """Whether a job is readable with the account's key."""
-        return seen(await self.look(job), (Pending, Finished, Gone))
+        return seen(await self.look(job))
 
     # --- many jobs in one call -----------------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """Which keys are known to be of one account (REC-9)."""
 
+import msgspec
 import pytest
 
 from adapters.base import (
+    Accepted,
     Failed,
     Finished,
     Gone,
@@ -10,14 +12,19 @@ from adapters.base import (
     MalformedReply,
     NotVisible,
     Pending,
+    PollOutcome,
     Polls,
     Throttled,
     Unreadable,
 )
+from adapters.batchfile import BatchOutcome, ResultFile
 from adapters.registry import PROVIDERS, codec
+from adapters.sandbox.faults import ChaosProfile
 from ledger.events import AccountKeyChanged, AccountOpened, AccountParked
 from runtime.accountkeys import AccountKeys, KeySpan, keys_after
 from runtime.keycheck import KnownJob, Seen, confirm_by_jobs, seen
+from tests.adapters.everyone import CODECS, World, a_request
+from tests.adapters.inprocess import S
 from tests.runtime.fakes import Bench, run
 
 A = AccountKeys((KeySpan(0, "a"),))
@@ -132,14 +139,45 @@ def test_a_job_that_could_not_be_read_is_asked_for_again_for_a_while() -> None:
     run(in_vain)
 
 
-def test_what_a_read_tells_of_a_key() -> None:
-    shown = (Pending, Gone)
-    assert seen(Pending(), shown) == "yes"
-    assert seen(NotVisible(), shown) == "no"
-    assert seen(Failed("provider"), shown) == "no"
-    assert seen(Unreadable("401", unauthorized=True), shown) == "no"
-    assert seen(Unreadable("500"), shown) == "later"
-    assert seen(Throttled(), shown) == "later"
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (Pending(), "yes"),
+        (Finished(url="https://x/1.png"), "yes"),
+        (Gone("expired"), "yes"),
+        (ResultFile("files/1"), "yes"),
+        (NotVisible(), "no"),
+        (Failed("provider"), "no"),
+        (Failed("cancelled", charged=True), "no"),
+        (Unreadable("401", unauthorized=True), "no"),
+        (Unreadable("500"), "later"),
+        (Throttled(), "later"),
+    ],
+)
+def test_what_a_read_tells_of_a_key(outcome: PollOutcome | BatchOutcome, told: Seen) -> None:
+    """REC-9: only a job that runs, finished, or has expired since proves whose the key is."""
+    assert seen(outcome) == told
+
+
+@pytest.mark.parametrize("name", [name for name, codec in CODECS.items() if isinstance(codec, Polls)])
+@pytest.mark.parametrize("later_s", [1, 20])
+@pytest.mark.parametrize("fate", ["", "fail_job"])
+def test_the_key_of_another_account_sees_no_job_at_any_provider(name: str, later_s: int, fate: str) -> None:
+    """REC-9: of its own account it does, running or finished, at every provider that can be polled."""
+    told: list[Seen] = []
+    world, stranger = World(name), World(name, key="sandbox-of-a-stranger")
+    if fate:
+        msgspec.structs.force_setattr(world.solo.settings, "chaos", ChaosProfile(fail_job=1.0))
+    codec = world.codec
+    assert isinstance(codec, Polls)
+    bought = codec.read_submit(world.send(codec.build_submit(a_request(codec.capabilities.models.value[0]), world.ctx)))
+    if not isinstance(bought, Accepted):
+        assert isinstance(bought, Failed if fate else Finished)  # at once: there is no job to ask for
+        return
+    world.solo.now_us += later_s * S
+    for ctx in (world.ctx, msgspec.structs.replace(stranger.ctx, base_url=world.ctx.base_url)):
+        told.append(seen(codec.read_poll(world.send(codec.build_poll(bought.job, ctx)))))
+    assert told == ["no" if fate and later_s == 20 else "yes", "no"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422, 429, 500, 503])
