@@ -13,7 +13,6 @@ once more.  That there was a hint is no event.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -169,9 +168,14 @@ class Hints:
         adopted = False
         if verdict == "there" and actor.claims.take(hint.job):
             fact = AttemptAdopted(attempt=hint.attempt, job=hint.job, evidence="callback")
-            with suppress(StreamConflict, CommandRejected):  # an operator was faster
+            try:
                 await self._log.record(work, Record(fact))
-                adopted = work.phase == "accepted"
+            except (StreamConflict, CommandRejected):
+                # An operator was faster: looked at again as the task is now, for the image is paid (MON-9).
+                actor.claims.give_back(hint.job)
+                self._put_off(held)
+                return
+            adopted = work.phase == "accepted"
         else:
             _log.warning("a callback named a job for %s that is not its own", held.path.stem)
         held.path.unlink(missing_ok=True)

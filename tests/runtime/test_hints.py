@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 import trio
@@ -313,15 +313,21 @@ def test_a_task_that_is_being_bought_again_is_left_alone(tmp_path: Path) -> None
     live(tmp_path, body)
 
 
-def test_an_operator_may_be_faster(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decision", ["give_up", "buy_again"])
+def test_an_operator_may_be_faster_and_the_paid_image_is_kept_all_the_same(
+    tmp_path: Path, decision: Literal["give_up", "buy_again"]
+) -> None:
+    """MON-9, REC-7: the hint was thrown away with the verdict that came too late."""
+
     async def body(night: Night) -> None:
         await night.opened.hold(1)
         night.actor.jobs["j1"] = Pending()
         night.hint()
         night.hints.take()
-        await night.opened.do(1, Decide(operator="ann", decision="give_up", attempt=1))
+        await night.opened.do(1, Decide(operator="ann", decision=decision, attempt=1))
         await night.serve(3.0)
-        assert (night.opened.phases()[:6], night.told) == ("failed", ["left 1"])
+        assert (night.told, night.waiting()) == (["left 1", "adopted 1 j1"], 0)
+        assert night.opened.work(1).phase == "accepted"
 
     live(tmp_path, body)
 
