@@ -38,8 +38,9 @@ from runtime.disk import RealDisk
 from runtime.egress import Egress
 from runtime.fetcher import Placement
 from runtime.inbox import inbox_of
-from runtime.night import Night, NightPlan, Seams, quote_by
+from runtime.night import Night, NightPlan, Seams
 from runtime.ports import DiskFailed, DiskFull, WireError
+from runtime.pricing import quote_by
 from runtime.router import StopReason, Terms
 from runtime.threads import TrioThreads
 from runtime.wire import HttpWire

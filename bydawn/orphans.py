@@ -40,8 +40,8 @@ from runtime.clock import TrioClock
 from runtime.egress import Egress
 from runtime.evidence import CannotLook, read_listing
 from runtime.limits import TokenBucket
-from runtime.night import quote_by
 from runtime.ports import WireError
+from runtime.pricing import quote_by
 from runtime.reconcile import SKEW_S
 from runtime.requests import decode_request
 from runtime.wire import HttpWire

@@ -35,7 +35,7 @@ from ledger.folds import BatchState, evolve_batch
 from ledger.reader import Reader
 from runtime.accounts import Account
 from runtime.egress import Egress
-from runtime.night import open_elsewhere
+from runtime.history import open_elsewhere
 from runtime.planning import Group, Plan, too_late
 from runtime.planning import plan as make_plan
 from runtime.router import Terms

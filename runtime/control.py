@@ -4,9 +4,11 @@ The same code serves a running night (then the router and the account actors own
 command that found the ledger free (then nobody else owns anything).
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import trio
@@ -19,10 +21,12 @@ from ledger.folds import TaskPhase
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, runtime_stream
 from ledger.tasklist import TaskRow
-from runtime.inbox import CancelBatch, Control, ResolveTasks, RetryTasks
+from runtime.inbox import CancelBatch, Control, ResolveTasks, RetryTasks, message_key, waiting
 from runtime.ports import Clock
 from runtime.work import StreamConflict, TaskLog, TextErased, Work, WorkKey, load_work
 from runtime.writer import Journal
+
+_log = logging.getLogger(__name__)
 
 _TOGETHER = 200  # tasks per round: their records share commits
 
@@ -78,6 +82,19 @@ class Controller:
         kind = type(message).__struct_config__.tag
         await self._append_runtime(ControlTaken(kind=str(kind), operator=message.operator, result=done.text()), key)
         return done
+
+    async def take_waiting(self, directory: Path) -> None:
+        """Apply the messages that wait in an inbox, in order, and remove each when it is on record."""
+        for path, message in waiting(directory):
+            key = message_key(path.name)
+            if message is None:
+                _log.error("the inbox message %s cannot be read and was put aside", path.name)
+                path.rename(path.with_suffix(".bad"))
+                continue
+            if self._reader.seq_of_key(key) is None:  # else only its file outlived a crash
+                done = await self.apply(message, key=key)
+                _log.info("%s: %s", path.name, done)
+            path.unlink(missing_ok=True)
 
     async def _append_runtime(self, event: ControlTaken, key: bytes | None) -> None:
         await self._append(runtime_stream(), event, key=key)

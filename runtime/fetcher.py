@@ -25,7 +25,7 @@ from runtime.account import AccountActor
 from runtime.blobs import Blob, BlobStore, Receiver
 from runtime.images import BadImage, Expected
 from runtime.ports import Clock, Fetched, FetchRefused, FetchRules, Threads, Wire, WireError
-from runtime.router import Quote
+from runtime.pricing import Quote
 from runtime.spool import Spool
 from runtime.waiting import Bell
 from runtime.work import TaskLog, Work, WorkKey

@@ -1,12 +1,15 @@
-"""What the newest part of the ledger says: jobs bound lately, when submits were last made, what waits for a key."""
+"""What the newest part of the ledger says: jobs bound lately, when submits were last made, what waits for a key or for
+an account."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ledger.events import AttemptAccepted, AttemptAdopted, AttemptIntended, BatchCancelled, Recorded
 from ledger.openwork import LiveAttempt
 from ledger.reader import Reader
 from ledger.streams import batch_stream
+from runtime.accounts import Account
 from runtime.keycheck import KnownJob
 from runtime.trust import Trust, assume
 
@@ -81,6 +84,12 @@ def held_again(
         and each.state.attempts[-1].reason in _MAY_PASS | (_ASSUMED if trust(each.batch) == "assumed" else frozenset())
         and not foreign(each.epoch)
     ]
+
+
+def open_elsewhere(reader: Reader, accounts: Sequence[Account]) -> dict[str, int]:
+    """Count open attempts at accounts that are not configured now: nobody could follow them."""
+    known = {account.name for account in accounts}
+    return dict(Counter(each.account for each in reader.live() if each.account not in known))
 
 
 class CancelWish(NamedTuple):

@@ -22,13 +22,10 @@ from types import MappingProxyType
 import msgspec
 import trio
 
-from adapters.base import ImageRequest
-from adapters.prices import Price, PriceBook
 from ledger.commands import Cancel
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from ledger.tasklist import TaskRow
-from runtime import inbox
 from runtime.account import AccountActor, Hands
 from runtime.accountbook import open_accounts
 from runtime.accountparts import Needs
@@ -42,13 +39,14 @@ from runtime.hints import Desk, Hints
 from runtime.history import answered_jobs, bound_jobs, cancel_wish, held_again, jobs_of, recent_intents
 from runtime.keycheck import KnownJob
 from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
+from runtime.pricing import Quote
 from runtime.references import ReferenceFiles
-from runtime.router import Quote, Router, StopReason, Terms
+from runtime.router import Router, StopReason, Terms
 from runtime.sharing import settle_followers
 from runtime.spool import Spool
 from runtime.supervisor import supervise
 from runtime.trust import DEFAULT, Trust
-from runtime.work import TaskLog, Work, WorkKey, load_work
+from runtime.work import TaskLog, Work, load_work
 from runtime.writer import LedgerWriter
 
 _log = logging.getLogger(__name__)
@@ -350,16 +348,7 @@ class Night:
     async def _take_messages(self, directory: Path) -> None:
         controller, clock = self._controller(), self._seams.clock
         while True:
-            for path, message in inbox.waiting(directory):
-                key = inbox.message_key(path.name)
-                if message is None:
-                    _log.error("the inbox message %s cannot be read and was put aside", path.name)
-                    path.rename(path.with_suffix(".bad"))
-                    continue
-                if self._reader.seq_of_key(key) is None:  # else only its file outlived a crash
-                    done = await controller.apply(message, key=key)
-                    _log.info("%s: %s", path.name, done)
-                path.unlink(missing_ok=True)
+            await controller.take_waiting(directory)
             self._inbox_drained.set()
             await clock.sleep_until(clock.monotonic() + _INBOX_LOOK_S)
 
@@ -436,27 +425,3 @@ def _note(reason: str) -> None:
 
 def _raise(reason: str) -> None:
     raise RuntimeError(reason)
-
-
-def quote_by(prices: PriceBook) -> Quote:
-    """Turn a price book into the router's question; None = unknown = not bought."""
-
-    def quote(account: Account, request: ImageRequest) -> Price | None:
-        record = account.codec.capabilities.model(request.model)
-        name = record.name if record else request.model  # a provider's own id is priced under bydawn's name
-        return prices.quote(account.provider, name, request.resolution, references=bool(request.references))
-
-    return quote
-
-
-def open_elsewhere(reader: Reader, accounts: Sequence[Account]) -> dict[str, int]:
-    """Count open attempts at accounts that are not configured now: nobody could follow them."""
-    known = {account.name for account in accounts}
-    missing: dict[str, int] = {}
-    for attempt in reader.live(None):
-        if attempt.account not in known:
-            missing[attempt.account] = missing.get(attempt.account, 0) + 1
-    return missing
-
-
-__all__ = ["Night", "NightPlan", "Seams", "WorkKey", "open_elsewhere", "quote_by"]

@@ -15,8 +15,6 @@ from typing import Literal, TypeAlias
 import msgspec
 import trio
 
-from adapters.base import ImageRequest
-from adapters.prices import Price
 from ledger.commands import Fail
 from ledger.decisions import Count, Exceeded, Guard, Reserve
 from ledger.errors import CommandRejected
@@ -26,9 +24,9 @@ from ledger.openwork import QueuedTask
 from ledger.reader import Reader
 from ledger.streams import task_stream
 from runtime.account import AccountActor
-from runtime.accounts import Account
 from runtime.gateway import Submission
 from runtime.ports import Clock
+from runtime.pricing import Quote
 from runtime.requests import decode_request
 from runtime.waiting import Bell
 from runtime.work import StreamConflict, TaskLog, Work, WorkKey, load_work
@@ -43,7 +41,6 @@ _IDLE_LOOK_S = 1.0
 StopReason: TypeAlias = Literal[
     "", "budget", "at_risk", "no_provider", "disk_full", "interrupted", "cancelled", "deadline", "takeover"
 ]
-Quote: TypeAlias = Callable[[Account, ImageRequest], Price | None]
 
 
 class Terms(msgspec.Struct, frozen=True):

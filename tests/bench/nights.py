@@ -28,8 +28,9 @@ from runtime.clock import TrioClock
 from runtime.disk import RealDisk
 from runtime.fetcher import Placement
 from runtime.images import Expected
-from runtime.night import Night, NightPlan, Seams, quote_by
+from runtime.night import Night, NightPlan, Seams
 from runtime.ports import FetchRules
+from runtime.pricing import quote_by
 from runtime.requests import decode_request
 from runtime.router import Terms
 from runtime.threads import TrioThreads

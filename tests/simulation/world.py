@@ -32,7 +32,8 @@ from runtime.blobs import BlobStore
 from runtime.control import Controller
 from runtime.fetcher import Placement
 from runtime.inbox import CancelBatch, Control, ResolveTasks, RetryTasks, inbox_of, leave
-from runtime.night import Night, NightPlan, Seams, quote_by
+from runtime.night import Night, NightPlan, Seams
+from runtime.pricing import quote_by
 from runtime.router import StopReason, Terms
 from runtime.simulated import EPOCH_US, SimClock, SimDisk, SimThreads
 from runtime.trust import Trust
