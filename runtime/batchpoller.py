@@ -34,6 +34,7 @@ from runtime import faults
 from runtime.accounts import Account
 from runtime.delivery import record_failed, record_ready
 from runtime.keycheck import Seen, seen
+from runtime.patience import Patience
 from runtime.poller import Told
 from runtime.ports import Clock, Wire, WireError
 from runtime.spool import Spool
@@ -98,6 +99,7 @@ class BatchPoller:
         self._spool = spool
         self._told = told
         self._foreign = foreign
+        self._patience = Patience(account.codec.capabilities, clock, log)
         self._batches: dict[str, _Batch] = {}
         self._tokens: Counter[str] = Counter()  # by lane, of all lines that are followed
         self._bell = Bell()
@@ -169,6 +171,7 @@ class BatchPoller:
     def _follow(self, work: Work, delay_s: float) -> None:
         name, key = batch_of_job(work.attempt.job)
         now = self._clock.monotonic()
+        work.followed_at = now if work.followed_at is None else work.followed_at
         batch = self._batches.setdefault(name, _Batch(name, work.attempt.lane, now))
         if key not in batch.works:
             self._tokens[batch.lane] += self._codec.tokens(work.request)
@@ -202,6 +205,8 @@ class BatchPoller:
             batch.unseen_at = None
         if not (isinstance(outcome, Unreadable) and outcome.unauthorized):
             batch.refused_at = None
+        for work in batch.works.values():
+            self._patience.heard(work, outcome)
         match outcome:
             case Pending():
                 return
@@ -217,6 +222,8 @@ class BatchPoller:
                     await self._unknown_here(batch)
             case Throttled(retry_after_s=seconds):
                 batch.due = max(batch.due, now + (seconds or 0.0))
+            case Unreadable(garbled=True, detail=detail) if self._given_up_reading(batch):
+                await self._never_read(batch, detail)
             case Unreadable():
                 self._unreadable(batch, outcome)
 
@@ -227,7 +234,7 @@ class BatchPoller:
         except WireError as exc:
             return Unreadable(detail=str(exc))
         except MalformedReply as exc:
-            return Unreadable(detail=f"malformed reply: {exc}")
+            return Unreadable(detail=f"malformed reply: {exc}", garbled=True)
 
     def _unreadable(self, batch: _Batch, outcome: Unreadable) -> None:
         now = self._clock.monotonic()
@@ -382,6 +389,16 @@ class BatchPoller:
             self._strand(batch, "it was bought with another key than the account has now")
         else:
             await self._lost(batch, "the provider does not know the batch")
+
+    def _given_up_reading(self, batch: _Batch) -> bool:
+        """Whether its answers could not be read for so long that asking on would only keep the night from ending."""
+        return any(self._patience.garbled_for_good(work) for work in batch.works.values())
+
+    async def _never_read(self, batch: _Batch, why: str) -> None:
+        if all(self._patience.outlived(work) for work in batch.works.values()):
+            await self._lost(batch, "no answer about it could be read for as long as a result is kept")
+        else:
+            self._strand(batch, f"its answers cannot be read ({why})")
 
     def _is_foreign(self, batch: _Batch) -> bool:
         return any(self._foreign(work.attempt.epoch) for work in batch.works.values())

@@ -4,6 +4,7 @@ None of this is a local timeout of the job (MON-6): a job that only runs for lon
 """
 
 from adapters.base import NotVisible, PollOutcome, Throttled, Unreadable
+from adapters.batchfile import BatchOutcome
 from adapters.capabilities import Capabilities
 from runtime.ports import Clock
 from runtime.reconcile import SKEW_S
@@ -25,7 +26,7 @@ class Patience:
         self._clock = clock
         self._log = log
 
-    def heard(self, work: Work, outcome: PollOutcome) -> None:
+    def heard(self, work: Work, outcome: PollOutcome | BatchOutcome) -> None:
         """Note an answer.  A broken or refused one says nothing of the job, and so does not make it visible again."""
         now = self._clock.monotonic()
         if isinstance(outcome, NotVisible):
@@ -68,7 +69,8 @@ class Patience:
 
     def outlived(self, work: Work) -> bool:
         """Whether the job's result, if there was one, has expired by now: only then is it lost (RES-6)."""
-        life_s = self._caps.result_life_s.value + _LONGEST_JOB_S
+        files = self._caps.batch_file
+        life_s = self._caps.result_life_s.value + (files.value.expires_s if files is not None else _LONGEST_JOB_S)
         if self._is_older(work):
             return self._age_s(work) > life_s + SKEW_S
         return work.followed_at is not None and self._clock.monotonic() - work.followed_at > life_s

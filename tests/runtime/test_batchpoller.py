@@ -301,6 +301,41 @@ def test_a_refused_key_parks_and_is_waited_for_a_while() -> None:
     assert follower.told[-2:] == [("stranded", 1), ("stranded", 2)]
 
 
+@pytest.mark.parametrize(
+    ("older", "age_s", "told", "after_s"),
+    [(False, 0.0, "stranded", 600.0), (True, 0.0, "stranded", 60.0), (True, 5 * 86_400.0, "ended", 60.0)],
+)
+def test_a_batch_whose_answers_cannot_be_read_does_not_keep_the_night(
+    older: bool, age_s: float, told: str, after_s: float
+) -> None:
+    """LIVE-1, RES-6: it was asked for without end.  It stays open, and is lost when its results must have expired."""
+    bench = FileBench()
+    bench.provider.say("batch", MalformedReply("an operation without a state"))
+
+    async def body(follower: Follower) -> None:
+        for work in await follower.lines(2):
+            epoch = bench.journal.epoch - older
+            at_us = work.attempt.intended_at_us - int(age_s * 1e6)
+            attempt = replace(work.attempt, epoch=epoch, intended_at_us=at_us)
+            work.state = replace(work.state, attempts=(attempt,))
+
+    assert following(bench, body, seconds=after_s - 1.0).told == []
+    bench = FileBench()
+    bench.provider.say("batch", MalformedReply("an operation without a state"))
+    assert following(bench, body, seconds=after_s + 30.0).told == [(told, 1), (told, 2)]
+    assert len(facts(bench, AttemptLost)) == (2 if told == "ended" else 0)
+
+
+@pytest.mark.parametrize(("between", "told"), [(Pending(), "ready"), (MalformedReply("no state"), "stranded")])
+def test_an_answer_that_can_be_read_begins_the_patience_anew(between: object, told: str) -> None:
+    """LIVE-1."""
+    bench = FileBench()
+    broken = [MalformedReply("no state")] * 1_000  # eight minutes
+    bench.provider.say("batch", *broken, between, *broken, RESULTS)
+    bench.provider.say("results", b"1-1-1=one\n")
+    assert follow(bench, 1, seconds=3_000.0).told == [(told, 1)]
+
+
 def test_a_batch_is_stopped_when_nothing_of_it_is_wanted() -> None:
     bench = FileBench()
     bench.provider.say("batch", Failed("cancelled"))
