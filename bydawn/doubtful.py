@@ -10,7 +10,7 @@ from bydawn import values
 from bydawn.cli.formats import counted, dollars
 from bydawn.errors import UserError
 from ledger.folds import BatchState
-from ledger.openwork import LiveAttempt
+from ledger.money import Balance, duplicates_money
 from ledger.reader import Reader
 from runtime.planning import default_at_risk
 
@@ -60,7 +60,7 @@ def duplicates_allowed(state: BatchState, reader: Reader, batch: int, talk: Call
         case "resubmit":
             return allowance(state)
         case "ask":
-            return _asked(reader.held(batch), most, talk)
+            return _asked(reader, batch, most, talk)
         case _:
             if most is not None:
                 raise UserError(
@@ -72,15 +72,20 @@ def duplicates_allowed(state: BatchState, reader: Reader, batch: int, talk: Call
             return None
 
 
-def _asked(held: list[LiveAttempt], most: int | None, talk: Callable[[str], None]) -> int | None:
+def _asked(reader: Reader, batch: int, most: int | None, talk: Callable[[str], None]) -> int | None:
+    """Ask about what is held; the answer is what the batch may spend on buying again in all, with what it has spent."""
+    held = reader.held(batch)
     if not held:
         return None
+    spent = reader.money().get(duplicates_money(batch), Balance()).total
     worst = sum(each.state.attempts[each.attempt - 1].ceiling_microusd for each in held)
+    room = worst if most is None else min(worst, most - spent)
     providers = ", ".join(sorted({each.state.attempts[each.attempt - 1].provider for each in held}))
     talk(f"{counted(len(held), 'task')} are held at {providers}: nobody could tell whether they were bought")
+    if room <= 0:
+        talk("  --max-duplicate-usd is spent, so they stay held: bydawn resolve decides")
+        return None
     if not sys.stdin.isatty():
         talk("  this is not a terminal, so they stay held: bydawn resolve decides")
         return None
-    if click.confirm(f"Buy them again, for at most {dollars(worst)}?", err=True):
-        return worst if most is None else min(worst, most)
-    return None
+    return spent + room if click.confirm(f"Buy them again, for at most {dollars(room)}?", err=True) else None
