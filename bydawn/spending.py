@@ -171,7 +171,8 @@ def buy_batch(
             allowed_microusd = duplicates_allowed(state, reader, batch, talk)
         elif going_on.asks and state.agreed is not None:
             approved = request.approved is not None
-            given = given_already(yes=request.yes, budget_microusd=state.settings.budget_microusd, approved=approved)
+            budget = _consenting_budget(state, settings)
+            given = given_already(yes=request.yes, budget_microusd=budget, approved=approved)
             agreed = ask_leave_again(
                 again_words(going_on), going_on.again.microusd, state.agreed, sandbox=request.sandbox, given=given
             )
@@ -217,8 +218,10 @@ def buy_batch(
 
 
 def _consenting_budget(state: BatchState, settings: Settings) -> int | None:
-    """The budget as far as it is leave to buy: one that a rerun took over from its batch was given for that one."""
-    if state.agreed is None and state.rerun_of and settings.money("budget") is None:
+    """The budget as far as it is leave to buy: one that a rerun took over from its batch was given for that one, and
+    stays a cap until the rerun has its own."""
+    taken_over = state.rerun_of and (state.agreed is None or state.agreed.by != "budget")
+    if taken_over and settings.money("budget") is None:
         return None
     return state.settings.budget_microusd
 

@@ -259,6 +259,20 @@ def test_prices_are_compared_and_consent_is_asked_anew(shop: Shop) -> None:
     assert (settings.budget_microusd, settings.attempts, settings.providers) == (5_000_000, 2, ("kie", "replicate"))
 
 
+def test_the_budget_of_the_batch_before_is_no_leave_for_the_rest_of_its_rerun_either(shop: Shop) -> None:
+    """MON-8: it was one from the second run on, when a part had been agreed to."""
+    shop.leave_practice()
+    table = stock(shop, "pots.jsonl", prompts("the rest", 4))
+    assert shop.run("run", table, "--provider", "kie", "--budget", "5").code == 0
+    assert shop.run("rerun", "pots", "--limit", "2", "--yes").code == 0
+    refused = shop.run("rerun", "pots", "--limit", "4")
+    assert (refused.code, "BD-072" in refused.err, len(shop.bill())) == (2, True, 6)
+    done = shop.run("rerun", "pots", "--limit", "3", "--budget", "1")
+    assert done.code == 0, done.err
+    assert shop.run("rerun", "pots", "--limit", "4").code == 0  # that budget was given for this batch
+    assert len(shop.bill()) == 8
+
+
 def test_a_plan_of_a_rerun_is_approved_like_any_other(shop: Shop) -> None:
     shop.leave_practice()
     table = stock(shop, "pots.jsonl", prompts("approved rerun", 3))
