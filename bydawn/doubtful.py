@@ -20,12 +20,7 @@ POLICIES: tuple[Policy, ...] = ("hold", "resubmit", "ask")
 
 def on_unknown(text: str) -> Policy | None:
     """Read the option; None when it was not given."""
-    for policy in POLICIES:
-        if text == policy:
-            return policy
-    if text:
-        values.one_of(text, POLICIES, where="--on-unknown")
-    return None
+    return values.one_of(text, POLICIES, where="--on-unknown") if text else None
 
 
 def at_risk_of(state: BatchState) -> int:

@@ -11,12 +11,7 @@ from runtime.trust import DEFAULT, TRUSTS, Trust, answers_believed, unproven_abs
 
 def trust(text: str) -> Trust | None:
     """Read the option; None when it was not given."""
-    for level in TRUSTS:
-        if text == level:
-            return level
-    if text:
-        values.one_of(text, TRUSTS, where="--trust")
-    return None
+    return values.one_of(text, TRUSTS, where="--trust") if text else None
 
 
 def trust_of(text: str, before: BatchState) -> Trust:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta, tzinfo
 from datetime import time as time_of_day
 from decimal import Decimal
+from typing import TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from adapters.capabilities import Rate
@@ -19,6 +20,8 @@ _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?"
 _RATE = re.compile(r"(\d{1,9})\s*/\s*(\d*(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour)", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(r"(\d{1,2}):(\d{2})(?:\s+(\S+))?", re.ASCII)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600}
+
+_Word = TypeVar("_Word", bound=str)
 
 
 def money(text: str, *, where: str) -> int:
@@ -61,11 +64,12 @@ def listed(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def one_of(text: str, choices: Iterable[str], *, where: str) -> str:
+def one_of(text: str, choices: Iterable[_Word], *, where: str) -> _Word:
     """Read one of a few words."""
     known = tuple(choices)
-    if text in known:
-        return text
+    for word in known:
+        if text == word:
+            return word
     raise _unreadable(text, where, "write one of " + ", ".join(known))
 
 

@@ -18,7 +18,6 @@ from bydawn.saying import say_summary
 from bydawn.summary import summarise
 from bydawn.verdicts import ABSENT, HELD, IN_DOUBT
 from ledger.commands import Decide, Record, TaskCommand
-from ledger.errors import CommandRejected
 from ledger.events import (
     AbsentEvidence,
     AmbiguousReason,
@@ -35,7 +34,7 @@ from ledger.events import (
 from ledger.reader import Reader
 from ledger.replay import replay_tasks
 from runtime.requests import encode_request
-from tests.ledger.ledgers import decision, do, opened, queue
+from tests.ledger.ledgers import do, live_through, opened, queue
 from tests.ledger.lines import by_attempts, dollars_of
 from tests.ledger.stories import INTEND, UNKNOWN, bought
 from tests.ledger.strategies import stories
@@ -57,13 +56,7 @@ def test_the_lines_add_up_and_are_the_sum_over_the_attempts(told: list[tuple[int
     """MON-10: status, log, replay, the summary and show read these."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "bydawn.db"
-        for n, story in told:
-            with opened(path, tasks=TASKS) as ledger:
-                for command in story:
-                    try:
-                        ledger.commit([decision(ledger, n, command)])
-                    except CommandRejected:
-                        continue
+        live_through(path, told, tasks=TASKS)
         with Reader(path) as reader:
             tasks = list(replay_tasks(reader.store, 1).values())
             lines = stored_lines(reader.money(), 1)

@@ -1,10 +1,12 @@
 """Real ledgers for tests: opened, with an epoch and a sealed batch of tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from ledger.commands import TaskCommand
 from ledger.decisions import Append, Committed, Decision, Guard, Outcome
+from ledger.errors import CommandRejected
 from ledger.events import BatchOpened, BatchSealed, ImportOpened, TaskQueued
 from ledger.journal import Ledger
 from ledger.rules import decide_task
@@ -60,7 +62,6 @@ def decision(
     command: TaskCommand,
     *,
     guards: tuple[Guard, ...] = (),
-    at_us: int = 10,
     key: bytes | None = None,
 ) -> Decision:
     """What the runtime would hand in for ``command`` on task ``n`` of batch 1."""
@@ -77,3 +78,12 @@ def do(ledger: Ledger, n: int, *commands: TaskCommand) -> Outcome:
         outcomes = ledger.commit([decision(ledger, n, command)])
         assert isinstance(outcomes[0], Committed)
     return outcomes[0]
+
+
+def live_through(path: Path, told: Iterable[tuple[int, Iterable[TaskCommand]]], *, tasks: int) -> None:
+    """Tell stories of tasks, each in an epoch of its own; what the rules refuse is passed over."""
+    for n, story in told:
+        with opened(path, tasks=tasks) as ledger:
+            for command in story:
+                with suppress(CommandRejected):
+                    ledger.commit([decision(ledger, n, command)])

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from ledger.audit import verify
 from ledger.commands import TaskCommand
 from ledger.decisions import Append, Decision
-from ledger.errors import CommandRejected
 from ledger.events import (
     AccountOpened,
     AccountParked,
@@ -26,7 +25,7 @@ from ledger.projection import TALLIES
 from ledger.reader import Reader
 from ledger.replay import replay_tasks
 from ledger.streams import account_stream, batch_stream, runtime_stream, stream_parts
-from tests.ledger.ledgers import decision, do, opened, queue
+from tests.ledger.ledgers import do, live_through, opened, queue
 from tests.ledger.stories import INTEND, UNKNOWN, bought
 from tests.ledger.strategies import stories
 from tests.ledger.test_imports import killed_import, row
@@ -34,15 +33,9 @@ from tests.ledger.test_imports import killed_import, row
 TASKS = 3
 
 
-def live_through(path: Path, told: list[tuple[int, list[TaskCommand]]]) -> int:
-    """Tell stories of three tasks, each of them in an epoch of its own; returns the last seq."""
-    for n, story in told or [(1, [])]:
-        with opened(path, tasks=TASKS) as ledger:
-            for command in story:
-                try:
-                    ledger.commit([decision(ledger, n, command)])
-                except CommandRejected:
-                    continue
+def seq_after(path: Path, told: list[tuple[int, list[TaskCommand]]]) -> int:
+    """Tell stories of three tasks; returns the last seq."""
+    live_through(path, told or [(1, [])], tasks=TASKS)
     with Reader(path) as reader:
         return last_seq(reader.store)
 
@@ -91,7 +84,7 @@ def as_views(moment: Moment) -> dict[str, object]:
 def test_at_the_last_event_a_replay_says_what_the_views_say(told: list[tuple[int, list[TaskCommand]]]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "bydawn.db"
-        end = live_through(path, told)
+        end = seq_after(path, told)
         with Reader(path) as reader:
             assert as_views(moment_at(reader.store, 1, end, tasks=True)) == views(reader)
 
@@ -102,7 +95,7 @@ def test_a_moment_is_the_fold_of_the_events_before_it(told: list[tuple[int, list
     """However it is reached: in one go, in pages of any size, or played on from an earlier moment."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "bydawn.db"
-        end = live_through(path, told)
+        end = seq_after(path, told)
         cut = min(cut, end)
         with Reader(path) as reader:
             straight = moment_at(reader.store, 1, cut, tasks=True)
@@ -142,7 +135,7 @@ def phases(moment: Moment) -> Counter[str]:
 def test_differences_compose(told: list[tuple[int, list[TaskCommand]]], cuts: tuple[int, int]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "bydawn.db"
-        end = live_through(path, told)
+        end = seq_after(path, told)
         a, b = sorted(min(cut, end) for cut in cuts)
         with Reader(path) as reader:
             first, then = difference(reader.store, 1, a, b), difference(reader.store, 1, b, end)

@@ -336,17 +336,17 @@ def test_an_answer_that_can_be_read_begins_the_patience_anew(between: object, to
     assert follow(bench, 1, seconds=3_000.0).told == [(told, 1)]
 
 
+async def two_unwanted(follower: Follower) -> None:
+    for work in await follower.lines(2):
+        work.cancel_by = "me"
+        follower.poller.overdue(work)
+
+
 def test_a_batch_is_stopped_when_nothing_of_it_is_wanted() -> None:
     bench = FileBench()
     bench.provider.say("batch", Failed("cancelled"))
     bench.provider.say("stop", WireError("no", sent=True))
-
-    async def body(follower: Follower) -> None:
-        for work in await follower.lines(2):
-            work.cancel_by = "me"
-            follower.poller.overdue(work)
-
-    following(bench, body)
+    following(bench, two_unwanted)
     assert bench.provider.calls == ["stop/b1", "batch/b1"]
     assert bench.journal.types()[4:] == ["CancelAsked"] * 2 + ["AttemptFailed", "TaskCancelled"] * 2
 
@@ -360,13 +360,7 @@ def test_a_stop_whose_answer_was_lost_is_repeated_once(states: list[object], sto
     bench = FileBench()
     bench.provider.say("batch", *states)
     bench.provider.say("stop", WireError("no", sent=True))
-
-    async def body(follower: Follower) -> None:
-        for work in await follower.lines(2):
-            work.cancel_by = "me"
-            follower.poller.overdue(work)
-
-    following(bench, body)
+    following(bench, two_unwanted)
     assert bench.provider.count("stop") == stops
     assert bench.journal.types().count("CancelAsked") == 2
 
