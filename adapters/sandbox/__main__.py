@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from adapters.sandbox.faults import load_profile
-from adapters.sandbox.server import SandboxBusy, SandboxSettings, serve
+from adapters.sandbox.server import WEBHOOK_KEY_ENV, SandboxBusy, SandboxSettings, serve, webhook_key_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +35,9 @@ def _settings(arguments: Sequence[str] | None) -> SandboxSettings:
     parser.add_argument("--seed", type=int, default=0, help="of faults, fates and latencies")
     parser.add_argument("--rate-factor", type=float, default=5.0, help="1 = the documented limits")
     parser.add_argument("--price-factor", type=float, default=1.0, help="1 = the providers' own price lists")
-    parser.add_argument("--webhook-key", default="", help="what callbacks are signed with; none = unsigned")
+    parser.add_argument(
+        "--webhook-key", default="", help=f"what callbacks are signed with; or {WEBHOOK_KEY_ENV}[_FILE]"
+    )
     parser.add_argument("--providers", default="", help="which to serve, default all")
     parser.add_argument("--idle-exit", type=float, default=0.0, help="leave after so many seconds without a request")
     given = parser.parse_args(arguments)
@@ -48,7 +50,7 @@ def _settings(arguments: Sequence[str] | None) -> SandboxSettings:
         seed=given.seed,
         rate_factor=given.rate_factor,
         price_factor=given.price_factor,
-        webhook_key=given.webhook_key,
+        webhook_key=given.webhook_key or webhook_key_of(os.environ),
         idle_exit_s=given.idle_exit,
         providers=tuple(filter(None, given.providers.split(","))),
     )

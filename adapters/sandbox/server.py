@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,21 @@ class SandboxSettings(msgspec.Struct, frozen=True):
     webhook_key: str = ""
     idle_exit_s: float = 0.0  # leave after so long without a request; 0 = stay
     providers: tuple[str, ...] = ()  # empty: all
+
+
+WEBHOOK_KEY_ENV = "BYDAWN_SANDBOX_WEBHOOK_KEY"
+"""Where the key is looked for that no command line shows; with ``_FILE``, the file that holds it."""
+
+
+def webhook_key_of(env: Mapping[str, str]) -> str:
+    """What callbacks are signed with by the environment; empty: by nothing.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is no text.
+    """
+    key, file = env.get(WEBHOOK_KEY_ENV, "").strip(), env.get(f"{WEBHOOK_KEY_ENV}_FILE", "").strip()
+    return key or (Path(file).expanduser().read_text("utf-8").strip() if file else "")
 
 
 class SandboxBusy(Exception):

@@ -1,5 +1,6 @@
 """``bydawn sandbox``: serve the provider emulators until Ctrl-C."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,10 @@ KEY = "sandbox-practice"
     "--price-factor", type=click.FloatRange(min=0.0), default=1.0, show_default=True, help="1 = published prices."
 )
 @click.option(
-    "--webhook-key", metavar="whsec_...", default="", help="Sign callbacks with this; its secrets are printed, too."
+    "--webhook-key",
+    metavar="whsec_...",
+    default="",
+    help="Sign callbacks with this; its secrets are printed, too. Better: BYDAWN_SANDBOX_WEBHOOK_KEY[_FILE].",
 )
 @click.option(
     "--dir", "directory", type=click.Path(file_okay=False, path_type=Path), help="Where its jobs and its bill are kept."
@@ -52,12 +56,16 @@ def sandbox(
 ) -> None:
     """Serve the provider emulators: no keys, no charge."""
     from adapters.sandbox.faults import load_profile
-    from adapters.sandbox.server import SandboxSettings
+    from adapters.sandbox.server import WEBHOOK_KEY_ENV, SandboxSettings, webhook_key_of
 
     try:
         profile = load_profile(chaos)
     except (ValueError, OSError) as error:
         raise UserError("BD-020", f"--chaos {chaos}: {error}", fix="none, flaky, storm, or a TOML file") from error
+    try:
+        signed_with = webhook_key or webhook_key_of(os.environ)
+    except (ValueError, OSError) as error:
+        raise UserError("BD-020", f"the key cannot be read: {error}", where=f"{WEBHOOK_KEY_ENV}_FILE") from error
     settings = SandboxSettings(
         directory=directory or ledger_path(None, sandbox=True).with_suffix(".db.sandbox"),
         host=host,
@@ -67,7 +75,7 @@ def sandbox(
         price_factor=price_factor,
         chaos=profile,
         seed=seed,
-        webhook_key=webhook_key,
+        webhook_key=signed_with,
     )
     serve_until_stopped(settings, as_json=as_json)
 

@@ -15,6 +15,7 @@ import trio
 
 from adapters.base import HttpCall, HttpReply
 from adapters.registry import PROVIDERS, Added, Entry, codec
+from adapters.sandbox.server import webhook_key_of
 from bydawn import doctor
 from bydawn.cli.main import main
 from bydawn.config import load_config
@@ -230,6 +231,64 @@ def test_the_sandbox_serves_until_it_is_stopped_and_check_works_against_it(tmp_p
 def checked(folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     check = [sys.executable, "-m", "bydawn.cli.main", "providers", "check", "--json"]
     return subprocess.run(check, capture_output=True, text=True, env=environ, cwd=folder, check=False)
+
+
+def test_the_sandbox_takes_its_webhook_key_from_a_place_that_the_list_of_processes_does_not_show(
+    tmp_path: Path,
+) -> None:
+    """SEC-1: it stood on the command line."""
+    (tmp_path / "key").write_text("whsec_cHJhY3RpY2U=\n")
+    start = [sys.executable, "-m", "bydawn.cli.main", "sandbox", "--json", "--dir", str(tmp_path / "practice")]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environ["BYDAWN_SANDBOX_WEBHOOK_KEY_FILE"] = str(tmp_path / "key")
+    with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ) as served:
+        assert served.stdout is not None
+        told = json.loads(served.stdout.readline())
+        served.send_signal(signal.SIGTERM)
+    assert told["environment"]["BYDAWN_WEBHOOK_SECRET_KIE"] == "whsec_cHJhY3RpY2U="
+
+
+def test_a_sandbox_that_a_run_starts_has_no_key_on_its_command_line(tmp_path: Path) -> None:
+    """SEC-1: ``ps`` shows it to every user of the machine."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "BYDAWN_SANDBOX_LATENCY": "0.25"}
+    environ["BYDAWN_SANDBOX_WEBHOOK_KEY"] = "whsec_cHJhY3RpY2U="
+    starts = "import sys, pathlib, bydawn.practice as it; print(it.find_or_start(pathlib.Path(sys.argv[1])).hello.pid)"
+    started = subprocess.run(
+        [sys.executable, "-c", starts, str(tmp_path / "night.db")],
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=True,
+    )
+    pid = int(started.stdout)
+    try:
+        listed = subprocess.run(
+            ["ps", "-ww", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=True
+        ).stdout
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    assert "--latency 0.25" in listed
+    assert "whsec" not in listed
+
+
+@pytest.mark.parametrize(
+    ("env", "key"),
+    [
+        ({}, ""),
+        ({"BYDAWN_SANDBOX_WEBHOOK_KEY": " a "}, "a"),
+        ({"BYDAWN_SANDBOX_WEBHOOK_KEY": "a", "BYDAWN_SANDBOX_WEBHOOK_KEY_FILE": "/nowhere"}, "a"),
+    ],
+)
+def test_where_the_key_of_the_sandbox_stands(env: dict[str, str], key: str) -> None:
+    assert webhook_key_of(env) == key
+
+
+def test_a_key_that_cannot_be_read_is_a_user_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BYDAWN_SANDBOX_WEBHOOK_KEY_FILE", "/nowhere")
+    assert main(["sandbox"]) == 2
+    assert "BYDAWN_SANDBOX_WEBHOOK_KEY_FILE" in capsys.readouterr().err
 
 
 def test_a_chaos_profile_that_is_none_is_a_user_error(capsys: pytest.CaptureFixture[str]) -> None:

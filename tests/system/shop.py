@@ -82,8 +82,8 @@ def sandbox(
     """Serve all providers from a process of its own, which is killed in the end; gives its address."""
     command = [sys.executable, "-m", "adapters.sandbox", "--dir", str(directory), "--chaos", chaos, "--port", str(port)]
     command += ["--latency", str(latency), "--rate-factor", str(rate_factor), "--price-factor", str(price_factor)]
-    command += ["--webhook-key", webhook_key]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+    env = {**os.environ, "BYDAWN_SANDBOX_WEBHOOK_KEY": webhook_key}
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env=env) as process:
         try:
             assert process.stdout is not None
             yield msgspec.json.decode(process.stdout.readline(), type=_Line).url
