@@ -10,6 +10,10 @@ Rules for this file:
 * The tag stands in the ``type`` column, so the JSON in ``data`` does not repeat it.
 
 The time (``at_us``) and the epoch of an event are columns of its row, see :class:`Recorded`.
+
+It is long and stays whole: what may stand in a ledger, and what a change adds to that, is to be seen in one place.
+What the facts of each kind of stream add up to is in files of their own (:mod:`ledger.folds`,
+:mod:`ledger.batch_fold`, :mod:`ledger.account_fold`).
 """
 
 from typing import Annotated, ClassVar, Literal, TypeAlias, final
