@@ -21,6 +21,7 @@ from ledger.folds import TaskPhase
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, runtime_stream
 from ledger.tasklist import TaskRow
+from runtime.history import cancel_wish
 from runtime.inbox import CancelBatch, Control, ResolveTasks, RetryTasks, message_key, waiting
 from runtime.ports import Clock
 from runtime.work import StreamConflict, TaskLog, TextErased, Work, WorkKey, load_work
@@ -111,7 +112,7 @@ class Controller:
     async def _cancel(self, message: CancelBatch) -> Done:
         batch = message.batch
         self._tell.stop_batch(batch)
-        if not self._reader.batch(batch).cancelled:
+        if cancel_wish(self._reader, batch).epoch < self._journal.epoch:  # also again, for what was bought since (W15)
             await self._append(batch_stream(batch), BatchCancelled(operator=message.operator))
         stopped = await self._each(batch, ("queued", "held"), Cancel(operator=message.operator))
         asked, charged = 0, 0

@@ -12,7 +12,7 @@ from adapters.sandbox.base import Reply
 from adapters.sandbox.faults import ChaosProfile
 from ledger.reader import Reader
 from ledger.streams import task_stream
-from runtime.inbox import CancelBatch, leave
+from runtime.inbox import CancelBatch, RetryTasks, leave
 from runtime.ports import WireError
 from tests.runtime.fakes import CAPS, Bench, known
 from tests.runtime.test_poller import LINK, Following, follow
@@ -74,6 +74,24 @@ def test_a_cancel_whose_answer_was_lost_in_a_kill_is_sent_again(tmp_path: Path, 
     assert sent.count(first) == (1 if arrives else 2)  # a job that is seen to be cancelled needs no second word
     assert len(world.bill()) == TASKS
     assert phases(world) == {"cancelled": TASKS}
+
+
+@pytest.mark.parametrize("crash_at", range(0, 30, 2))
+def test_a_cancel_of_what_was_bought_after_another_one_is_not_forgotten_in_a_kill(
+    tmp_path: Path, crash_at: int
+) -> None:
+    """W15: cancelled, wanted again, bought, cancelled: only the first wish was on record."""
+    world = in_flight(tmp_path, "replicate")
+    assert world.inbox is not None
+    assert world.live() == "cancelled"
+    leave(world.inbox, RetryTasks(batch=1, operator="me", tasks=(1, 2, 3, 4)), name="0002")
+    world.live(Life(drain_at_s=0.5, hard_at_s=0.6))
+    assert phases(world) == {"accepted": TASKS}
+    leave(world.inbox, CancelBatch(batch=1, operator="me"), name="0003")
+    world.live(Life(crash_at=crash_at))
+    world.live()
+    assert phases(world) == {"cancelled": TASKS}
+    assert len(world.bill()) == 2 * TASKS
 
 
 @pytest.mark.parametrize("crash_at", range(0, 36, 3))

@@ -8,7 +8,9 @@ from ledger.commands import Record, TaskCommand
 from ledger.events import AttemptAccepted, AttemptAdopted, AttemptFailed, ControlTaken
 from ledger.streams import runtime_stream
 from runtime.control import Controller, Done, Listeners
+from runtime.history import cancel_wish
 from runtime.inbox import CancelBatch, ResolveTasks, RetryTasks
+from runtime.simulated import EPOCH_US
 from runtime.work import StreamConflict, Work, WorkKey
 from tests.runtime.nights import OpenLedger, with_ledger
 
@@ -37,6 +39,20 @@ def test_a_cancel_stops_what_costs_nothing_and_counts_the_rest(tmp_path: Path) -
         version = opened.reader.head().seq
         assert (await controller(opened).apply(CancelBatch(batch=1, operator="me"))).changed == 0
         assert opened.reader.head().seq == version + 1  # that it was taken
+
+    with_ledger(tmp_path, body)
+
+
+def test_a_second_cancel_is_a_wish_of_its_own(tmp_path: Path) -> None:
+    """W15: what was bought since the first one is to be stopped as well, also after a kill.  Nobody knew of it."""
+
+    async def body(opened: OpenLedger) -> None:
+        await controller(opened).apply(CancelBatch(batch=1, operator="me"))
+        first = cancel_wish(opened.reader, 1)
+        opened.ledger.start_epoch(machine="m", pid=2, app_version="0", operator="o", command="run", at_us=EPOCH_US)
+        await controller(opened).apply(CancelBatch(batch=1, operator="ann"))
+        assert cancel_wish(opened.reader, 1) == (opened.ledger.epoch, "ann")
+        assert first.epoch < opened.ledger.epoch
 
     with_ledger(tmp_path, body)
 
