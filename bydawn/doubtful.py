@@ -40,8 +40,12 @@ def allowance(state: BatchState) -> int:
     return default_duplicates(state.agreed.expected_microusd if state.agreed else 0) if most is None else most
 
 
-def duplicates_allowed(state: BatchState, reader: Reader, batch: int, talk: Callable[[str], None]) -> int | None:
+def duplicates_allowed(
+    state: BatchState, reader: Reader, batch: int, talk: Callable[[str], None], *, given: int | None = None
+) -> int | None:
     """Return how much may be spent on buying beside doubtful attempts in this run; None = they are held.
+
+    ``given``: the budget for it as this run was told; one of an earlier run may stand unused beside another policy.
 
     ``ask`` asks now, about what earlier runs left held; off a terminal it holds, and what this run leaves in doubt is
     asked about by the next one.
@@ -57,7 +61,7 @@ def duplicates_allowed(state: BatchState, reader: Reader, batch: int, talk: Call
         case "ask":
             return _asked(reader, batch, most, talk)
         case _:
-            if most is not None:
+            if given is not None:
                 raise UserError(
                     "BD-020",
                     "a budget for duplicates has no use while doubtful tasks are held",

@@ -136,7 +136,7 @@ def buy_batch(
         agreed_before = state.agreed
         going_on: Resumed | None = None
         if state.agreed is not None:
-            allowed_microusd = duplicates_allowed(state, reader, batch, talk)
+            allowed_microusd = duplicates_allowed(state, reader, batch, talk, given=settings.money("max_duplicate_usd"))
             going_on = resumed(reader, batch, state)
             for line in (
                 *resume_lines(going_on, state),
@@ -168,7 +168,7 @@ def buy_batch(
         if agreed is not None:
             state = evolve_batch(state, agreed, at_us=now_us())
         if going_on is None:
-            allowed_microusd = duplicates_allowed(state, reader, batch, talk)
+            allowed_microusd = duplicates_allowed(state, reader, batch, talk, given=settings.money("max_duplicate_usd"))
         elif going_on.asks and state.agreed is not None:
             approved = request.approved is not None
             budget = _consenting_budget(state, settings)

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from bydawn.doubtful import duplicates_allowed
+from bydawn.errors import UserError
 from ledger.commands import Intend
 from ledger.decisions import Reserve
 from ledger.folds import BatchState
@@ -70,5 +71,18 @@ def test_no_leave_goes_beyond_the_budget_for_duplicates(
         allowed = duplicates_allowed(asking(opened, most), opened.reader, 1, lambda line: None)
         assert (allowed or 0) <= most
         assert questions == ([f"Buy them again, for at most {asked}?"] if asked else [])
+
+    with_ledger(tmp_path, body)
+
+
+def test_a_batch_goes_back_to_holding_whatever_budget_it_had(tmp_path: Path) -> None:
+    """MON-2: the safest policy was refused for a budget that no option can take back."""
+
+    async def body(opened: OpenLedger) -> None:
+        state = opened.reader.batch(1)
+        state = replace(state, settings=replace(state.settings, on_unknown="hold", max_duplicate_usd_micro=2_000_000))
+        assert duplicates_allowed(state, opened.reader, 1, lambda line: None) is None
+        with pytest.raises(UserError, match="no use"):
+            duplicates_allowed(state, opened.reader, 1, lambda line: None, given=2_000_000)
 
     with_ledger(tmp_path, body)
