@@ -76,6 +76,11 @@ class Settings:
         setting = self.config.setting(name, getattr(self._request, name))
         return values.whole(setting.value, where=setting.origin, least=least) if setting.value else None
 
+    def part(self, name: str) -> tuple[int, int]:
+        """So many, or so many millionths of all; (0, 0) where not given."""
+        setting = self.config.setting(name, getattr(self._request, name))
+        return values.part(setting.value, where=setting.origin) if setting.value else (0, 0)
+
     def money(self, name: str) -> int | None:
         setting = self.config.setting(name, getattr(self._request, name))
         return values.money(setting.value, where=setting.origin) if setting.value else None

@@ -212,7 +212,7 @@ def _find_or_open(opened: Opened, target: _Target, source: int, state: BatchStat
     """
     if target.number:
         return target.number
-    kept = msgspec.structs.replace(state.settings, deadline_us=None, limit=None, sample=None)
+    kept = msgspec.structs.replace(state.settings, deadline_us=None, limit=None, sample=None, sample_ppm=None)
     configured = BatchConfigured(operator=operator(), **msgspec.structs.asdict(kept))
     return new_batch(opened, target.name, folder, sandbox=state.sandbox, rerun_of=source, configured=configured)
 

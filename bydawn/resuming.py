@@ -121,7 +121,7 @@ def resume_lines(found: Resumed, state: BatchState) -> list[str]:
         )
     if found.new.n:
         price = f" (about {dollars(found.new.microusd)})" if found.new.microusd else ""
-        part = state.settings.limit or state.settings.sample
+        part = state.settings.limit or state.settings.sample or state.settings.sample_ppm
         what = "not bought yet, of which this run buys a part" if part else f"bought new{price}"
         parts.append(f"{count(found.new.n)} {what}")
     if found.failed:

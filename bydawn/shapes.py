@@ -7,7 +7,7 @@ import msgspec
 
 from bydawn.cli.formats import count, counted
 from bydawn.inputs.judging import Judge
-from ledger.folds import BatchState
+from ledger.folds import BatchSettings, BatchState
 from ledger.reader import Reader
 from runtime.accounts import Account
 from runtime.planning import Group
@@ -19,9 +19,16 @@ def wanted_tasks(state: BatchState) -> int:
     return _bounded(state.sealed_through, state)
 
 
+def sample_of(settings: BatchSettings, tasks: int) -> int:
+    """How many of so many tasks a --sample is: a share is rounded up.  0 = no sample."""
+    if settings.sample_ppm:
+        return max(1, -(-tasks * settings.sample_ppm // 1_000_000))
+    return settings.sample or 0
+
+
 def _bounded(tasks: int, state: BatchState) -> int:
     """How many of so many tasks a --limit or --sample leaves."""
-    return min([tasks, *(bound for bound in (state.settings.limit, state.settings.sample) if bound)])
+    return min([tasks, *(bound for bound in (state.settings.limit, sample_of(state.settings, tasks)) if bound)])
 
 
 def groups_of(reader: Reader, batch: int, accounts: Sequence[Account]) -> list[Group]:

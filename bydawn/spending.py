@@ -25,7 +25,7 @@ from bydawn.quoting import tell_prices, with_quotes
 from bydawn.request import Request, Settings, now_us
 from bydawn.resuming import Resumed, again_words, resume_lines, resumed
 from bydawn.saying import say_summary
-from bydawn.shapes import groups_of, shapes_of, share_of, wanted_tasks
+from bydawn.shapes import groups_of, sample_of, shapes_of, share_of, wanted_tasks
 from bydawn.summary import summarise
 from bydawn.takeover import waiting_through
 from bydawn.trusting import trust, trust_lines, trust_of
@@ -71,6 +71,7 @@ def settings_now(state: BatchState, request: Request, settings: Settings) -> Bat
 
 def changed_settings(state: BatchState, request: Request, settings: Settings) -> BatchConfigured | None:
     """What the options of this call change in how the batch is run; None when nothing."""
+    sample, sample_ppm = settings.part("sample")
     return importing.settings_change(
         state,
         BatchConfigured(
@@ -84,7 +85,8 @@ def changed_settings(state: BatchState, request: Request, settings: Settings) ->
             attempts=settings.whole("attempts"),
             deadline_us=settings.moment_us("deadline"),
             limit=settings.whole("limit", least=1) or 0,
-            sample=settings.whole("sample", least=1) or 0,
+            sample=sample,
+            sample_ppm=sample_ppm or (0 if state.settings.sample_ppm else None),
             name_template=settings.text("name_template") or None,
             webhook_url=settings.text("webhook_url") or None,
             webhook_listen=settings.text("webhook_listen") or None,
@@ -191,7 +193,7 @@ def buy_batch(
             budget_microusd=state.settings.budget_microusd,
             max_at_risk_microusd=at_risk_of(state),
             limit=state.settings.limit or 0,
-            sample=state.settings.sample or 0,
+            sample=sample_of(state.settings, state.sealed_through),
             max_duplicate_microusd=allowed_microusd,
             waiting_through=after_takeover,
         ),

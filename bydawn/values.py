@@ -16,6 +16,7 @@ from adapters.capabilities import Rate
 from bydawn.errors import UserError
 
 _MONEY = re.compile(r"\$?(\d{1,9}(?:\.\d{1,6})?)", re.ASCII)
+_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,4})?)\s*%", re.ASCII)
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE | re.ASCII)
 _RATE = re.compile(r"(\d{1,9})\s*/\s*(\d*(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour)", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(r"(\d{1,2}):(\d{2})(?:\s+(\S+))?", re.ASCII)
@@ -57,6 +58,17 @@ def whole(text: str, *, where: str, least: int = 0) -> int:
     if re.fullmatch(r"\d{1,12}", text.strip(), re.ASCII) and int(text) >= least:
         return int(text)
     raise _unreadable(text, where, f"write a whole number, at least {least}")
+
+
+def part(text: str, *, where: str) -> tuple[int, int]:
+    """Read ``N`` or ``P%``: so many, or so many millionths of all; the other one is 0."""
+    match = _PERCENT.fullmatch(text.strip())
+    ppm = int(Decimal(match[1]) * 10_000) if match is not None else 0
+    if 0 < ppm <= 1_000_000:
+        return 0, ppm
+    if match is None and re.fullmatch(r"\d{1,12}", text.strip(), re.ASCII) and int(text):
+        return int(text), 0
+    raise _unreadable(text, where, "write a whole number, at least 1, or a share, for example 5% or 0.5%")
 
 
 def listed(text: str) -> tuple[str, ...]:

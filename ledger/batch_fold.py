@@ -39,6 +39,7 @@ class BatchSettings(msgspec.Struct, frozen=True):
     name_template: str | None = None
     webhook_url: str | None = None  # "off" = none
     webhook_listen: str | None = None
+    sample_ppm: int | None = None
 
 
 class ImportState(msgspec.Struct, frozen=True):

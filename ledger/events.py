@@ -253,6 +253,7 @@ class BatchConfigured(Fact, frozen=True):
     name_template: str | None = None
     webhook_url: str | None = None  # "off" = none
     webhook_listen: str | None = None
+    sample_ppm: int | None = None  # a sample given as a share of the tasks, in millionths; 0 = none
 
 
 class SpendAgreed(Fact, frozen=True):

@@ -39,7 +39,7 @@ def buying_options(command: F) -> F:
     """The options that say how a batch is bought; ``rerun`` takes them, too."""
     options: Sequence[Callable[[F], F]] = (
         click.option("--limit", metavar="N", help="Buy only the first N tasks; the next run may buy the rest."),
-        click.option("--sample", metavar="N", help="Buy only N tasks, spread evenly."),
+        click.option("--sample", metavar="N|P%", help="Buy only N tasks, or P percent of them, spread evenly."),
         click.option("--budget", metavar="USD", help="The most this batch may ever spend; counts as consent."),
         click.option("--max-at-risk", metavar="USD", help="The most that may be in doubt at once."),
         click.option(

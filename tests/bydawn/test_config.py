@@ -130,6 +130,20 @@ def test_moments_that_cannot_be(text: str) -> None:
         values.moment_us(text, where="--deadline", now_us=round(NOW.timestamp() * 1e6), zone=UTC)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("7", (7, 0)), (" 5% ", (0, 50_000)), ("0.5 %", (0, 5_000)), ("100%", (0, 1_000_000)), ("0.0001%", (0, 1))],
+)
+def test_a_part_is_so_many_or_a_share(text: str, told: tuple[int, int]) -> None:
+    assert values.part(text, where="--sample") == told
+
+
+@pytest.mark.parametrize("text", ["0", "0%", "0.00001%", "100.1%", "-5%", "%", "5%%", "five", "1.5", ""])
+def test_what_is_no_part_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(UserError, match="--sample"):
+        values.part(text, where="--sample")
+
+
 def test_words_numbers_lists_and_switches() -> None:
     assert values.listed("1:1, 9:16,,1:1") == ("1:1", "9:16")
     assert values.whole("3", where="t", least=1) == 3

@@ -13,10 +13,9 @@ GROUPS = [
 ]
 
 
-def batch(*, tasks: int = 0, limit: int | None = None, sample: int | None = None) -> BatchState:
-    return msgspec.structs.replace(
-        EMPTY_BATCH, sealed_through=tasks, settings=BatchSettings(limit=limit, sample=sample)
-    )
+def batch(*, tasks: int = 0, limit: int | None = None, sample: int | None = None, ppm: int | None = None) -> BatchState:
+    settings = BatchSettings(limit=limit, sample=sample, sample_ppm=ppm)
+    return msgspec.structs.replace(EMPTY_BATCH, sealed_through=tasks, settings=settings)
 
 
 def counts(groups: list[Group]) -> list[int]:
@@ -27,7 +26,9 @@ def test_without_a_bound_everything_is_planned_and_nothing_said() -> None:
     assert part_of(GROUPS, batch()) == (GROUPS, ())
 
 
-@pytest.mark.parametrize(("bound", "option"), [({"limit": 50}, "--limit"), ({"sample": 50}, "--sample")])
+@pytest.mark.parametrize(
+    ("bound", "option"), [({"limit": 50}, "--limit"), ({"sample": 50}, "--sample"), ({"ppm": 49_500}, "--sample")]
+)
 def test_a_bound_leaves_its_share_of_each_shape(bound: dict[str, int], option: str) -> None:
     groups, said = part_of(GROUPS, batch(**bound))
     assert counts(groups) == [45, 5]
@@ -47,6 +48,14 @@ def test_a_bound_beyond_the_batch_bounds_nothing() -> None:
 def test_the_smaller_of_two_bounds_holds() -> None:
     assert wanted_tasks(batch(tasks=1_000, limit=70, sample=20)) == 20
     assert wanted_tasks(batch(tasks=10, limit=70)) == 10
+
+
+@pytest.mark.parametrize(
+    ("tasks", "ppm", "wanted"),
+    [(30, 100_000, 3), (31, 100_000, 4), (30, 1, 1), (30, 1_000_000, 30), (1_000_000, 5_000, 5_000), (0, 5_000, 0)],
+)
+def test_a_share_is_rounded_up(tasks: int, ppm: int, wanted: int) -> None:
+    assert wanted_tasks(batch(tasks=tasks, ppm=ppm)) == wanted
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 7, 333, 1_000, 2_000])

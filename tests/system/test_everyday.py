@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ledger.reader import Reader
 from tests.system.shop import Shop, prompts
 
 SUMMARY = {
@@ -49,6 +50,17 @@ def test_a_sample_is_spread_and_stays_the_same(shop: Shop) -> None:
     assert chosen[-1] - chosen[0] >= 20
     assert shop.run("run", "pots", "--sandbox", "--sample", "5").code == 0
     assert len(shop.bill()) == 5
+    planned = shop.run("plan", "pots", "--sandbox", "--sample", "20%")
+    assert "--sample: 1 task of 25" in planned.out
+    assert shop.run("run", "pots", "--sandbox", "--sample", "16.5%").code == 0  # five of thirty, rounded up
+    assert len(shop.bill()) == 5
+    assert shop.run("run", "pots", "--sandbox", "--sample", "20%").code == 0
+    assert len(shop.bill()) > 5
+    with Reader(shop.ledger) as reader:
+        assert (reader.batch(1).settings.sample, reader.batch(1).settings.sample_ppm) == (0, 200_000)
+    assert shop.run("run", "pots", "--sandbox", "--sample", "5").code == 0
+    with Reader(shop.ledger) as reader:
+        assert (reader.batch(1).settings.sample, reader.batch(1).settings.sample_ppm) == (5, 0)
 
 
 def test_equal_rows_are_bought_once_and_shared(shop: Shop) -> None:
