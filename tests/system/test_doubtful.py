@@ -76,9 +76,9 @@ def test_a_budget_without_leave_is_refused_before_anything(shop: Shop) -> None:
 
 def test_buying_again_is_said_first_and_needs_leave_of_its_own(shop: Shop) -> None:
     """MON-2: off a terminal, a run that would buy more than 1 % again sends nothing without --yes or --budget."""
-    shop.leave_practice()
+    shop.leave_practice(together="sandbox-of-a-test")
     table = shop.table("pots.jsonl", prompts("leave to buy again", TASKS))
-    command = ("run", table, "--provider", "kie", "--ledger", "bydawn.db")
+    command = ("run", table, "--provider", "together", "--ledger", "bydawn.db")
     assert shop.run(*command, *RISK, "--yes", fault="reply_read:5").code == -9
     held = shop.run(*command)
     assert held.code == 3, held.err

@@ -222,12 +222,12 @@ def test_copies_that_were_made_to_fit_are_found_where_the_batch_is_now(shop: Sho
 
 def test_prices_are_compared_and_consent_is_asked_anew(shop: Shop) -> None:
     """The budget of the batch before is a cap for the new one (MON-8), and no leave to buy."""
-    shop.leave_practice()
+    shop.leave_practice(google="sandbox-of-a-test", together="sandbox-of-a-test")
     table = stock(shop, "pots.jsonl", prompts("prices", 4))
-    run = shop.run("run", table, "--provider", "kie,replicate", "--budget", "5", "--attempts", "2")
+    run = shop.run("run", table, "--provider", "together,google", "--budget", "5", "--attempts", "2")
     assert run.code == 0, run.err
     spent = sum(row.cost_microusd for row in shop.manifest("pots"))
-    prices = '[prices.kie.nano-banana-2]\n"1K" = 0.09\n[prices.replicate.nano-banana-2]\n"1K" = 0.09\n'
+    prices = '[prices.together.nano-banana-2]\n"1K" = 0.09\n[prices.google.nano-banana-2]\n"1K" = 0.09\n'
     (shop.folder / "bydawn.toml").write_text(prices, "utf-8")
 
     told, plan = shop.run("rerun", "pots", "--dry-run", "--json").json()
@@ -242,28 +242,28 @@ def test_prices_are_compared_and_consent_is_asked_anew(shop: Shop) -> None:
     refused = shop.run("rerun", "pots")
     assert (refused.code, "BD-072" in refused.err) == (2, True)
     assert "the budget of $5.00 holds" in refused.err
-    del shop.env["KIE_API_KEY"]
+    del shop.env["TOGETHER_API_KEY"]
     gone = shop.run("rerun", "pots")
     assert (gone.code, "BD-041" in gone.err) == (4, True)  # it was named then, so it is missed now
-    other = shop.run("rerun", "pots", "--provider", "replicate,segmind", "--name", "others", "--dry-run")
+    other = shop.run("rerun", "pots", "--provider", "google,segmind", "--name", "others", "--dry-run")
     assert other.code == 0, other.err
-    assert "not bought there now: no key is set (KIE_API_KEY)" in other.out
+    assert "not bought there now: no key is set (TOGETHER_API_KEY)" in other.out
     assert len(shop.bill()) == 4
 
-    shop.env["KIE_API_KEY"] = "sandbox-of-a-test"
+    shop.env["TOGETHER_API_KEY"] = "sandbox-of-a-test"
     done = shop.run("rerun", "pots", "--yes")
     assert done.code == 0, done.err
     assert len(shop.bill()) == 8
     with Reader(shop.ledger) as reader:
         settings = reader.batch(2).settings
-    assert (settings.budget_microusd, settings.attempts, settings.providers) == (5_000_000, 2, ("kie", "replicate"))
+    assert (settings.budget_microusd, settings.attempts, settings.providers) == (5_000_000, 2, ("together", "google"))
 
 
 def test_the_budget_of_the_batch_before_is_no_leave_for_the_rest_of_its_rerun_either(shop: Shop) -> None:
     """MON-8: it was one from the second run on, when a part had been agreed to."""
-    shop.leave_practice()
+    shop.leave_practice(google="sandbox-of-a-test", together="sandbox-of-a-test")
     table = stock(shop, "pots.jsonl", prompts("the rest", 4))
-    assert shop.run("run", table, "--provider", "kie", "--budget", "5").code == 0
+    assert shop.run("run", table, "--provider", "together", "--budget", "5").code == 0
     assert shop.run("rerun", "pots", "--limit", "2", "--yes").code == 0
     refused = shop.run("rerun", "pots", "--limit", "4")
     assert (refused.code, "BD-072" in refused.err, len(shop.bill())) == (2, True, 6)
@@ -274,9 +274,9 @@ def test_the_budget_of_the_batch_before_is_no_leave_for_the_rest_of_its_rerun_ei
 
 
 def test_a_plan_of_a_rerun_is_approved_like_any_other(shop: Shop) -> None:
-    shop.leave_practice()
+    shop.leave_practice(google="sandbox-of-a-test", together="sandbox-of-a-test")
     table = stock(shop, "pots.jsonl", prompts("approved rerun", 3))
-    assert shop.run("run", table, "--provider", "kie", "--yes").code == 0
+    assert shop.run("run", table, "--provider", "together", "--yes").code == 0
     assert shop.run("rerun", "pots", "--dry-run", "--save", "plan.json").code == 0
     done = shop.run("rerun", "pots", "--approved", "plan.json")
     assert done.code == 0, done.err
