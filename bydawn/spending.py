@@ -18,7 +18,7 @@ from bydawn.buying import Buying, buy, exit_code, spent_so_far
 from bydawn.changed import clock_lines, held_lines
 from bydawn.cli.formats import counted
 from bydawn.consent import ask_leave, ask_leave_again, exceeds, given_already, refuse_uncovered
-from bydawn.doubtful import at_risk_of, duplicates_allowed, on_unknown
+from bydawn.doubtful import allowance, at_risk_of, duplicates_allowed, on_unknown
 from bydawn.errors import UserError
 from bydawn.opening import Opened, operator
 from bydawn.quoting import tell_prices, with_quotes
@@ -195,6 +195,7 @@ def buy_batch(
             limit=state.settings.limit or 0,
             sample=sample_of(state.settings, state.sealed_through),
             max_duplicate_microusd=allowed_microusd,
+            leaves_microusd=None if state.settings.on_unknown == "ask" else allowance(state),
             waiting_through=after_takeover,
         ),
         follow=tuple(accounts),

@@ -47,6 +47,8 @@ class Terms(msgspec.Struct, frozen=True):
     """What the batch may cost and how much of it is bought in this run.
 
     ``max_duplicate_microusd``: for how much tasks in doubt are bought again without asking (MON-4); None = never.
+    ``leaves_microusd``: where never, how much the leaves that this policy gave in earlier runs may cost in all, for one
+    whose purchase failed is free again; None = all leaves are a person's.
     ``waiting_through``: tasks up to this number are not bought, since the ledger was taken over (REC-10).
     ``limit`` and ``sample`` choose the same tasks each time: the first N, or N spread evenly over ``tasks``.
     """
@@ -59,6 +61,12 @@ class Terms(msgspec.Struct, frozen=True):
     sample: int = 0
     waiting_through: int = 0
     max_duplicate_microusd: int | None = None
+    leaves_microusd: int | None = None
+
+    @property
+    def most_duplicates_microusd(self) -> int | None:
+        """The cap on what is bought beside a doubtful attempt by the batch's policy, of this run or of earlier ones."""
+        return self.leaves_microusd if self.max_duplicate_microusd is None else self.max_duplicate_microusd
 
     def waits(self, n: int) -> bool:
         """Whether another copy of the ledger may have bought the task: then it is left alone."""
@@ -271,7 +279,7 @@ class Router:
             return
         name = duplicates_money(self.terms.batch)
         spent = self._reader.money(name).get(name, Balance()).total
-        room = (self.terms.max_duplicate_microusd or 0) - spent
+        room = (self.terms.most_duplicates_microusd or 0) - spent
         if room < min(ceiling for ceiling, _ in self._short.values()):
             return
         for key, (ceiling, work) in sorted(self._short.items(), key=lambda item: item[1][0]):
@@ -357,7 +365,7 @@ class Router:
 
         Such a leave is free again when its purchase failed, and the money for it may be gone by then (MON-4).
         """
-        if self.terms.max_duplicate_microusd is None or not work.state.doubted:
+        if self.terms.most_duplicates_microusd is None or not work.state.doubted:
             return False
         events = self._reader.events(stream=task_stream(work.batch, work.n))
         leaves = [row.event.operator for row in events if isinstance(row.event, OperatorDecided)]
@@ -370,7 +378,7 @@ class Router:
             Reserve(risk_money(batch), self.terms.max_at_risk_microusd),
         ]
         if duplicate:
-            guards.append(Reserve(duplicates_money(batch), self.terms.max_duplicate_microusd or 0))
+            guards.append(Reserve(duplicates_money(batch), self.terms.most_duplicates_microusd or 0))
         if self.terms.budget_microusd is not None:
             guards.append(Reserve(batch_money(batch), self.terms.budget_microusd))
         if account.budget_microusd is not None:

@@ -9,7 +9,9 @@ import trio
 
 from adapters.base import ImageRequest
 from adapters.prices import Price
+from ledger.commands import Decide, Intend, Record
 from ledger.decisions import Exceeded, Guard, Reserve
+from ledger.events import AttemptAmbiguous, AttemptUnknown, OperatorDecided, Recorded
 from ledger.money import Balance, account_money, batch_money, day_money, duplicates_money, risk_money
 from ledger.openwork import LiveAttempt, QueuedTask
 from ledger.reader import Reader
@@ -55,12 +57,16 @@ class FakeReader:
         self.gone: set[int] = set()
         self.duplicates = 0
         self.newer: set[int] = set()  # tasks that somebody else has written to meanwhile
+        self.leaves: list[Recorded] = []
 
     def held(self, batch: int) -> list[LiveAttempt]:
         return []
 
     def money(self, prefix: str) -> dict[str, Balance]:
         return {prefix: Balance(captured=self.duplicates)}
+
+    def events(self, *, stream: int) -> list[Recorded]:
+        return self.leaves
 
     def version(self, stream: int) -> int:
         work = next(work for work in self.tasks if task_stream(1, work.n) == stream)
@@ -84,6 +90,7 @@ class Routing:
         limit: int = 0,
         sample: int = 0,
         max_duplicate: int | None = None,
+        leaves: int | None = None,
     ) -> None:
         self.bench = Bench()
         self.actors = {
@@ -102,6 +109,7 @@ class Routing:
                 limit=limit,
                 sample=sample,
                 max_duplicate_microusd=max_duplicate,
+                leaves_microusd=leaves,
             ),
             [cast(AccountActor, actor) for actor in self.actors.values()],
             reader=cast(Reader, self.reader),
@@ -250,6 +258,40 @@ def test_what_the_budget_for_duplicates_refused_is_tried_again_when_it_has_room(
             routing.router.settled(routing.take().work)
 
     assert route(routing, body) == ("budget" if spent == 20_001 else "")
+
+
+@pytest.mark.parametrize("operator", ["on-unknown resubmit", "ann"])
+@pytest.mark.parametrize(("now", "leaves"), [(70_000, None), (None, 70_000), (None, None)])
+def test_a_leave_of_the_policy_is_held_to_its_budget_also_when_the_policy_is_another(
+    operator: str, now: int | None, leaves: int | None
+) -> None:
+    """MON-4: its purchase failed, the batch went back to holding, and it was bought again without a cap.  What a person
+    allowed, or said yes to, has none."""
+    routing = Routing(["x"], rooms={"a": 1}, max_duplicate=now, leaves=leaves)
+    leave = OperatorDecided(attempt=1, decision="buy_again", operator=operator)
+    routing.reader.leaves = [Recorded(1, 1, 1, 1, 0, leave)]
+
+    async def body() -> None:
+        submission = routing.take()
+        reserved = [guard for guard in submission.guards(0) if guard == Reserve(duplicates_money(1), 70_000)]
+        assert len(reserved) == (operator != "ann" and (now or leaves) is not None)
+        routing.router.settled(submission.work)
+
+    work = routing.reader.tasks[0]
+
+    async def left_queued_by_a_run() -> None:
+        for command in (
+            Intend("a", "a", "1:1", "only", 40_000, "d", 0),
+            Record(AttemptAmbiguous(attempt=1, reason="no_reply")),
+            Record(AttemptUnknown(attempt=1, reason="no_evidence")),
+            Decide(operator, "buy_again", 1),
+        ):
+            await routing.bench.log.record(work, command)
+
+    run(left_queued_by_a_run)
+    assert work.state.phase == "queued"
+    assert work.state.doubted
+    assert route(routing, body) == ""
 
 
 def test_room_for_duplicates_that_came_before_the_refusal_was_heard_is_used() -> None:
