@@ -1,5 +1,7 @@
 """A key that is replaced between two runs: recognised by a job, confirmed by a person, or another account's (REC-9)."""
 
+import pytest
+
 from ledger.events import AccountKeyChanged
 from ledger.reader import Reader
 from tests.system.shop import Shop, prompts
@@ -24,6 +26,7 @@ def confirmations(shop: Shop) -> list[str]:
     return [event.confirmed_by for event in events if isinstance(event, AccountKeyChanged)]
 
 
+@pytest.mark.slow
 def test_a_new_key_that_reads_an_old_job_is_the_same_account(shop: Shop) -> None:
     """REC-9."""
     command = killed(shop, "recognised", "result_seen:1")
@@ -85,10 +88,10 @@ def test_another_accounts_key_recognises_nothing(shop: Shop) -> None:
 
 
 def test_there_must_be_something_to_confirm(shop: Shop) -> None:
-    shop.leave_practice()
+    shop.leave_practice(together="sandbox-of-a-test")
     table = shop.table("pots.jsonl", prompts("nothing to confirm", 1))
-    assert shop.run("run", table, "--provider", "kie", "--ledger", "bydawn.db", "--yes").code == 0
-    for name in ("kie", "replicate"):
+    assert shop.run("run", table, "--provider", "together", "--ledger", "bydawn.db", "--yes").code == 0
+    for name in ("together", "replicate"):
         done = shop.run("providers", "confirm", name, "--yes", "--ledger", "bydawn.db")
         assert done.code == 2
         assert "BD-119" in done.err

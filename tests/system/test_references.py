@@ -63,7 +63,10 @@ def test_a_batch_with_files_over_an_uploading_and_an_inline_provider(shop: Shop)
     assert len(sent) == 1 + bought["replicate"]
 
 
-@pytest.mark.parametrize(("fault", "provider"), [("intent_recorded:9", "replicate"), ("reply_read:5", "toapis")])
+@pytest.mark.parametrize(
+    ("fault", "provider"),
+    [("intent_recorded:9", "replicate"), pytest.param("reply_read:5", "toapis", marks=pytest.mark.slow)],
+)
 def test_a_killed_batch_uploads_nothing_twice(shop: Shop, fault: str, provider: str) -> None:
     run = command(stock(shop, "pots.jsonl"), (provider,))
     assert shop.run(*run, fault=fault).code == -9

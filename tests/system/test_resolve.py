@@ -95,6 +95,7 @@ def test_at_kie_nothing_can_be_asked_and_a_job_is_looked_at_before_it_is_adopted
     adopt_all(shop, "kie", arrived)
 
 
+@pytest.mark.slow
 def test_at_wavespeed_the_unknown_jobs_of_that_time_are_candidates(shop: Shop) -> None:
     """REC-5: its list does not show what a job was for, so a person must say which it is."""
     killed(shop, "wavespeed")

@@ -1,5 +1,7 @@
 """``--trust``: the same kill under both settings, and what plan and providers say of it."""
 
+import pytest
+
 from tests.system.shop import Shop, prompts
 
 TASKS = 12
@@ -13,6 +15,7 @@ def killed(shop: Shop, what: str, *options: str) -> tuple[str, ...]:
     return command
 
 
+@pytest.mark.slow
 def test_what_is_only_assumed_holds_under_documented_and_buys_again_by_default(shop: Shop) -> None:
     """REC-4; how it is run may change on any continue, and keeps its last value."""
     command = killed(shop, "documented", "--trust", "documented")
