@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ledger.events import AttemptAccepted, AttemptAdopted, AttemptIntended, BatchCancelled, Recorded
+from ledger.jobs import jobs_since
 from ledger.openwork import LiveAttempt
 from ledger.reader import Reader
 from ledger.streams import batch_stream
@@ -58,13 +59,14 @@ def recent_intents(reader: Reader, at_us: int) -> list[tuple[str, int]]:
     return [(row.event.account, row.at_us) for row in since(reader, at_us) if isinstance(row.event, AttemptIntended)]
 
 
-def jobs_of(reader: Reader, account: str, at_us: int) -> Iterator[KnownJob]:
-    """Jobs that an account bound since a time, for as long as somebody asks for more."""
-    for row in since(reader, at_us):
-        if isinstance(row.event, AttemptAccepted | AttemptAdopted):
-            attempt = reader.state(row.stream).attempts[row.event.attempt - 1]
-            if attempt.account == account:
-                yield KnownJob(row.event.job, attempt.epoch)
+def jobs_of(reader: Reader, account: str, foreign: Callable[[int], bool], at_us: int) -> Iterator[KnownJob]:
+    """Jobs that an account bound since a time and may have bought with another key, the newest first."""
+    for row, bound in jobs_since(reader, at_us):
+        if isinstance(bound, AttemptAccepted) and not foreign(row.epoch):
+            continue  # nearly all: answers come in the epoch of the purchase, and its state need not be read
+        attempt = reader.state(row.stream).attempts[bound.attempt - 1]
+        if attempt.account == account and foreign(attempt.epoch):
+            yield KnownJob(bound.job, attempt.epoch)
 
 
 def held_again(

@@ -61,11 +61,14 @@ async def confirm_by_jobs(
     """
     asked = Counter[str]()
     until = clock.monotonic() + _AT_MOST_S
-    for known in jobs:
-        if not log.keys.confirmable:
+    jobs = iter(jobs)
+    # Not one job more than will be asked for: the next one may be far back in the ledger.
+    while left := {key for key in log.keys.confirmable if asked[key] < _JOBS_PER_KEY}:
+        known = next(jobs, None)
+        if known is None:
             return
         fingerprint = log.keys.span_of(known.epoch).fingerprint
-        if fingerprint not in log.keys.confirmable or asked[fingerprint] >= _JOBS_PER_KEY:
+        if fingerprint not in left:
             continue
         asked[fingerprint] += 1
         if await _sees(known.job, look, clock, random, until):

@@ -196,7 +196,7 @@ class Night:
                     text=self._reader.payload,
                     bound=partial(bound_jobs, self._reader),
                     taken=self._reader.bound,
-                    known_jobs=partial(self._known_jobs, account),
+                    known_jobs=partial(self._known_jobs, account, logs[account.name].foreign),
                     taken_over=self._reader.runtime().taken_over,
                     trust=self._trust,
                     witnesses=partial(answered_jobs, self._reader, account.name, logs[account.name].foreign),
@@ -256,11 +256,11 @@ class Night:
             if not told and not state.cancel_asked and state.phase != "held":
                 await self._log.record(work, Cancel(operator=wish.operator))
 
-    def _known_jobs(self, account: Account) -> Iterator[KnownJob]:
-        """Jobs that the provider may still show, newest pages of the ledger first."""
+    def _known_jobs(self, account: Account, foreign: Callable[[int], bool]) -> Iterator[KnownJob]:
+        """Jobs of other keys that the provider may still show, the newest first."""
         caps = account.codec.capabilities
         shown_s = max(caps.result_life_s.value, caps.listing.value.keeps_s if caps.listing else 0.0)
-        return jobs_of(self._reader, account.name, self._seams.clock.now_us() - int(shown_s * 1e6))
+        return jobs_of(self._reader, account.name, foreign, self._seams.clock.now_us() - int(shown_s * 1e6))
 
     def _trust(self, batch: int) -> Trust:
         """How sure a fact must be for a batch; that changes between runs only."""

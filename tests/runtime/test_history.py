@@ -23,7 +23,8 @@ from ledger.events import (
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, task_stream
-from runtime.history import CancelWish, answered_jobs, bound_jobs, cancel_wish, held_again, recent_intents
+from runtime.history import CancelWish, answered_jobs, bound_jobs, cancel_wish, held_again, jobs_of, recent_intents
+from runtime.keycheck import KnownJob
 from tests.runtime.nights import OpenLedger, with_ledger
 
 MINUTE_US = 60_000_000
@@ -130,3 +131,16 @@ def test_the_last_wish_to_cancel_a_batch_is_told_with_its_epoch(tmp_path: Path) 
     with ledger.reader() as reader:
         assert cancel_wish(reader, 1) == CancelWish(3, "bob")
     ledger.close()
+
+
+def test_of_the_jobs_only_those_of_another_key_are_told_newest_first(reader: Reader) -> None:
+    """REC-9, also in a large ledger: what this key bought is passed over without reading its tasks."""
+    with reader:
+        state, read = reader.state, list[int]()
+        reader.state = lambda stream: read.append(stream) or state(stream)  # type: ignore[method-assign, func-returns-value]
+        assert list(jobs_of(reader, "a1", lambda epoch: True, 0)) == [KnownJob("j1", 1)]
+        assert read == [task_stream(1, 2), task_stream(1, 1)]
+        assert list(jobs_of(reader, "a2", lambda epoch: True, 5 * MINUTE_US)) == [KnownJob("j2", 1)]
+        read.clear()
+        assert list(jobs_of(reader, "a1", lambda epoch: False, 0)) == []
+        assert read == [task_stream(1, 2)]  # an adoption may be of an older purchase
