@@ -12,7 +12,7 @@ At risk, adopted, bought twice and overcharge look at the same dollars from anot
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bydawn.cli.formats import count, dollar_column
+from bydawn.cli.formats import common_places, count, dollar_column, dollars
 from ledger.money import (
     Balance,
     adopted_money,
@@ -156,8 +156,41 @@ _MEANING = {
 }
 
 
+def told_money(lines: Lines, budget_microusd: int | None = None) -> list[tuple[str, str]]:
+    """What was spent and is reserved, and the lines: (name, text), all dollars in one column; no text = nothing."""
+    spent, reserved, *_ = _column(lines)
+    of = "" if budget_microusd is None else f" of {dollars(budget_microusd)}"
+    return [("spent", spent + of), ("reserved", reserved if lines.reserved else ""), *told_lines(lines)]
+
+
 def told_lines(lines: Lines) -> list[tuple[str, str]]:
     """The lines that are not zero: (name, count and dollars and what it means), the values in columns."""
+    shown = _shown(lines)
+    digits = max((len(count(line.n)) for line in shown.values()), default=0)
+    return [
+        (name, f"{amount}  {count(line.n):>{digits}}  {_MEANING[name]}")
+        for (name, line), amount in zip(shown.items(), _column(lines)[2:], strict=True)
+    ]
+
+
+def places_of(lines: Lines) -> int:
+    """With how many places the dollars of a batch are told, wherever several of them stand in one output."""
+    return common_places(_amounts(lines))
+
+
+def _column(lines: Lines) -> list[str]:
+    told = dollar_column(_amounts(lines))
+    space = max(map(len, told))
+    return [f"{amount:>{space}}" for amount in told]
+
+
+def _amounts(lines: Lines) -> list[int]:
+    """Spent, reserved, and the lines that are not zero."""
+    return [lines.spent, lines.reserved, *(line.microusd for line in _shown(lines).values())]
+
+
+def _shown(lines: Lines) -> dict[str, Line]:
+    """The lines that are not zero, by name."""
     twice = Line(lines.duplicates.n, lines.duplicates.microusd + lines.duplicates_open)
     named = {
         "at risk": lines.at_risk,
@@ -171,11 +204,4 @@ def told_lines(lines: Lines) -> list[tuple[str, str]]:
         "bought twice": twice,
         "overcharge": lines.overcharge,
     }
-    shown = {name: line for name, line in named.items() if any(line)}
-    amounts = dollar_column(line.microusd for line in shown.values())
-    space = max((len(text) for text in amounts), default=0)
-    digits = max((len(count(line.n)) for line in shown.values()), default=0)
-    return [
-        (name, f"{amount:>{space}}  {count(line.n):>{digits}}  {_MEANING[name]}")
-        for (name, line), amount in zip(shown.items(), amounts, strict=True)
-    ]
+    return {name: line for name, line in named.items() if any(line)}

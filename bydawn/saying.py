@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bydawn.buying import Ended
-from bydawn.cli.formats import count, counted, dollars, duration
-from bydawn.lines import told_lines
+from bydawn.cli.formats import count, counted, dollar_column, dollars, duration
+from bydawn.lines import places_of, told_lines
 from bydawn.summary import Summary
 from ledger.folds import BatchState
 
@@ -24,13 +24,15 @@ def say_summary(
     """The last lines: what was bought, what stays open and the command for it.  ``helps``: what would help held tasks
     without a decision."""
     practice = " --sandbox" if state.sandbox else ""
+    spent, here = dollar_column((summary.lines.spent, summary.run_cost_microusd))
     talk(
-        f"{count(summary.succeeded)} of {counted(summary.tasks, 'task')} succeeded, {dollars(summary.lines.spent)} "
-        f"in all, {dollars(summary.run_cost_microusd)} in this run of {duration(ended.seconds)}"
+        f"{count(summary.succeeded)} of {counted(summary.tasks, 'task')} succeeded, {spent} in all, "
+        f"{here} in this run of {duration(ended.seconds)}"
     )
     if summary.failed or summary.held:
         parts = [f"{count(summary.failed)} failed" if summary.failed else ""]
-        parts += [f"{count(summary.held)} held ({dollars(summary.lines.held.microusd)})" if summary.held else ""]
+        held = dollars(summary.lines.held.microusd, places_of(summary.lines))
+        parts += [f"{count(summary.held)} held ({held})" if summary.held else ""]
         talk(f"{' and '.join(part for part in parts if part)} stay:")
         if summary.failed:
             talk(f"  bydawn retry {state.name}{practice}")

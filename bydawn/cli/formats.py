@@ -21,8 +21,14 @@ def dollars(microusd: int, places: int | None = None) -> str:
 def dollar_column(amounts: Iterable[int]) -> list[str]:
     """The same number of places for all, so that the points stand in one line."""
     amounts = list(amounts)
-    places = 2 if any(abs(a) >= 10 * MICRO for a in amounts) else max(map(_places, amounts), default=2)
+    places = common_places(amounts)
     return [dollars(amount, places) for amount in amounts]
+
+
+def common_places(amounts: Iterable[int]) -> int:
+    """The number of places for amounts that stand in one output, so that equal ones look equal."""
+    amounts = list(amounts)
+    return 2 if any(abs(a) >= 10 * MICRO for a in amounts) else max(map(_places, amounts), default=2)
 
 
 def _places(microusd: int) -> int:

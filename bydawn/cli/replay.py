@@ -113,7 +113,7 @@ def stamp(seq: int, at_us: int) -> str:
 
 
 def show_moment(moment: "Moment", name: str) -> None:
-    from bydawn.lines import lines_of, told_lines
+    from bydawn.lines import lines_of, told_money
     from bydawn.replaying import by_state, in_flight
 
     line(f"{strong(plain(name))}  {faint(stamp(moment.seq, moment.at_us))}")
@@ -129,14 +129,11 @@ def show_moment(moment: "Moment", name: str) -> None:
     told += sorted(tallies.items())
     lines = lines_of(moment.book, moment.batch)
     budget = moment.state.settings.budget_microusd
-    spent = dollars(lines.spent)
     pairs(
         [
             ("tasks", " · ".join(f"{state} {count(n)}" for state, n in told if n) or "none"),
             ("importing", f"{count(moment.unsealed)} tasks that are not sealed yet" if moment.unsealed else ""),
-            ("spent", spent if budget is None else f"{spent} of {dollars(budget)}"),
-            ("reserved", dollars(lines.reserved) if lines.reserved else ""),
-            *((name, doubtful(text) if name == "at risk" else text) for name, text in told_lines(lines)),
+            *((name, doubtful(text) if name == "at risk" else text) for name, text in told_money(lines, budget)),
         ]
     )
     show_providers(moment)

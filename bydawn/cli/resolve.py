@@ -8,7 +8,7 @@ import msgspec
 
 from bydawn.adopting import check_adoptions
 from bydawn.cli.controls import ask_leave
-from bydawn.cli.formats import clip, clock_time, count, counted, dollar_column, dollars, moment, plain
+from bydawn.cli.formats import clip, clock_time, common_places, count, counted, dollar_column, dollars, moment, plain
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import json_line, line, strong, table, talk
 from bydawn.controlling import Asked, price_of, send, task_numbers
@@ -201,7 +201,8 @@ def show(rows: list[HeldRow], told: list[Told], command: str) -> None:
     )
     if len(rows) > MOST_TASKS:
         line(f"  and {count(len(rows) - MOST_TASKS)} more: --json lists them, --task, --provider and --older choose")
-    line(f"{count(len(rows))} held, {dollars(sum(row.at_risk_microusd for row in rows))} may have been paid")
+    places = common_places(row.at_risk_microusd for row in shown)
+    line(f"{count(len(rows))} held, {dollars(sum(row.at_risk_microusd for row in rows), places)} may have been paid")
     show_candidates(shown, by_account)
     line()
     for provider, reason, why in dict.fromkeys((row.provider, row.reason, row.why) for row in rows):

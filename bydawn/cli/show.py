@@ -16,7 +16,7 @@ from bydawn.cli.formats import clip, clock_time, count, dollars, local, moment, 
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import faint, json_line, line, pairs, state_paint, strong, table
 from bydawn.cli.telling import tell
-from bydawn.lines import Lines, lines_data, lines_of, told_lines
+from bydawn.lines import Lines, lines_data, lines_of, told_money
 from bydawn.selection import find_task, open_batch, target
 from bydawn.verdicts import held_because, keeps_jobs, title_of, verdicts
 from ledger.events import PayloadRef
@@ -225,13 +225,7 @@ def show_money(state: TaskState) -> None:
         return
     line()
     line(strong("money"))
-    pairs(
-        [
-            ("spent", dollars(lines.spent)),
-            ("reserved", dollars(lines.reserved) if lines.reserved else ""),
-            *told_lines(lines),
-        ]
-    )
+    pairs(told_money(lines))
 
 
 def show_next(dossier: Dossier) -> None:

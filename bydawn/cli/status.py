@@ -11,7 +11,7 @@ import click
 from bydawn.cli.formats import clock_time, count, counted, dollar_column, dollars, duration, percent, plain
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import doubtful, faint, good, json_line, line, on_terminal, pairs, strong, table
-from bydawn.lines import lines_data, told_lines
+from bydawn.lines import lines_data, places_of, told_money
 from bydawn.overview import IN_FLIGHT, Overview, account_lines, overview
 from bydawn.runs import Run, runs
 from bydawn.selection import open_batch, open_ledger, readable_ledgers
@@ -137,13 +137,11 @@ def show_batch(view: Overview, *, now_us: int) -> None:
     states = [("queued", view.counts.get("queued", 0)), ("in flight", view.in_flight)]
     states += [(state, view.counts.get(state, 0)) for state in ("succeeded", "failed", "held", "cancelled")]
     states += sorted(view.tallies.items())
-    spent = dollars(view.lines.spent)
+    money = told_money(view.lines, view.budget_microusd)
     pairs(
         [
             ("tasks", " · ".join(f"{state} {count(n)}" for state, n in states if n)),
-            ("spent", spent if view.budget_microusd is None else f"{spent} of {dollars(view.budget_microusd)}"),
-            ("reserved", dollars(view.lines.reserved) if view.lines.reserved else ""),
-            *((name, doubtful(text) if name == "at risk" else text) for name, text in told_lines(view.lines)),
+            *((name, doubtful(text) if name == "at risk" else text) for name, text in money),
         ]
     )
     show_providers(view)
@@ -178,7 +176,8 @@ def show_advice(view: Overview) -> None:
     if failed:
         line(f"  {count(failed)} failed stay: bydawn retry {named}")
     if held:
-        line(f"  {count(held)} held ({dollars(view.lines.held.microusd)}) wait for you: bydawn resolve {named}")
+        worth = dollars(view.lines.held.microusd, places_of(view.lines))
+        line(f"  {count(held)} held ({worth}) wait for you: bydawn resolve {named}")
     if not view.is_open:
         line(f"  nothing is open: bydawn verify {plain(view.name)}")
 

@@ -68,7 +68,7 @@ def test_status_counts_the_tasks_and_the_money(call: Caller) -> None:
     assert said.code == 0
     assert "5 of 7 settled, 71%" in said.out
     assert "queued 1 · in flight 1 · succeeded 3 · failed 1 · held 1 · flagged 2 · shared 1" in said.out
-    assert "$0.12 of $5.00" in said.out
+    assert "$0.120 of $5.00" in said.out
     assert "bydawn resolve teapots" in said.out
 
 

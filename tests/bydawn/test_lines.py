@@ -13,7 +13,7 @@ from adapters.base import ImageRequest
 from bydawn.buying import Ended
 from bydawn.cli.main import main
 from bydawn.cli.show import task_lines
-from bydawn.lines import DOLLARS, Lines, lines_data, stored_lines, told_lines
+from bydawn.lines import DOLLARS, Line, Lines, lines_data, stored_lines, told_lines, told_money
 from bydawn.saying import say_summary
 from bydawn.summary import summarise
 from bydawn.verdicts import ABSENT, HELD, IN_DOUBT
@@ -139,6 +139,24 @@ def test_every_command_tells_the_same_lines(
             "bought twice",
             "overcharge",
         )
+    ]
+
+
+def test_equal_amounts_look_equal_in_one_output() -> None:
+    """``$0.60`` stood above ``$0.600``, and a new user looked for the difference."""
+    nothing = stored_lines({}, 1)
+    lines = nothing._replace(spent=3_460_000, reserved=600_000, held=Line(8, 600_000), adopted=Line(23, 1_541_000))
+    assert told_money(lines, 40_000_000) == [
+        ("spent", "$3.460 of $40.00"),
+        ("reserved", "$0.600"),
+        ("held", "$0.600   8  nothing could tell; you decide"),
+        ("adopted", "$1.541  23  found again, and not bought again"),
+    ]
+    dear = lines._replace(spent=1_203_460_000, reserved=0)
+    assert told_money(dear)[:3] == [
+        ("spent", "$1,203.46"),
+        ("reserved", ""),
+        ("held", "    $0.60   8  nothing could tell; you decide"),
     ]
 
 

@@ -75,7 +75,7 @@ def test_the_same_moment_is_the_same_bytes(say: Callable[..., str]) -> None:
 
 def test_a_moment_in_words(say: Callable[..., str]) -> None:
     text = say("teapots")
-    for part in ("queued 1 · in flight 1 · succeeded 3", "$0.12 of $5.00", "at risk", "bydawn run teapots.csv", "kie"):
+    for part in ("queued 1 · in flight 1 · succeeded 3", "$0.120 of $5.00", "at risk", "bydawn run teapots.csv", "kie"):
         assert part in text
     assert "the batch was not opened yet" in say("teapots", "--seq", "1")
     assert "7 tasks that are not sealed yet" in say("teapots", "--seq", "12")
