@@ -2,20 +2,22 @@
 
 A listing that shows what a job was asked for tells whose it is, and so does a reference of ours, which is the same in
 both copies: a task that this ledger only knows as waiting takes the job over as an attempt of its own, and its image is
-fetched like any other.  Nothing is concluded from a job that is not there; tasks without one go on waiting.  What a
-listing shows and fits no task is counted: it was bought by another program, or twice.
+fetched like any other.  A task that is settled here was bought twice: that job becomes an attempt of it as well, so
+that its dollars are on record and its image is kept as a spare (MON-9, MON-10).  Nothing is concluded from a job that
+is not there; tasks without one go on waiting.  What a listing shows and fits no task is counted: it was bought by
+another program, or it is the one in doubt of a task that is still open.
 
 Asked are the providers whose listing identifies a job by its input (``recovery`` is ``listing``), and those that find a
 job by its reference (``lookup``): one page of waiting tasks after another, until none of a page was bought there, for
-both copies buy in the same order.  A task with local references is left out: what they were uploaded as is not known
-here.
+both copies buy in the same order; then settled ones likewise, those that changed last in front.  A task with local
+references is left out: what they were uploaded as is not known here.
 """
 
 import os
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from typing import Literal
 
@@ -26,10 +28,10 @@ from adapters.base import Accepted, Failed, ListedJob, Lists, LooksUp, Malformed
 from adapters.batchfile import BatchFiles
 from adapters.prices import PriceBook
 from adapters.references import local_file
-from ledger.commands import Intend, Record
+from ledger.commands import Find, Intend
 from ledger.decisions import Append, Committed, Decision, Guard, Reserve
-from ledger.events import AttemptAdopted, AttemptAmbiguous, TaskEvent
-from ledger.folds import evolve_task
+from ledger.ended import ended_tasks
+from ledger.folds import ENDED, evolve_task
 from ledger.journal import Ledger
 from ledger.money import batch_money
 from ledger.reader import Reader
@@ -45,7 +47,7 @@ from runtime.pricing import quote_by
 from runtime.reconcile import SKEW_S
 from runtime.requests import decode_request
 from runtime.wire import HttpWire
-from runtime.work import Work, WorkKey
+from runtime.work import TextErased, Work, WorkKey, load_work
 
 _PAGE = 1000
 _ATTEMPTS = 8
@@ -55,22 +57,40 @@ _ATTEMPTS = 8
 _LOOKUPS = 3
 """The same, where each attempt is a question of its own."""
 _PER_LOOK = 300
+_SETTLED_PER_LOOK = 100
 _AT_ONCE = 8
 
 
 class Looked(msgspec.Struct, frozen=True):
-    """What one account told.  ``trouble``: why it could not be read; then nothing is known."""
+    """What one account told.
+
+    ``adopted``: jobs of tasks that waited.  ``surplus``: of tasks that are settled, by their ceilings, in the
+    ``batches`` of these names.  ``strangers``: of none.  ``trouble``: why it could not be read; then nothing is known.
+    """
 
     account: str
     adopted: int = 0
+    surplus: int = 0
+    surplus_microusd: int = 0
+    batches: tuple[str, ...] = ()
     strangers: int = 0
     trouble: str = ""
+
+
+class _Books(msgspec.Struct, frozen=True):
+    """Where jobs of one account are put on record."""
+
+    ledger: Ledger
+    reader: Reader
+    account: Account
+    prices: PriceBook
+    found_by: Literal["listing", "lookup"]
 
 
 def adopt_orphans(
     ledger: Ledger, accounts: Sequence[Account], batches: Sequence[int], book: PriceBook, *, since_us: int
 ) -> list[Looked]:
-    """Bind what the providers show since a time to the waiting tasks of the batches, durably."""
+    """Bind what the providers show since a time to the waiting tasks of the batches and to settled tasks, durably."""
     found = []
     with ledger.reader() as reader:
         for account in accounts:
@@ -108,24 +128,41 @@ async def _listed(account: Account, codec: Lists, since_us: int) -> list[ListedJ
 def _adopt_by_reference(
     ledger: Ledger, reader: Reader, account: Account, codec: LooksUp, batches: Sequence[int], book: PriceBook
 ) -> Looked:
-    """Bind the jobs that were made with a reference of a waiting task's next attempts."""
+    """Bind the jobs that were made with a reference of a waiting task's next attempts, or of a settled task's."""
+    books = _Books(ledger, reader, account, book, "lookup")
+
+    def bind(works: Sequence[Work]) -> tuple[list[Work], bool]:
+        found = trio.run(_made_with, account, codec, works, ledger.ledger_id)
+        bound = reader.bound({job for jobs in found.values() for job in jobs}) if found else set()
+        fresh = [(work, job) for work in works for job in found.get(work.key, ()) if job not in bound]
+        return [work for work, job in fresh if _bind(books, work, job)], bool(found)
+
     adopted = 0
     waiting = (work for work in _waiting(reader, batches) if account.codec.problem(work.request) is None)
     while page := list(islice(waiting, _PER_LOOK)):
-        found = trio.run(_made_with, account, codec, page, ledger.ledger_id)
-        bound = reader.bound(found.values()) if found else set()
-        for work in page:
-            job = found.get(work.key, "")
-            if job and job not in bound and _bind(ledger, work, account, job, book, found_by="lookup"):
-                adopted += 1
-        if not found:
+        taken, any_there = bind(page)
+        adopted += len(taken)
+        if not any_there:
             break
-    return Looked(account.name, adopted)
+    spares: list[Work] = []
+    settled = (work for work in _settled(reader) if account.codec.problem(work.request) is None)
+    while page := list(islice(settled, _SETTLED_PER_LOOK)):
+        taken, _ = bind(page)
+        spares += taken
+        if not taken:
+            break
+    return _looked(reader, account, adopted, spares)
 
 
-async def _made_with(account: Account, codec: LooksUp, works: Sequence[Work], ledger_id: str) -> dict[WorkKey, str]:
-    """The job of each work that has one.  Raises CannotLook: an answer says neither that, nor that there is none."""
-    found: dict[WorkKey, str] = {}
+async def _made_with(
+    account: Account, codec: LooksUp, works: Sequence[Work], ledger_id: str
+) -> dict[WorkKey, list[str]]:
+    """The jobs of each work that has any: the first of one that waits; of a settled one all from its newest attempt on,
+    for the other copy may have made that as well.
+
+    Raises CannotLook: an answer says neither that there is a job, nor that there is none.
+    """
+    found: dict[WorkKey, list[str]] = {}
     troubles: list[str] = []
     clock, queries, turns = TrioClock(), TokenBucket(account.query_rate), trio.CapacityLimiter(_AT_ONCE)
     one_by_one = trio.Lock()
@@ -143,7 +180,7 @@ async def _made_with(account: Account, codec: LooksUp, works: Sequence[Work], le
                 outcome = Unreadable(str(exc))
         match outcome:
             case Accepted(job=job):
-                found[work.key] = job
+                found.setdefault(work.key, []).append(job)
             case Throttled():
                 troubles.append("asked too fast")
             case Unreadable(detail=detail):
@@ -152,8 +189,11 @@ async def _made_with(account: Account, codec: LooksUp, works: Sequence[Work], le
     async with _wire() as wire:
         for further in range(1, _LOOKUPS + 1):
             async with trio.open_nursery() as nursery:
-                for work in [work for work in works if work.key not in found]:
-                    nursery.start_soon(ask, wire, work, len(work.state.attempts) + further)
+                for work in works:
+                    settled = work.state.phase in ENDED
+                    if settled or work.key not in found:
+                        first = max(0, len(work.state.attempts) - settled)
+                        nursery.start_soon(ask, wire, work, first + further)
     if troubles:
         raise CannotLook(troubles[0])
     return found
@@ -171,7 +211,8 @@ def adopt(
     batches: Sequence[int],
     book: PriceBook,
 ) -> Looked:
-    """Bind those of the listed jobs that fit waiting tasks; one job to one task."""
+    """Bind those of the listed jobs that fit waiting tasks, then those that fit settled ones; one job to one task."""
+    books = _Books(ledger, reader, account, book, "listing")
     bound = reader.bound({job.job for job in jobs})
     unbound = [job for job in sorted(jobs, key=lambda job: (job.created_us, job.job)) if job.job not in bound]
     free: dict[str, list[ListedJob]] = defaultdict(list)
@@ -185,10 +226,31 @@ def adopt(
             fitting = next(
                 (free[shown] for shown in _prints(work, account, codec, ledger.ledger_id) if free.get(shown)), None
             )
-            if fitting and _bind(ledger, work, account, fitting[0].job, book, found_by="listing"):
+            if fitting and _bind(books, work, fitting[0].job):
                 fitting.pop(0)
                 adopted += 1
-    return Looked(account.name, adopted, len(unbound) - adopted)
+    spares = _keep_spares(books, codec, {shown: there for shown, there in free.items() if there})
+    return _looked(reader, account, adopted, spares, strangers=len(unbound) - adopted - len(spares))
+
+
+def _keep_spares(books: _Books, codec: Lists, free: dict[str, list[ListedJob]]) -> list[Work]:
+    """Bind jobs to settled tasks that asked for the same; returns the task of each."""
+    kept: list[Work] = []
+    for work in _in_doubt(books.reader, books.account) if free else ():
+        for shown in _prints(work, books.account, codec, books.ledger.ledger_id, first=1):
+            free.pop(shown, None)  # it may be the very job that is in doubt: recovery judges that
+    for work in _settled(books.reader) if free else ():
+        for shown in _prints(work, books.account, codec, books.ledger.ledger_id, first=1):
+            kept += [work for job in free.pop(shown, ()) if _bind(books, work, job.job)]
+        if not free:
+            break
+    return kept
+
+
+def _looked(reader: Reader, account: Account, adopted: int, spares: Sequence[Work], *, strangers: int = 0) -> Looked:
+    most = sum(work.attempt.ceiling_microusd for work in spares)
+    batches = tuple(reader.batch(batch).name for batch in sorted({work.batch for work in spares}))
+    return Looked(account.name, adopted, len(spares), most, batches, strangers)
 
 
 def _waiting(reader: Reader, batches: Sequence[int]) -> Iterator[Work]:
@@ -204,12 +266,29 @@ def _waiting(reader: Reader, batches: Sequence[int]) -> Iterator[Work]:
                         yield work
 
 
-def _prints(work: Work, account: Account, codec: Lists, ledger_id: str) -> Iterator[str]:
-    """What a listing would show of the task's next attempts."""
+def _settled(reader: Reader) -> Iterator[Work]:
+    """The tasks that are settled, those that changed last in front."""
+    for batch, n in ended_tasks(reader.store):
+        with suppress(TextErased):  # what it asked for is forgotten, and nothing may be fetched for it
+            work = load_work(reader, batch, n)
+            if not any(map(local_file, work.request.references)):
+                yield work
+
+
+def _in_doubt(reader: Reader, account: Account) -> Iterator[Work]:
+    """The open tasks with a purchase in doubt at the account."""
+    held = [each for batch in reader.batches() for each in reader.held(batch.batch, account=account.name)]
+    for each in (*reader.live(account.name), *held):
+        if each.phase in ("intended", "ambiguous", "unknown") and each.state.phase not in ENDED:
+            yield load_work(reader, each.batch, each.n)
+
+
+def _prints(work: Work, account: Account, codec: Lists, ledger_id: str, *, first: int = 0) -> Iterator[str]:
+    """What a listing would show of the task's attempts, from the ``first`` one on, else of its next ones."""
     if account.codec.problem(work.request) is not None:
         return
-    last = None
-    for attempt in range(len(work.state.attempts) + 1, len(work.state.attempts) + 1 + _ATTEMPTS):
+    last, following = None, len(work.state.attempts) + 1
+    for attempt in range(first or following, following + _ATTEMPTS):
         shown = codec.fingerprint(work.request, account.context(marker=work.marker(ledger_id, attempt)))
         if shown == last:
             return  # the same for every attempt
@@ -217,15 +296,16 @@ def _prints(work: Work, account: Account, codec: Lists, ledger_id: str) -> Itera
         yield shown
 
 
-def _bind(
-    ledger: Ledger, work: Work, account: Account, job: str, book: PriceBook, *, found_by: Literal["listing", "lookup"]
-) -> bool:
-    """Record the other copy's purchase as an attempt of the task; False when the budget has no room for it."""
-    price = quote_by(book)(account, work.request)
+def _bind(books: _Books, work: Work, job: str) -> bool:
+    """Record the other copy's purchase as an attempt of the task; False when the budget has no room for it.
+
+    What is bound to a settled task was paid beside the budget: that is recorded truly, as an overcharge is (MON-8).
+    """
+    ledger, account = books.ledger, books.account
+    price = quote_by(books.prices)(account, work.request)
     if price is None:
         return False
-    number = len(work.state.attempts) + 1
-    ctx = account.context(marker=work.marker(ledger.ledger_id, number))
+    ctx = account.context(marker=work.marker(ledger.ledger_id, len(work.state.attempts) + 1))
     at_us = time.time_ns() // 1000
     intend = Intend(
         account=account.name,
@@ -236,16 +316,15 @@ def _bind(
         body_digest=work.body_digest(account.codec.build_submit(work.request, ctx).body),
         deadline_us=at_us,
     )
-    # All of it in one commit: there is no moment at which the purchase is in doubt.
-    ambiguous = Record(AttemptAmbiguous(attempt=number, reason="crash"))
-    adopted = Record(AttemptAdopted(attempt=number, job=job, evidence=found_by))
-    state, events = work.state, list[TaskEvent]()
-    for command in (intend, ambiguous, adopted):
-        for event in decide_task(state, command):
-            state = evolve_task(state, event, epoch=ledger.epoch, at_us=at_us)
-            events.append(event)
-    budget = ledger.batch(work.batch).settings.budget_microusd
+    state = work.state
+    events = decide_task(state, Find(intend, job, books.found_by))
+    for event in events:
+        state = evolve_task(state, event, epoch=ledger.epoch, at_us=at_us)
+    budget = None if state.phase in ENDED else ledger.batch(work.batch).settings.budget_microusd
     guards: tuple[Guard, ...] = () if budget is None else (Reserve(batch_money(work.batch), budget),)
-    append = Append(task_stream(work.batch, work.n), work.state.version, tuple(events))
+    append = Append(task_stream(work.batch, work.n), work.state.version, events)
     (outcome,) = ledger.commit([Decision(appends=(append,), at_us=at_us, guards=guards)])
-    return isinstance(outcome, Committed)
+    if isinstance(outcome, Committed):
+        work.state = state
+        return True
+    return False

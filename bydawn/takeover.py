@@ -2,8 +2,8 @@
 
 A run asks first and buys nothing where :mod:`ledger.life` finds a sign of another copy.  Taking over is a person's word
 that this file goes on and no other does.  What that word cannot know is what the other copy bought since it was parted
-from this one.  Jobs that a listing shows are adopted (:mod:`bydawn.orphans`); every other task that is not settled
-stays unbought until that is said as well.
+from this one.  Jobs that a listing shows are adopted, or put on record as surplus (:mod:`bydawn.orphans`); every other
+task that is not settled stays unbought until that is said as well.
 """
 
 import os
@@ -51,13 +51,15 @@ class WaitingBatch(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True):
     """How a ledger stands: signs of another copy, and the tasks that such a copy may have bought.
 
-    ``providers``: where it may have; empty = anywhere.  ``since_us``: the last that this ledger knows of.
+    ``providers``: where it may have; empty = anywhere.  ``tasks``: whether there are any.
+    ``since_us``: the last that this ledger knows of.
     ``held_back``: tasks wait since an earlier taking over.
     """
 
     signs: tuple[Strange, ...]
     unsettled: tuple[WaitingBatch, ...]
     providers: tuple[str, ...]
+    tasks: bool
     sandbox: bool
     since_us: int
     held_back: bool
@@ -105,11 +107,13 @@ def look(path: Path) -> Standing:
         file = path.stat()
         here = Place(keyed_by(path)(machine()), file.st_dev, file.st_ino)
         unsettled = tuple(_unsettled(reader))
+        batches = reader.batches()
         return Standing(
             signs=signs_of(reader, here),
             unsettled=unsettled,
-            providers=_providers(reader, unsettled),
-            sandbox=any(row.sandbox for row in reader.batches()),
+            providers=_providers(reader, batches),
+            tasks=any(row.sealed_through for row in batches),
+            sandbox=any(row.sandbox for row in batches),
             since_us=_known_until(reader),
             held_back=bool(reader.runtime().waiting),
         )
@@ -127,7 +131,7 @@ def take_over(path: Path, standing: Standing, *, buy_queued: bool) -> list[Looke
     with opened_for_writing(path, create=False) as opened:
         ledger = opened.ledger
         looked: list[Looked] = []
-        if standing.signs and standing.unsettled:  # before it is at home: cut short, it is done again
+        if standing.signs and standing.tasks:  # before it is at home: cut short, it is done again
             batches = [each.batch for each in standing.unsettled]
             book = load_config(Path.cwd(), os.environ).price_book()
             looked = adopt_orphans(ledger, _accounts(path, standing), batches, book, since_us=standing.since_us)
@@ -192,8 +196,8 @@ def _unsettled(reader: Reader) -> Iterator[WaitingBatch]:
             yield WaitingBatch(row.batch, row.name, row.sealed_through, queued, worst)
 
 
-def _providers(reader: Reader, unsettled: Sequence[WaitingBatch]) -> tuple[str, ...]:
-    named = [reader.batch(each.batch).settings.providers for each in unsettled]
+def _providers(reader: Reader, batches: Sequence[BatchRow]) -> tuple[str, ...]:
+    named = [reader.batch(each.batch).settings.providers for each in batches]
     return tuple(dict.fromkeys(name for names in named for name in names or ())) if all(named) else ()
 
 

@@ -21,7 +21,7 @@ from ledger.events import (
     Recorded,
     ResultSpared,
 )
-from ledger.folds import AttemptState
+from ledger.folds import FOUND, AttemptState
 
 IN_DOUBT: dict[str, str] = {
     "crash": "the run ended before an outcome was on record",
@@ -89,6 +89,8 @@ def verdicts(events: Sequence[Recorded], attempts: Sequence[AttemptState]) -> li
 def _told(event: Fact, attempt: AttemptState, at: str) -> str:
     title = title_of(attempt.provider)
     match event:
+        case AttemptAmbiguous() if attempt.route in ("takeover", FOUND):
+            return f"bought with another copy of the ledger, as was seen at {at}"
         case AttemptAmbiguous(reason=reason):
             return f"in doubt from {at}: {_worded(IN_DOUBT, reason, attempt)}"
         case AttemptAdopted(evidence="listing", job=job):

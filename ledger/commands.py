@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from ledger.events import Decided, PayloadRef, TaskEvent, TaskFailReason, Verdict
+from ledger.events import AdoptEvidence, Decided, PayloadRef, TaskEvent, TaskFailReason, Verdict
 
 
 class Intend(msgspec.Struct, frozen=True):
@@ -25,6 +25,17 @@ class Intend(msgspec.Struct, frozen=True):
     uploads: tuple[PayloadRef, ...] = ()
     file: str = ""
     beside: str = ""
+
+
+class Find(msgspec.Struct, frozen=True):
+    """Another copy of the ledger bought this task, as the provider shows: put it on record, and buy nothing by it.
+
+    ``intend`` tells what the purchase was; its route is ignored where the task is settled.
+    """
+
+    intend: Intend
+    job: str
+    evidence: AdoptEvidence
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -95,4 +106,4 @@ class Erase(msgspec.Struct, frozen=True):
     texts: int = 0
 
 
-TaskCommand: TypeAlias = Intend | Record | Cancel | Retry | Decide | Share | Fail | Review | Erase
+TaskCommand: TypeAlias = Intend | Find | Record | Cancel | Retry | Decide | Share | Fail | Review | Erase

@@ -91,6 +91,12 @@ SETTLED: frozenset[TaskPhase] = frozenset({"succeeded", "failed", "held", "cance
 """A run has nothing left to do for such a task."""
 
 
+ENDED: frozenset[TaskPhase] = frozenset({"succeeded", "failed", "cancelled"})
+"""Such a phase stays whatever becomes of attempts; ``held`` alone follows from them."""
+FOUND = "found"
+"""The route of what another copy of the ledger bought for a task that is settled here: no byte is sent for it."""
+
+
 class AttemptState(msgspec.Struct, frozen=True, gc=False):
     """One possible purchase.  ``epoch`` is that of its latest send; ``reason`` says why it left the good path."""
 
@@ -242,7 +248,7 @@ def _intended(state: TaskState, event: AttemptIntended, epoch: int, at_us: int) 
         uploads=event.uploads,
         file=event.file,
     )
-    phase: TaskPhase = state.phase if state.phase in _KEPT else "intended"
+    phase: TaskPhase = state.phase if state.phase in ENDED else "intended"
     return replace(state, version=state.version + 1, phase=phase, attempts=(*state.attempts, attempt))
 
 
@@ -317,10 +323,6 @@ def _evolve_rare(state: TaskState, event: _RareEvent, epoch: int) -> TaskState:
             assert_never(event)
 
 
-_KEPT: frozenset[TaskPhase] = frozenset({"succeeded", "failed", "cancelled"})
-"""Such a phase stays whatever becomes of attempts; ``held`` alone follows from them."""
-
-
 def _open_phase(attempts: tuple[AttemptState, ...]) -> TaskPhase:
     """The phase of an unsettled task, from its newest attempt that is live or undecided."""
     for attempt in reversed(attempts):
@@ -341,7 +343,7 @@ def _put(state: TaskState, changed: AttemptState | None) -> TaskState:
     """Put a changed attempt in its place, and with it the phase of the task."""
     attempts = _placed(state.attempts, changed)
     phase = state.phase
-    if phase not in _KEPT:
+    if phase not in ENDED:
         phase = _open_phase(attempts)
     return replace(state, version=state.version + 1, phase=phase, attempts=attempts)
 

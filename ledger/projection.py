@@ -21,7 +21,7 @@ from ledger.events import (
     TaskEvent,
     TaskQueued,
 )
-from ledger.folds import LIVE, AccountState, BatchState, LaneState, TaskState
+from ledger.folds import FOUND, LIVE, AccountState, AttemptState, BatchState, LaneState, TaskState
 from ledger.money import LANE_PREFIX, Balance, Move
 from ledger.streams import batch_of, task_stream
 
@@ -199,7 +199,8 @@ class Projection:
 def count_keys(batch: int, state: TaskState) -> list[CountKey]:
     """What a task is counted under: its phase, and the tallies that hold of it."""
     phase = state.phase
-    provider = state.attempts[-1].provider if state.attempts and phase != "queued" else ""
+    last = _last(state.attempts) if phase != "queued" else None
+    provider = "" if last is None else last.provider
     keys: list[CountKey] = [(batch, phase, provider)]
     if not state.results:
         return keys
@@ -213,17 +214,25 @@ def count_keys(batch: int, state: TaskState) -> list[CountKey]:
     return keys
 
 
+def _last(attempts: tuple[AttemptState, ...]) -> AttemptState | None:
+    """The newest purchase, but for those of another copy that were found when all was over and gave it no image."""
+    for attempt in reversed(attempts):
+        if attempt.route != FOUND or attempt.phase == "done":
+            return attempt
+    return None
+
+
 def task_columns(state: TaskState, at_us: int) -> tuple[object, ...]:
     """The columns of a task that change: version .. flags."""
     attempts = state.attempts
     current = state.current
     reason = state.reason
-    if not attempts:
-        account = provider = ""
-        cost = 0
-    else:
-        last = attempts[-1]
-        account, provider = last.account, last.provider
+    account = provider = ""
+    cost = 0
+    if attempts:
+        last = _last(attempts)
+        if last is not None:
+            account, provider = last.account, last.provider
         cost = sum(attempt.cost_microusd or 0 for attempt in attempts if attempt.phase in _PAID)
         if state.phase == "held":
             reason = next(attempt.reason for attempt in reversed(attempts) if attempt.doubtful)

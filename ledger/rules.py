@@ -12,7 +12,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from ledger.commands import Cancel, Decide, Erase, Fail, Intend, Record, Retry, Review, Share, TaskCommand
+from ledger.commands import Cancel, Decide, Erase, Fail, Find, Intend, Record, Retry, Review, Share, TaskCommand
 from ledger.errors import CommandRejected
 from ledger.events import (
     AttemptAbsent,
@@ -40,7 +40,7 @@ from ledger.events import (
     TaskRetried,
     TaskShared,
 )
-from ledger.folds import LIVE, AttemptPhase, AttemptState, TaskState, evolve_task
+from ledger.folds import ENDED, FOUND, LIVE, AttemptPhase, AttemptState, TaskState, evolve_task
 
 # fact -> the phases of an attempt in which it may happen.  A late answer may still arrive for an attempt that
 # was already called ambiguous; an attempt in a final phase never moves again.
@@ -89,6 +89,8 @@ def decide_task(state: TaskState, command: TaskCommand) -> tuple[TaskEvent, ...]
     match command:
         case Intend():
             return _intend(state, command)
+        case Find():
+            return _find(state, command)
         case Record():
             return _record(state, command)
         case Cancel():
@@ -151,6 +153,8 @@ def breach(state: TaskState, event: TaskEvent) -> str:
 
 
 def _intent_breach(state: TaskState, event: AttemptIntended) -> str:
+    if event.route == FOUND and state.phase in ENDED:
+        return _found_breach(state, event)
     if state.queued is None or state.phase != "queued":
         return f"bought while {state.phase}" if state.queued is not None else "bought before it was queued"
     if event.attempt != len(state.attempts) + 1:
@@ -158,6 +162,13 @@ def _intent_breach(state: TaskState, event: AttemptIntended) -> str:
     if event.permission != (state.open_permission if state.doubted else 0) or (state.doubted and not event.permission):
         return "bought beside a doubtful attempt without leave (MON-2)"
     return ""
+
+
+def _found_breach(state: TaskState, event: AttemptIntended) -> str:
+    """What another copy bought needs no leave here: nothing is bought by putting it on record."""
+    if state.erased:
+        return "its texts were erased"
+    return "" if event.attempt == len(state.attempts) + 1 and not event.permission else "is no next purchase"
 
 
 def _erasure_breach(state: TaskState) -> str:
@@ -192,7 +203,11 @@ def _intend(state: TaskState, command: Intend) -> tuple[TaskEvent, ...]:
         permission = state.open_permission
         if not permission:
             raise _refuse(state, "an earlier attempt is in doubt and no permission is open: cannot be bought")
-    intent = AttemptIntended(
+    return (*leave, _intent(state, command, permission=permission))
+
+
+def _intent(state: TaskState, command: Intend, *, permission: int) -> AttemptIntended:
+    return AttemptIntended(
         attempt=len(state.attempts) + 1,
         account=command.account,
         provider=command.provider,
@@ -206,7 +221,23 @@ def _intend(state: TaskState, command: Intend) -> tuple[TaskEvent, ...]:
         uploads=command.uploads,
         file=command.file,
     )
-    return (*leave, intent)
+
+
+def _find(state: TaskState, command: Find) -> tuple[TaskEvent, ...]:
+    if any(attempt.job == command.job for attempt in state.attempts):
+        return ()
+    adopted = AttemptAdopted(attempt=len(state.attempts) + 1, job=command.job, evidence=command.evidence)
+    if state.phase not in ENDED:
+        events = _intend(state, command.intend)
+    elif state.erased:
+        raise _refuse(state, "its texts were erased: nothing can be adopted")
+    else:
+        theirs = (each for each in state.attempts if each.phase == "unknown" and each.account == command.intend.account)
+        if doubt := next(theirs, None):
+            return (replace(adopted, attempt=doubt.number),)
+        events = (_intent(state, replace(command.intend, route=FOUND), permission=0),)
+    # All of it in one decision: there is no moment at which the purchase is in doubt.
+    return (*events, AttemptAmbiguous(attempt=adopted.attempt, reason="crash"), adopted)
 
 
 def _record(state: TaskState, command: Record) -> tuple[TaskEvent, ...]:

@@ -23,6 +23,7 @@ import msgspec
 import trio
 
 from ledger.commands import Cancel
+from ledger.folds import LIVE
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from ledger.tasklist import TaskRow
@@ -174,7 +175,7 @@ class Night:
         hands = Hands(
             give_back=lambda work: self.router.give_back(work),
             ready=lambda work, actor: self.fetcher.take(work, actor),
-            settled=lambda work: self.router.settled(work),
+            settled=self._settled,
             left=lambda work: self.router.strand(work),
             stays_held=self._let_go,
             blocked=lambda submission, exceeded: self.router.blocked(submission, exceeded),
@@ -226,7 +227,7 @@ class Night:
             place=self._place,
             spool=self._spool,
             quote=self._quote,
-            settled=self.router.settled,
+            settled=self._settled,
             give_back=self.router.give_back,
             left=self.router.strand,
             seen_size=self._disk.seen,
@@ -237,7 +238,12 @@ class Night:
         for actor in self.actors:
             name = actor.account.name
             open_now = [*self._reader.live(name), *held_again(self._reader, name, actor.foreign, self._trust)]
-            works = [load_work(self._reader, each.batch, each.n) for each in open_now]
+            works = [
+                work
+                for each in open_now
+                if (work := load_work(self._reader, each.batch, each.n)).attempt.number == each.attempt
+                or each.phase not in LIVE  # of several live ones of a task, one is followed after the other
+            ]
             self.router.follow(works)
             ages_s = [(now_us - at_us) / 1e6 for account, at_us in intents if account == name]
             limits = {lane.lane: lane.concurrency for lane in lanes if lane.account == name}
@@ -378,6 +384,18 @@ class Night:
             self.router.give_back(now)
         else:
             self.router.settled(now)
+
+    def _settled(self, work: Work) -> None:
+        """Done with one purchase of a settled task; others of it may have turned up, and are paid as well (MON-9)."""
+        actor = self._actor(work) if self.router.moving.get(work.key) is work and work.state.attempts else None
+        if actor is not None and work.phase in ("accepted", "ready"):
+            work.forget_result()
+            if work.phase == "accepted":
+                self._adopted(work)
+            else:
+                self.fetcher.take(work, actor)
+        else:
+            self.router.settled(work)
 
     def _actor(self, work: Work) -> AccountActor | None:
         name = work.attempt.account

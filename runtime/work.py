@@ -14,7 +14,7 @@ from adapters.base import ImageRequest
 from ledger.commands import Record, TaskCommand
 from ledger.decisions import Append, Conflict, Decision, Exceeded, Guard, NewPayload
 from ledger.events import PayloadRef, TaskEvent
-from ledger.folds import LIVE, AttemptState, TaskPhase, TaskState, evolve_task
+from ledger.folds import ENDED, LIVE, AttemptState, TaskPhase, TaskState, evolve_task
 from ledger.reader import Reader
 from ledger.rules import decide_task
 from ledger.streams import stream_label, task_stream
@@ -37,9 +37,6 @@ class Overtaken(StreamConflict):
 
 class TextErased(ValueError):
     """The request of a task was erased: there is nothing left to work on."""
-
-
-_ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class WorkKey(msgspec.Struct, frozen=True, order=True):
@@ -117,7 +114,7 @@ class Work:
         """What is to be done next: the task's phase.  Where that is settled, a purchase of it that turned up later is
         followed all the same, for it is paid (MON-9)."""
         state = self.state
-        if state.phase in _ENDED and state.attempts and (phase := self.attempt.phase) in LIVE:
+        if state.phase in ENDED and state.attempts and (phase := self.attempt.phase) in LIVE:
             return phase  # type: ignore[return-value]  # the names of the live phases are phases of a task too
         return state.phase
 

@@ -54,7 +54,8 @@ def takeover(buy_queued: bool, yes: bool, as_json: bool, ledger: Path | None, sa
 
     What was bought is collected and what is doubtful is judged, as after a crash.  Tasks that wait to be bought may
     have been bought with the other copy: jobs that Replicate, Segmind or Toapis show for them are adopted, and the
-    others stay as they are until --buy-queued.
+    others stay as they are until --buy-queued.  What the other copy bought of tasks that are settled here is put on
+    record as surplus, and fetched by the next run.
 
     \b
       bydawn ledger takeover
@@ -78,14 +79,13 @@ def takeover(buy_queued: bool, yes: bool, as_json: bool, ledger: Path | None, sa
     queued = sum(each.queued for each in standing.unsettled)
     if as_json:
         signs = [sign.sign for sign in standing.signs]
-        adopted, strangers = sum(each.adopted for each in looked), sum(each.strangers for each in looked)
+        found = {name: sum(getattr(each, name) for each in looked) for name in _FOUND}
         json_line(
             "taken_over",
             ledger=str(path),
             signs=signs,
             queued=queued,
-            adopted=adopted,
-            strangers=strangers,
+            **found,
             buys_queued=buy_queued,
         )
         return 0
@@ -93,14 +93,19 @@ def takeover(buy_queued: bool, yes: bool, as_json: bool, ledger: Path | None, sa
         talk(_told(each))
     line(f"{path} goes on here")
     flag = " --sandbox" if sandbox else ""
-    for batch in standing.unsettled:
-        talk(f"  bydawn run {batch.name}{flag}")
+    names = [*(batch.name for batch in standing.unsettled), *(name for each in looked for name in each.batches)]
+    for name in dict.fromkeys(names):
+        talk(f"  bydawn run {name}{flag}")
     return 0
+
+
+_FOUND = ("adopted", "surplus", "surplus_microusd", "strangers")
 
 
 def _nothing_to_do(standing: Standing, *, as_json: bool) -> int:
     if as_json:
-        json_line("taken_over", signs=[], queued=0, adopted=0, strangers=0, buys_queued=not standing.held_back)
+        nothing = dict.fromkeys(_FOUND, 0)
+        json_line("taken_over", signs=[], queued=0, **nothing, buys_queued=not standing.held_back)
     else:
         line("nothing to take over: the ledger is at home here")
         if standing.held_back:
@@ -126,8 +131,12 @@ def _told(looked: Looked) -> str:
     if looked.trouble:
         return f"{looked.account} could not be asked what was bought since: {looked.trouble}"
     text = f"{looked.account}: {counted(looked.adopted, 'job')} of the other copy adopted"
+    if looked.surplus:
+        text += (
+            f"; {count(looked.surplus)} of settled tasks kept as surplus (at most {dollars(looked.surplus_microusd)})"
+        )
     if looked.strangers:
-        text += f"; {count(looked.strangers)} more fit no task that waits: look at the bill"
+        text += f"; {count(looked.strangers)} more fit no task: look at the bill"
     return text
 
 

@@ -9,11 +9,15 @@ from adapters import registry
 from adapters.base import Failed, ListedJob, Lists, Pending, PollOutcome, Secret
 from adapters.prices import DEFAULT_BOOK
 from bydawn.orphans import Looked, adopt, adopt_orphans
+from ledger.audit import verify
+from ledger.commands import Cancel, Intend
 from ledger.decisions import Append, Decision
-from ledger.events import AttemptAdopted, AttemptAmbiguous, AttemptIntended, BatchConfigured
+from ledger.erasing import texts_of
+from ledger.events import AttemptAdopted, AttemptAmbiguous, AttemptIntended, BatchConfigured, TaskErased
 from ledger.reader import Reader
 from ledger.streams import batch_stream, task_stream
 from runtime.accounts import Account
+from runtime.pricing import quote_by
 from tests.ledger.ledgers import opened as ledger_of
 from tests.runtime.nights import OpenLedger, with_ledger
 
@@ -68,6 +72,58 @@ def test_a_waiting_task_takes_over_the_job_that_it_wanted(tmp_path: Path, provid
         assert [type(event) for event in events] == [AttemptIntended, AttemptAmbiguous, AttemptAdopted]
         assert events[-1] == AttemptAdopted(attempt=1, job="theirs", evidence="listing")
         assert adopted(opened, buyer, jobs) == Looked(provider, strangers=3), "twice is once"
+
+    with_ledger(tmp_path, body)
+
+
+@pytest.mark.parametrize("provider", ["replicate", "segmind"])
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_what_was_bought_of_a_settled_task_is_surplus(tmp_path: Path, provider: str, attempt: int) -> None:
+    """MON-9, MON-10, REC-10: also when both copies made the same attempt; two jobs of one task are two surpluses."""
+    buyer = account(provider)
+
+    async def body(opened: OpenLedger) -> None:
+        await opened.fail(1)
+        face = shown(opened, buyer, 1, attempt=attempt)
+        jobs = [job("one", 5, face), job("two", 6, face), job("a stranger's", 7, "another input")]
+        price = quote_by(DEFAULT_BOOK)(buyer, opened.work(1).request)
+        assert price is not None
+        assert adopted(opened, buyer, jobs) == Looked(provider, 0, 2, 2 * price.ceiling_microusd, ("b",), strangers=1)
+        assert opened.phases() == "failed queued queued queued"
+        found = opened.work(1)
+        assert [each.phase for each in found.state.attempts] == ["failed", "accepted", "accepted"]
+        assert [(row.account, row.provider) for row in opened.reader.tasks(1, limit=1)] == [("kie", "kie")]
+        assert adopted(opened, buyer, jobs) == Looked(provider, strangers=1), "twice is once"
+
+    with_ledger(tmp_path, body)
+    assert verify(tmp_path / "n.db").problems == ()
+
+
+def test_waiting_tasks_come_first_and_a_doubt_keeps_its_job(tmp_path: Path) -> None:
+    """REC-5: of three tasks that ask for the same, one is settled; a job that may be another's is not its surplus."""
+    buyer = account("replicate")
+
+    async def body(opened: OpenLedger) -> None:
+        await opened.fail(1)
+        jobs = [job("one", 5, shown(opened, buyer, 1)), job("two", 6, shown(opened, buyer, 1))]
+        await opened.do(2, Intend("replicate", "replicate", "default", "only", 60_000, "d", 0))
+        assert adopted(opened, buyer, jobs) == Looked("replicate", adopted=1, strangers=1)
+        assert opened.phases() == "failed intended accepted queued"
+
+    with_ledger(tmp_path, body, twins={2: 1, 3: 1})
+
+
+def test_of_an_erased_task_nothing_is_fetched(tmp_path: Path) -> None:
+    """SEC-8."""
+    buyer = account("replicate")
+
+    async def body(opened: OpenLedger) -> None:
+        jobs = [job("one", 5, shown(opened, buyer, 1))]
+        work = await opened.do(1, Cancel(operator="ann"))
+        erased = Append(task_stream(1, 1), work.state.version, (TaskErased(operator="ann"),))
+        rows = texts_of(opened.reader, 1, [1])[1]
+        opened.ledger.commit([Decision(appends=(erased,), at_us=1, erases=tuple(rows))])
+        assert adopted(opened, buyer, jobs) == Looked("replicate", strangers=1)
 
     with_ledger(tmp_path, body)
 

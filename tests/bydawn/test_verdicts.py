@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bydawn.verdicts import held_because, title_of, verdicts
-from ledger.commands import Decide, Intend, Record, TaskCommand
+from ledger.commands import Cancel, Decide, Find, Intend, Record, TaskCommand
 from ledger.events import (
     AttemptAbsent,
     AttemptAccepted,
@@ -105,6 +105,20 @@ def test_a_decision_and_what_was_adopted_by_a_person_name_who_and_when(tmp_path:
     assert decided.startswith("decided at ")
     assert decided.endswith(" by ann: adopt")
     assert adopted.startswith("adopted: a person named job j9 at ")
+
+
+@pytest.mark.parametrize("before", [(), (Cancel(operator="ann"),)])
+def test_what_another_copy_bought_is_told_as_that(tmp_path: Path, before: tuple[TaskCommand, ...]) -> None:
+    """REC-10: it was never in doubt here."""
+    intend = Intend("toapis", "toapis", "default", "takeover", 60_000, "ab", 99)
+    with opened(tmp_path / "l.db", tasks=1) as ledger:
+        do(ledger, 1, *before, Find(intend, "j1", "lookup"))
+        with ledger.reader() as reader:
+            events = reader.events(stream=task_stream(1, 1))
+        steps = verdicts(events, ledger.state(task_stream(1, 1)).attempts)
+    first, second = (step.text for step in steps)
+    assert first.startswith("bought with another copy of the ledger, as was seen at ")
+    assert second.endswith("by our reference, job j1")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import get_args
 import msgspec
 from hypothesis import strategies as st
 
-from ledger.commands import Cancel, Decide, Erase, Fail, Intend, Record, Retry, Review, Share, TaskCommand
+from ledger.commands import Cancel, Decide, Erase, Fail, Find, Intend, Record, Retry, Review, Share, TaskCommand
 from ledger.events import (
     AttemptAbsent,
     AttemptAccepted,
@@ -101,6 +101,7 @@ _others: st.SearchStrategy[TaskCommand] = st.one_of(
         attempt=numbers,
         job=texts,
     ),
+    st.builds(Find, intend=intends, job=texts, evidence=st.just("listing")),
     st.builds(Fail, reason=st.sampled_from(["input_changed", "no_provider"])),
     st.builds(Review, version=numbers, verdict=st.sampled_from(["accepted", "rejected"]), operator=texts),
     st.builds(

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from ledger.commands import Cancel, Decide, Fail, Record, Retry, Review, Share
+from ledger.commands import Cancel, Decide, Erase, Fail, Find, Record, Retry, Review, Share, TaskCommand
 from ledger.errors import CommandRejected
 from ledger.events import (
     AttemptAbsent,
@@ -72,6 +72,55 @@ def test_a_late_adopted_job_is_spared_when_the_slot_is_filled() -> None:
     assert isinstance(event, ResultSpared)
     state = fold(state, (event,))
     assert (state.phase, state.attempts[0].phase, len(state.results)) == ("succeeded", "surplus", 1)
+
+
+FOUND_IT = Find(replace(INTEND, route="takeover", account="replicate", provider="replicate"), "theirs", "listing")
+CALLED_OFF = Cancel(operator="ann")
+GIVEN_UP = Decide(operator="ann", decision="give_up", attempt=1)
+
+
+@pytest.mark.parametrize(
+    ("story", "ends"),
+    [((INTEND, *bought(1)), "surplus"), ((CALLED_OFF,), "done"), ((*UNKNOWN, GIVEN_UP), "done")],
+)
+def test_what_another_copy_bought_of_a_settled_task_is_put_on_record(story: tuple[TaskCommand, ...], ends: str) -> None:
+    """MON-9, MON-10, REC-10: its image is kept as a spare, or is the one that the task lacks."""
+    before = after(*story)
+    n = len(before.attempts) + 1
+    events = decide_task(before, FOUND_IT)
+    for event in events:
+        assert breach(before if event is events[0] else fold(before, events[: events.index(event)]), event) == ""
+    found = fold(before, events)
+    assert (found.phase, found.attempts[-1].phase, found.attempts[-1].route) == (before.phase, "accepted", "found")
+    assert decide_task(found, FOUND_IT) == (), "twice is once"
+    state = fold(found, decide_task(found, Record(ResultReady(attempt=n))))
+    state = fold(state, decide_task(state, Record(completed(n, "bb"))))
+    assert (state.phase, state.attempts[-1].phase) == ("succeeded", ends)
+
+
+def test_a_waiting_task_is_bought_by_what_was_found_and_an_open_one_takes_nothing() -> None:
+    """MON-2, REC-10."""
+    found = fold(after(), decide_task(after(), FOUND_IT))
+    assert (found.phase, found.attempts[0].route, found.attempts[0].job) == ("accepted", "takeover", "theirs")
+    with pytest.raises(CommandRejected):
+        decide_task(after(INTEND), FOUND_IT)
+    assert "bought while intended" in breach(after(INTEND), replace(intent(2), route="found"))
+
+
+def test_a_doubt_of_a_settled_task_is_what_was_found() -> None:
+    """REC-5: at the same account; another purchase beside it is not made up."""
+    state = after(*UNKNOWN, GIVEN_UP)
+    here = replace(FOUND_IT, intend=INTEND)
+    assert decide_task(state, here) == (AttemptAdopted(attempt=1, job="theirs", evidence="listing"),)
+
+
+def test_for_an_erased_task_nothing_is_found() -> None:
+    """SEC-8."""
+    state = after(CALLED_OFF, Erase(operator="ann"))
+    with pytest.raises(CommandRejected, match="erased"):
+        decide_task(state, FOUND_IT)
+    assert breach(state, replace(intent(1), route="found")) == "its texts were erased"
+    assert breach(after(CALLED_OFF), replace(intent(2), route="found")) == "is no next purchase"
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,18 @@ class OpenLedger:
 
 
 def with_ledger(
-    root: Path, body: Callable[[OpenLedger], Awaitable[None]], *, tasks: int = 4, owners: dict[int, int] | None = None
+    root: Path,
+    body: Callable[[OpenLedger], Awaitable[None]],
+    *,
+    tasks: int = 4,
+    owners: dict[int, int] | None = None,
+    twins: dict[int, int] | None = None,
 ) -> None:
-    """Give the body a ledger whose batch 1 is sealed; ``owners`` maps followers to whom they follow."""
+    """Give the body a ledger whose batch 1 is sealed; ``owners`` maps followers to whom they follow, ``twins`` tasks to
+    others that ask for the very same, and are bought for themselves."""
     with Ledger.create_or_open(root / "n.db", create=True) as ledger:
         ledger.start_epoch(machine="m", pid=1, app_version="0", operator="o", command="run", at_us=EPOCH_US)
-        ledger.commit(_batch(ledger, tasks, owners or {}))
+        ledger.commit(_batch(ledger, tasks, owners or {}, (twins or {}) | (owners or {})))
         with Reader(ledger.path) as reader:
 
             async def go() -> None:
@@ -89,7 +95,7 @@ def with_ledger(
             trio.run(go, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def _batch(ledger: Ledger, tasks: int, owners: dict[int, int]) -> list[Decision]:
+def _batch(ledger: Ledger, tasks: int, owners: dict[int, int], like: dict[int, int]) -> list[Decision]:
     decisions: list[Decision] = []
 
     def add(stream: StreamKey, expected: int, *events: Event) -> None:
@@ -102,7 +108,7 @@ def _batch(ledger: Ledger, tasks: int, owners: dict[int, int]) -> list[Decision]
         ImportOpened(number=1, first=1, source="s", input_digest="d"),
     )
     for n in range(1, tasks + 1):
-        request = ImageRequest(prompt=f"picture {owners.get(n, n)}")
+        request = ImageRequest(prompt=f"picture {like.get(n, n)}")
         ref, payload = ledger.payload(encode_request(request, {}))
         queued = TaskQueued(
             id=f"r{n}",

@@ -1,15 +1,22 @@
 """Nights with callbacks: what they save, and that they may be lost, late, repeated or forged (REC-5, REC-7)."""
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from adapters.sandbox.faults import ChaosProfile
 from bydawn.lines import stored_lines
+from ledger.commands import Record
+from ledger.decisions import Append, Decision
+from ledger.events import AttemptAdopted
+from ledger.journal import Ledger
 from ledger.reader import Reader
+from ledger.rules import decide_task
 from ledger.streams import task_of, task_stream
 from runtime.inbox import Hint, hints, inbox_of, leave_hint
+from runtime.simulated import EPOCH_US
 from tests.simulation.checker import problems
 from tests.simulation.life import Life
 from tests.simulation.schedules import Schedule, judged
@@ -104,6 +111,28 @@ def test_a_first_purchase_that_calls_after_the_second_is_kept_as_spare(tmp_path:
     assert lines.surplus == (len(spares), len(spares) * 40_000)
     assert lines.spent == len(world.bill()) * 40_000
     assert lines.reserved == lines.decided.microusd, "of what was never heard again"
+
+
+def test_several_purchases_of_a_settled_task_come_home_one_after_another(tmp_path: Path) -> None:
+    """MON-9: all its lost purchases were found before the night."""
+    weather = Weather(chaos=ChaosProfile(hook_lost=1.0), lost_reply=0.4)
+    world = World(
+        tmp_path, 4, tasks=8, providers=("kie",), weather=weather, webhooks=True, max_duplicate_microusd=10_000_000
+    )
+    assert world.live() == ""
+    late = unbound(world)
+    assert max(Counter(hint.n for hint in late).values()) > 1
+    with Ledger.create_or_open(world.path, create=False) as ledger:
+        ledger.start_epoch(machine="m", pid=1, app_version="0", operator="o", command="test", at_us=EPOCH_US)
+        for hint in late:
+            stream = task_stream(1, hint.n)
+            fact = AttemptAdopted(attempt=hint.attempt, job=hint.job, evidence="callback")
+            state = ledger.state(stream)
+            append = Append(stream, state.version, decide_task(state, Record(fact)))
+            ledger.commit([Decision(appends=(append,), at_us=EPOCH_US)])
+    assert world.live() == ""
+    assert problems(world) == []
+    assert [phase for phase, _, _ in works(world)].count("surplus") == len(late)
 
 
 def unbound(world: World) -> list[Hint]:

@@ -188,6 +188,52 @@ def test_what_the_other_copy_bought_is_adopted(shop: Shop, tmp_path: Path, provi
         assert copy.run("verify", "--sandbox").code == 0
 
 
+@pytest.mark.parametrize(
+    "provider", ["replicate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("segmind", "toapis"))]
+)
+def test_what_two_copies_bought_both_is_surplus(shop: Shop, tmp_path: Path, provider: str) -> None:
+    """MON-7, MON-9, MON-10, REC-10: both went on, against the word that was given.  What the other one bought of tasks
+    that are settled here is on record with its dollars, and its image is kept."""
+    table = shop.table("pots.jsonl", prompts(f"both at {provider}", TASKS))
+    command = ("run", table, "--provider", provider, "--sandbox")
+    assert shop.run(*command, "--limit", str(TASKS - 5)).code == 0
+    with copied(shop, tmp_path.with_name(tmp_path.name + "-copy")) as copy:
+        assert copy.run("ledger", "takeover", "--buy-queued", "--yes", "--sandbox").code == 0
+        done = copy.run(*command, "--to", str(copy.folder / "pots-sandbox"), "--limit", str(TASKS))
+        assert done.code == 0, done.err
+        (shop.output("pots") / "sealed-head.json").unlink()  # else the original would know
+        assert shop.run(*command).code == 0
+        assert len(shop.bill()) == TASKS + 5
+    with copied(copy, tmp_path.with_name(tmp_path.name + "-third")) as third:
+        taken = third.run("ledger", "takeover", "--yes", "--json", "--sandbox")
+        assert taken.code == 0, taken.err
+        (said,) = taken.json()
+        assert (said["adopted"], said["surplus"]) == (0, 5)
+        assert third.run("ledger", "takeover", "--yes", "--sandbox").out.startswith("nothing to take over")
+        collected = third.run("run", "pots", "--provider", provider, "--sandbox")
+        assert collected.code == 0, collected.err
+        assert len(shop.bill()) == TASKS + 5
+
+        (told,) = third.run("status", "pots", "--json", "--sandbox").json()
+        assert told["surplus"] == 5
+        charged = sum(job["charged_microusd"] for job in shop.bill())
+        assert (told["cost_microusd"], told["reserved_microusd"]) == (charged, 0)
+        assert told["surplus_microusd"] == charged * 5 // (TASKS + 5), "all cost the same"
+        assert isinstance(said["surplus_microusd"], int)
+        assert said["surplus_microusd"] * (TASKS + 5) >= charged * 5, "by the ceilings"
+        assert third.phases("pots") == {"succeeded": TASKS}
+        spares = [each for state in third.tasks("pots") for each in state.attempts if each.phase == "surplus"]
+        assert {each.job for state in third.tasks("pots") for each in state.attempts} == {
+            job["job"] for job in shop.bill()
+        }
+        assert len(spares) == 5
+        assert third.run("verify", "--sandbox").code == 0  # the spares too hash to what was recorded
+        assert third.strangers("pots") == []
+    with copied(third, tmp_path.with_name(tmp_path.name + "-fourth")) as fourth:
+        again = fourth.run("ledger", "takeover", "--yes", "--json", "--sandbox").json()[0]
+        assert (again["adopted"], again["surplus"]) == (0, 0), "once is enough"
+
+
 @pytest.mark.slow
 def test_a_backup_of_a_running_ledger_is_whole_and_buys_nothing(shop: Shop, tmp_path: Path) -> None:
     """REC-10, LED-4: taken in the middle of a run, restored after it."""
