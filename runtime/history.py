@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ledger.events import AttemptAccepted, AttemptAdopted, AttemptIntended, BatchCancelled, Recorded
-from ledger.jobs import jobs_since
+from ledger.lately import facts_since
 from ledger.openwork import LiveAttempt
 from ledger.reader import Reader
 from ledger.streams import batch_stream
@@ -14,29 +14,19 @@ from runtime.accounts import Account
 from runtime.keycheck import KnownJob
 from runtime.trust import Trust, assume
 
-_PAGE = 5000
 _MAY_PASS = frozenset(("account_changed", "clock_changed", "listing_failed"))
 _ASSUMED = frozenset({"listing_assumed", "lookup_assumed", "answer_assumed"})
 
 
-def since(reader: Reader, at_us: int) -> Iterator[Recorded]:
-    """Yield events at or after a time, newest pages first.
-
-    Times are wall clock and may jump back a little, so the page in which the time is passed is read to its end.
-    """
-    upper = reader.head().seq
-    while upper > 0:
-        lower = max(0, upper - _PAGE)
-        page = reader.events(after=lower, limit=upper - lower)
-        yield from (row for row in page if row.at_us >= at_us)
-        if not page or page[0].at_us < at_us:
-            return
-        upper = lower
+def _bound_since(reader: Reader, at_us: int) -> Iterator[tuple[Recorded, AttemptAccepted | AttemptAdopted]]:
+    for row in facts_since(reader, at_us, AttemptAccepted.TYPE, AttemptAdopted.TYPE):
+        if isinstance(row.event, AttemptAccepted | AttemptAdopted):
+            yield row, row.event
 
 
 def bound_jobs(reader: Reader, at_us: int) -> set[str]:
     """Job ids that attempts were bound to since a time."""
-    return {row.event.job for row in since(reader, at_us) if isinstance(row.event, AttemptAccepted | AttemptAdopted)}
+    return {bound.job for _, bound in _bound_since(reader, at_us)}
 
 
 def answered_jobs(
@@ -45,7 +35,7 @@ def answered_jobs(
     """Jobs that the account's own answers named, for purchases that were both intended and answered within the time."""
     mine: set[tuple[int, int]] = set()
     answered: dict[tuple[int, int], str] = {}
-    for row in since(reader, since_us):
+    for row in facts_since(reader, since_us, AttemptIntended.TYPE, AttemptAccepted.TYPE):
         match row.event:
             case AttemptIntended(attempt=number, account=name) if name == account and not foreign(row.epoch):
                 mine.add((row.stream, number))
@@ -55,13 +45,14 @@ def answered_jobs(
 
 
 def recent_intents(reader: Reader, at_us: int) -> list[tuple[str, int]]:
-    """(account, time) of every intent since a time: how full the rate windows of the accounts are."""
-    return [(row.event.account, row.at_us) for row in since(reader, at_us) if isinstance(row.event, AttemptIntended)]
+    """(account, time) of every intent since a time, oldest first: how full the rate windows of the accounts are."""
+    rows = facts_since(reader, at_us, AttemptIntended.TYPE)
+    return [(row.event.account, row.at_us) for row in rows if isinstance(row.event, AttemptIntended)][::-1]
 
 
 def jobs_of(reader: Reader, account: str, foreign: Callable[[int], bool], at_us: int) -> Iterator[KnownJob]:
     """Jobs that an account bound since a time and may have bought with another key, the newest first."""
-    for row, bound in jobs_since(reader, at_us):
+    for row, bound in _bound_since(reader, at_us):
         if isinstance(bound, AttemptAccepted) and not foreign(row.epoch):
             continue  # nearly all: answers come in the epoch of the purchase, and its state need not be read
         attempt = reader.state(row.stream).attempts[bound.attempt - 1]

@@ -21,6 +21,7 @@ from ledger.events import (
     UnknownReason,
 )
 from ledger.journal import Ledger
+from ledger.lately import facts_since
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, task_stream
 from runtime.history import CancelWish, answered_jobs, bound_jobs, cancel_wish, held_again, jobs_of, recent_intents
@@ -144,3 +145,20 @@ def test_of_the_jobs_only_those_of_another_key_are_told_newest_first(reader: Rea
         read.clear()
         assert list(jobs_of(reader, "a1", lambda epoch: False, 0)) == []
         assert read == [task_stream(1, 2)]  # an adoption may be of an older purchase
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 1000])
+def test_facts_are_found_whatever_the_part_of_the_ledger_that_is_read_at_once(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    monkeypatch.setattr("ledger.lately._WINDOW", window)
+
+    def found(at_us: int, *types: str) -> list[str]:
+        return [f"{row.event.TYPE} {row.at_us // MINUTE_US}" for row in facts_since(reader, at_us, *types)]
+
+    accepted, adopted = AttemptAccepted.TYPE, AttemptAdopted.TYPE
+    with reader:
+        assert found(0, accepted, adopted) == [f"{adopted} 6", f"{accepted} 4"]
+        assert found(5 * MINUTE_US, accepted, adopted) == [f"{adopted} 6"]
+        assert found(0, accepted) == [f"{accepted} 4"]
+        assert found(7 * MINUTE_US, accepted, adopted) == []
