@@ -176,6 +176,38 @@ def test_a_held_task_goes_on_when_its_provider_calls_after_all(tmp_path: Path) -
         assert shop.run("verify", "--sandbox").code == 0
 
 
+@pytest.mark.slow
+def test_a_first_purchase_that_calls_after_the_second_is_a_spare(tmp_path: Path) -> None:
+    """MON-7, MON-9, MON-10: bought again by the batch's policy, and then the calls about the first ones come."""
+    with sandbox(tmp_path / "sandbox", latency=0.2, webhook_key=KEY) as url, Shop(tmp_path, url) as shop:
+        know_secrets(shop)
+        nobody, port = free_port(), free_port()
+        table = shop.table("pots.jsonl", prompts("after the second", 10))
+        hooks = ("--webhook-url", f"http://127.0.0.1:{nobody}", "--webhook-listen", f"127.0.0.1:{port}")
+        again = ("--on-unknown", "resubmit", "--max-duplicate-usd", "10")
+        command = ("run", table, "--sandbox", "--provider", "kie", "--max-at-risk", "50", *hooks, *again)
+        assert shop.run(*command, fault="reply_read:4").code == -9
+        assert shop.run(*command).code == 0
+        bound = {attempt.job for state in shop.tasks("pots") for attempt in state.attempts}
+        late = [job for job in shop.bill() if job["job"] not in bound]
+        assert late
+        shop.start("serve", "--sandbox", "--port", str(port))
+        until_healthy(port)
+        addresses = Addresses(f"http://127.0.0.1:{port}", keyed_by(shop.ledger))
+        for job in late:
+            call(addresses.url("kie", 1, int(job["prompt"].rpartition(" ")[2]), 1), job["job"])
+        done = shop.run(*command, "--json")
+        assert done.code == 0, done.err
+        assert callbacks_of(shop) == []
+        summary = done.json()[-1]
+        charged = sum(job["charged_microusd"] for job in shop.bill())
+        late_charged = sum(job["charged_microusd"] for job in late)
+        assert (summary["surplus"], summary["surplus_microusd"]) == (len(late), late_charged)
+        assert (summary["cost_microusd"], summary["succeeded"]) == (charged, 10)
+        assert shop.run("verify", "--sandbox").code == 0
+        assert shop.strangers("pots") == []
+
+
 def held_rows(shop: Shop) -> set[int]:
     return {int(row.row.removeprefix("t")) for row in shop.manifest("pots") if row.status == "held"}
 
