@@ -256,8 +256,11 @@ class NewportAi:
                 return _finished(result)
             case 4:
                 return _failed(result.task)
-            case _:
+            case state if state in (1, 2) or result.task.taskId:
                 return Pending()  # 1 submitted, 2 running; 0 has been seen, and what else there may be runs too
+            case _:
+                # Zeroes throughout may stand for a task that the key does not see: it must not count as seen.
+                raise MalformedReply("task: neither a state nor a name")
 
     def build_check(self, ctx: Context) -> HttpCall:
         """Ask for the credits, with an empty form as the studio does."""

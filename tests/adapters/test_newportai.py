@@ -82,6 +82,18 @@ def test_each_model_is_a_tool_with_a_path_of_its_own(model: str, tool: str) -> N
     assert "sk-" not in repr(call)
 
 
+@pytest.mark.parametrize("name", ["", None, 0])
+@pytest.mark.parametrize("state", [0, -1, 7])
+def test_an_answer_of_zeroes_shows_no_task(name: object, state: int) -> None:
+    """REC-9: it counted as running, and a running task proves that the key is the account's that bought it."""
+    task = {"taskId": name, "status": state}
+    with pytest.raises(MalformedReply, match="neither a state nor a name"):
+        NEWPORTAI.read_poll(reply(200, {"code": 0, "message": "success", "data": {"task": task, "images": []}}))
+    named = {"taskId": "b0c4", "status": state}
+    body = {"code": 0, "message": "success", "data": {"task": named, "images": []}}
+    assert NEWPORTAI.read_poll(reply(200, body)) == Pending()
+
+
 def test_a_poll_is_a_post_with_the_task_in_its_body() -> None:
     call = NEWPORTAI.build_poll("b0c4", msgspec.structs.replace(CTX, base_url="http://127.0.0.1:8700/newportai/"))
     assert (call.method, call.url) == ("POST", "http://127.0.0.1:8700/newportai/api/getAsyncResult")
