@@ -13,7 +13,7 @@ a grace; the second one ends the waiting for answers, which are then recorded as
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -22,8 +22,6 @@ from types import MappingProxyType
 import msgspec
 import trio
 
-from ledger.commands import Cancel
-from ledger.folds import LIVE
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from ledger.tasklist import TaskRow
@@ -37,8 +35,9 @@ from runtime.diskguard import DiskGuard
 from runtime.fetcher import Fetcher, Placement
 from runtime.gateway import Gateway
 from runtime.hints import Desk, Hints
-from runtime.history import answered_jobs, bound_jobs, cancel_wish, held_again, jobs_of, recent_intents
+from runtime.history import answered_jobs, bound_jobs, jobs_of
 from runtime.keycheck import KnownJob
+from runtime.leftovers import hand_over
 from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
 from runtime.pricing import Quote
 from runtime.references import ReferenceFiles
@@ -55,7 +54,6 @@ _log = logging.getLogger(__name__)
 _INBOX_LOOK_S = 0.5
 _SHARE_LOOK_S = 1.0
 _HARD_STOP_S = 2.0
-_RATE_WINDOW_US = 60_000_000  # no provider of ours counts over longer
 
 
 class Seams(msgspec.Struct, frozen=True):
@@ -232,35 +230,14 @@ class Night:
             left=self.router.strand,
             seen_size=self._disk.seen,
         )
-        now_us = seams.clock.now_us()
-        intents = recent_intents(self._reader, now_us - _RATE_WINDOW_US)
-        lanes = self._reader.lanes()
-        for actor in self.actors:
-            name = actor.account.name
-            open_now = [*self._reader.live(name), *held_again(self._reader, name, actor.foreign, self._trust)]
-            works = [
-                work
-                for each in open_now
-                if (work := load_work(self._reader, each.batch, each.n)).attempt.number == each.attempt
-                or each.phase not in LIVE  # of several live ones of a task, one is followed after the other
-            ]
-            self.router.follow(works)
-            ages_s = [(now_us - at_us) / 1e6 for account, at_us in intents if account == name]
-            limits = {lane.lane: lane.concurrency for lane in lanes if lane.account == name}
-            actor.take_over(works, ages_s, limits)
-            await self._cancel_again(actor, works)
-
-    async def _cancel_again(self, actor: AccountActor, works: Sequence[Work]) -> None:
-        """What was under way when its batch was cancelled, and the process died: an accepted job may still be stopped,
-        for whether the provider was told, nobody knows (W15); what comes home without an image is bought no more."""
-        wishes = {batch: cancel_wish(self._reader, batch) for batch in {work.batch for work in works}}
-        for work in works:
-            wish, state = wishes[work.batch], work.state
-            if not state.cancel_asked and work.attempt.epoch > wish.epoch:
-                continue
-            told = state.phase == "accepted" and actor.cancel(work, state.cancel_operator or wish.operator)
-            if not told and not state.cancel_asked and state.phase != "held":
-                await self._log.record(work, Cancel(operator=wish.operator))
+        await hand_over(
+            self.actors,
+            reader=self._reader,
+            log=self._log,
+            clock=seams.clock,
+            trust=self._trust,
+            follow=self.router.follow,
+        )
 
     def _known_jobs(self, account: Account, foreign: Callable[[int], bool]) -> Iterator[KnownJob]:
         """Jobs of other keys that the provider may still show, the newest first."""
