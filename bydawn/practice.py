@@ -4,11 +4,11 @@ It is started when none answers, in a session of its own, so that a kill -9 of t
 and its bill lie in ``<ledger>.sandbox/`` and survive a restart of it.  After some idle time it ends by itself.
 """
 
+import http.client
 import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def _hello(url: str) -> Hello | None:
     try:
         with _DIRECT.open(f"{url.rstrip('/')}/sandbox", timeout=5) as reply:
             return msgspec.json.decode(reply.read(65536), type=Hello)
-    except (OSError, urllib.error.URLError, msgspec.MsgspecError, ValueError):
+    except (OSError, http.client.HTTPException, msgspec.MsgspecError, ValueError):
         return None
 
 
