@@ -17,7 +17,7 @@ from runtime.batchfiles import FileDesk, Tell
 from runtime.batchpoller import BatchPoller
 from runtime.claims import Claims
 from runtime.diary import Diary
-from runtime.doubts import Doubts
+from runtime.doubts import Doubts, evidence_of
 from runtime.evidence import Witnesses
 from runtime.gateway import Gateway, Submission
 from runtime.keycheck import KeyCheck, KnownJob
@@ -34,8 +34,7 @@ from runtime.work import TaskLog
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What an account needs of the night, and of the record.  The last three are explained by
-    :class:`~runtime.doubts.Doubts`."""
+    """What an account needs of the night, and of the record; the last three for its doubts (:mod:`runtime.doubts`)."""
 
     gateway: Gateway
     log: TaskLog
@@ -139,21 +138,26 @@ class Parts:
         self.claims = Claims(
             look=self.poller.look, bound=needs.taken, clock=clock, visible_after_s=caps.visible_after_s.value
         )
+        evidence = evidence_of(
+            account,
+            query=self.poller.query,
+            clock=clock,
+            ledger_id=needs.ledger_id,
+            busy=news.busy,
+            bound=needs.bound,
+            as_sent=self.references.as_sent,
+            witnesses=needs.witnesses,
+        )
         self.doubts = Doubts(
             account,
             log=log,
             clock=clock,
             random=random,
-            ledger_id=needs.ledger_id,
-            query=self.poller.query,
-            busy=news.busy,
-            bound=needs.bound,
+            evidence=evidence,
             foreign=foreign,
             spool=needs.spool,
             claims=self.claims,
-            as_sent=self.references.as_sent,
             taken_over=needs.taken_over,
-            witnesses=needs.witnesses,
             trust=needs.trust,
             key_in_doubt=lambda: self.key.in_doubt,
         )

@@ -56,43 +56,26 @@ class Doubts:
         log: TaskLog,
         clock: Clock,
         random: Random,
-        ledger_id: str,
-        query: Query,
-        busy: Callable[[], Collection[str]],
-        bound: Callable[[int], Collection[str]],
+        evidence: Evidence,
         foreign: Callable[[int], bool],
         spool: Spool,
         claims: Claims,
-        as_sent: AsSent,
         taken_over: int = 0,
-        witnesses: Witnesses = lambda since_us, until_us: (),
         trust: Callable[[int], Trust] = assume,
         key_in_doubt: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits
-        under way; ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds); ``as_sent``
-        gives the request of an attempt as the provider was given it, None when nobody can know any more.
+        """``evidence`` is what can be asked, see :func:`evidence_of`.
         ``foreign``: whether attempts of an epoch may have been made from another account of this name, so that nothing
         that its key is shown now proves anything about them (REC-9).
         ``taken_over``: absence proves nothing of attempts of epochs up to it, which another copy of the ledger may have
-        judged as well (REC-10).  ``witnesses`` gives jobs that must be on a list: those of this account that were
-        intended and answered between two times (UTC microseconds).
+        judged as well (REC-10).
         ``key_in_doubt``: whether it is still being found out if the key is of the same account.
         ``trust`` gives how sure the fact must be, for a batch, on which an absence is believed."""
         self._account = account
         self._log = log
         self._clock = clock
         self._random = random
-        self._evidence = _evidence_of(
-            account,
-            query=query,
-            clock=clock,
-            ledger_id=ledger_id,
-            busy=busy,
-            bound=bound,
-            as_sent=as_sent,
-            witnesses=witnesses,
-        )
+        self._evidence = evidence
         self._foreign = foreign
         self._taken_over = taken_over
         self._trust = trust
@@ -310,7 +293,7 @@ class Doubts:
             settled(False)
 
 
-def _evidence_of(
+def evidence_of(
     account: Account,
     *,
     query: Query,
@@ -319,9 +302,15 @@ def _evidence_of(
     busy: Callable[[], Collection[str]],
     bound: Callable[[int], Collection[str]],
     as_sent: AsSent,
-    witnesses: Witnesses,
+    witnesses: Witnesses = lambda since_us, until_us: (),
 ) -> Evidence:
-    """The best evidence that the provider has to give."""
+    """The best evidence that the provider has to give.
+
+    ``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits under way;
+    ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds); ``as_sent`` gives the request of
+    an attempt as the provider was given it, None when nobody can know any more; ``witnesses`` gives jobs that must be
+    on a list: those of this account that were intended and answered between two times (UTC microseconds).
+    """
     codec = account.codec
     if isinstance(codec, BatchFiles):
         return BatchEvidence(account, codec, query=query, clock=clock)

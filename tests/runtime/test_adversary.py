@@ -41,7 +41,7 @@ from ledger.commands import Intend, Record
 from ledger.events import AttemptAccepted
 from runtime.accounts import Account
 from runtime.claims import Claims
-from runtime.doubts import Doubts
+from runtime.doubts import Doubts, evidence_of
 from runtime.ports import WireError
 from runtime.work import Work
 from tests.adapters.everyone import driven
@@ -254,20 +254,25 @@ class Market:
 
     def _doubts(self) -> Doubts:
         bench = self.bench
+        evidence = evidence_of(
+            self.account,
+            query=self.query,
+            clock=bench.clock,
+            ledger_id=LEDGER,
+            busy=lambda: (),
+            bound=self._bound_since,
+            as_sent=self._as_sent,
+            witnesses=self._witnesses,
+        )
         return Doubts(
             self.account,
             log=bench.log,
             clock=bench.clock,
             random=bench.random,
-            ledger_id=LEDGER,
-            query=self.query,
-            busy=lambda: (),
-            bound=self._bound_since,
+            evidence=evidence,
             foreign=lambda epoch: False,
             spool=bench.spool,
             claims=Claims(look=_nobody_calls, bound=lambda jobs: (), clock=bench.clock, visible_after_s=9.0),
-            as_sent=self._as_sent,
-            witnesses=self._witnesses,
         )
 
     def _bound_since(self, at_us: int) -> set[str]:

@@ -26,7 +26,7 @@ from adapters.base import (
 from ledger.commands import Decide, Intend, Record
 from ledger.events import AttemptAmbiguous, AttemptUnknown
 from runtime.claims import Claims
-from runtime.doubts import Doubts
+from runtime.doubts import Doubts, evidence_of
 from runtime.ports import WireError
 from runtime.simulated import EPOCH_US
 from runtime.trust import Trust, assume
@@ -52,20 +52,25 @@ class Doubting:
         self.asked_since: list[int] = []
         self.date = ""
         self.forgotten: set[WorkKey] = set()  # of these nobody knows any more what was sent
+        evidence = evidence_of(
+            bench.account,
+            query=self.query,
+            clock=bench.clock,
+            ledger_id="ledger",
+            busy=lambda: self.busy,
+            bound=self.bound_since,
+            as_sent=self.as_sent,
+        )
         self.doubts = Doubts(
             bench.account,
             log=bench.log,
             clock=bench.clock,
             random=bench.random,
-            ledger_id="ledger",
-            query=self.query,
-            busy=lambda: self.busy,
-            bound=self.bound_since,
+            evidence=evidence,
             foreign=lambda epoch: epoch < self.key_epoch,
             key_in_doubt=lambda: self.key_in_doubt,
             spool=bench.spool,
             claims=Claims(look=self.look, bound=self.bound_ever, clock=bench.clock, visible_after_s=20.0),
-            as_sent=self.as_sent,
             taken_over=taken_over,
             trust=trust,
         )
