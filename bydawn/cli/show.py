@@ -240,7 +240,7 @@ def show_next(dossier: Dossier) -> None:
     line(strong("next") + f"  nobody could tell whether it was bought: {plain(held_because(held))}")
     pairs(
         [
-            ("look", f"{command}    its candidates at {plain(title_of(held.provider))}, with time and cost"),
+            ("look", where_to_look(held.provider, command)),
             *(collect if keeps_jobs(held.provider) else ()),
             (
                 "buy again",
@@ -249,6 +249,20 @@ def show_next(dossier: Dossier) -> None:
             ("give up", f"{command} --task {task} --give-up    what may have been paid stays on the books"),
         ]
     )
+
+
+def where_to_look(provider: str, command: str) -> str:
+    """The list of candidates; for a provider that cannot be asked for its jobs, also where a person finds them."""
+    from adapters.registry import PROVIDERS, codec, entries
+    from runtime.candidates import how_asked
+
+    title = plain(title_of(provider))
+    known = codec(provider) if provider in PROVIDERS or provider in entries() else None
+    if known is None or how_asked(known) != "nothing":
+        return f"{command}    its candidates at {title}, with time and cost"
+    page = known.capabilities.jobs_page
+    where = page.value if page is not None else f"the web pages of {title}"
+    return f"{command}    {title} cannot be asked for its jobs: look at {where} for what ran at that time"
 
 
 def show_events(events: list["Recorded"], told: list[str]) -> None:

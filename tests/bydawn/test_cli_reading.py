@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bydawn.cli.main import main
+from bydawn.cli.show import where_to_look
 from bydawn.manifest import write_outputs
 from ledger.reader import Reader
 from runtime.disk import RealDisk
@@ -206,11 +207,31 @@ def test_held_money_is_shown_as_at_risk(call: Caller) -> None:
     assert "Kie cannot be asked, or not about so old a purchase" in said
 
 
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [
+        ("replicate", "bydawn resolve b    its candidates at Replicate, with time and cost"),
+        ("toapis", "bydawn resolve b    its candidates at Toapis, with time and cost"),
+        ("wavespeed", "bydawn resolve b    its candidates at WaveSpeed, with time and cost"),
+        (
+            "together",
+            "bydawn resolve b    Together cannot be asked for its jobs: "
+            "look at the web pages of Together for what ran at that time",
+        ),
+        ("of a package that went", "bydawn resolve b    its candidates at of a package that went, with time and cost"),
+    ],
+)
+def test_where_to_look_for_a_job_depends_on_the_provider(provider: str, said: str) -> None:
+    assert where_to_look(provider, "bydawn resolve b") == said
+
+
 def test_a_held_task_says_what_can_be_done_next(call: Caller) -> None:
     """MON-10: with the dollars, and nothing of that kind for a task that is not held."""
     said = call("show", "#4").out
     assert "--buy-again    at most $0.075 paid twice" in said
     assert "bydawn resolve teapots --adopt" in said
+    # It promised candidates where there are none to be had.
+    assert "Kie cannot be asked for its jobs: look at https://kie.ai/logs for what ran at that time" in said
     assert "\x1b" not in said
     assert "bydawn resolve" not in call("show", "red").out
 
