@@ -48,7 +48,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     text: Callable[[int], str | None]  # reads an erasable text by its row
     bound: Callable[[int], Collection[str]]  # jobs that the ledger bound since a time (UTC microseconds)
     taken: Callable[[Collection[str]], Collection[str]]  # those of some jobs that it bound ever
-    known_jobs: Callable[[], Iterable[KnownJob]] = tuple  # jobs that it knows of this account, newest first
+    known_jobs: Callable[[], Iterable[KnownJob]] = tuple  # what it bound here with other keys, newest first
     taken_over: int = 0
     trust: Callable[[int], Trust] = assume
     witnesses: Witnesses = lambda since_us, until_us: ()
