@@ -7,7 +7,6 @@ within the last minute, and how wide its lanes had become.
 from collections.abc import Callable, Iterable, Sequence
 
 from ledger.commands import Cancel
-from ledger.folds import LIVE
 from ledger.reader import Reader
 from runtime.account import AccountActor
 from runtime.history import cancel_wish, held_again, recent_intents
@@ -46,8 +45,8 @@ def _left_open(actor: AccountActor, reader: Reader, trust: Callable[[int], Trust
     return [
         work
         for each in [*reader.live(name), *held_again(reader, name, actor.foreign, trust)]
+        # Of several that are open for one task, one is followed after the other, and what is known before what is not.
         if (work := load_work(reader, each.batch, each.n)).attempt.number == each.attempt
-        or each.phase not in LIVE  # of several live ones of a task, one is followed after the other
     ]
 
 

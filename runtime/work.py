@@ -14,7 +14,7 @@ from adapters.base import ImageRequest
 from ledger.commands import Record, TaskCommand
 from ledger.decisions import Append, Conflict, Decision, Exceeded, Guard, NewPayload
 from ledger.events import PayloadRef, TaskEvent
-from ledger.folds import ENDED, LIVE, AttemptState, TaskPhase, TaskState, evolve_task
+from ledger.folds import LIVE, SETTLED, AttemptState, TaskPhase, TaskState, evolve_task
 from ledger.reader import Reader
 from ledger.rules import decide_task
 from ledger.streams import stream_label, task_stream
@@ -111,10 +111,10 @@ class Work:
 
     @property
     def phase(self) -> TaskPhase:
-        """What is to be done next: the task's phase.  Where that is settled, a purchase of it that turned up later is
-        followed all the same, for it is paid (MON-9)."""
+        """What is to be done next: the task's phase.  Where that is settled (also held, for a later purchase), one that
+        turned up afterwards is followed all the same, for it is paid (MON-9)."""
         state = self.state
-        if state.phase in ENDED and state.attempts and (phase := self.attempt.phase) in LIVE:
+        if state.phase in SETTLED and state.attempts and (phase := self.attempt.phase) in LIVE:
             return phase  # type: ignore[return-value]  # the names of the live phases are phases of a task too
         return state.phase
 

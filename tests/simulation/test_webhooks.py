@@ -8,9 +8,9 @@ import pytest
 
 from adapters.sandbox.faults import ChaosProfile
 from bydawn.lines import stored_lines
-from ledger.commands import Record
+from ledger.commands import Intend, Record
 from ledger.decisions import Append, Decision
-from ledger.events import AttemptAdopted
+from ledger.events import AttemptAdopted, AttemptAmbiguous, AttemptUnknown
 from ledger.journal import Ledger
 from ledger.reader import Reader
 from ledger.rules import decide_task
@@ -133,6 +133,30 @@ def test_several_purchases_of_a_settled_task_come_home_one_after_another(tmp_pat
     assert world.live() == ""
     assert problems(world) == []
     assert [phase for phase, _, _ in works(world)].count("surplus") == len(late)
+
+
+def test_a_first_purchase_that_calls_while_the_second_is_held_comes_home(tmp_path: Path) -> None:
+    """MON-9, LIVE-1: the task has its image, although the later purchase stays in doubt."""
+    weather = Weather(chaos=ChaosProfile(hook_lost=1.0), lost_reply=0.4)
+    world = World(tmp_path, 4, tasks=8, providers=("kie",), weather=weather, webhooks=True)
+    assert world.live() == ""
+    hint = unbound(world)[0]
+    stream = task_stream(1, hint.n)
+    with Ledger.create_or_open(world.path, create=False) as ledger:
+        ledger.start_epoch(machine="m", pid=1, app_version="0", operator="o", command="test", at_us=EPOCH_US)
+        again = Intend("kie", "kie", "default", "only", 75_000, "d", 0, beside="policy")
+        no_reply = Record(AttemptAmbiguous(attempt=2, reason="no_reply"))
+        unknown = Record(AttemptUnknown(attempt=2, reason="no_evidence"))
+        for command in (again, no_reply, unknown):
+            state = ledger.state(stream)
+            append = Append(stream, state.version, decide_task(state, command))
+            ledger.commit([Decision(appends=(append,), at_us=EPOCH_US)])
+    leave_hint(inbox_of(world.path), hint)
+    assert world.live() == ""
+    with Reader(world.path) as reader:
+        state = reader.state(stream)
+    assert (state.phase, [each.phase for each in state.attempts]) == ("succeeded", ["done", "unknown"])
+    assert problems(world) == []
 
 
 def unbound(world: World) -> list[Hint]:
