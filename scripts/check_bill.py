@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Hold a provider's bill against a batch's manifest: was every task charged exactly once?
+"""Hold a provider's bill against the manifests of its batches: was every task charged exactly once?
 
-Reads two things and nothing else: the bill of the sandbox (``GET /sandbox/bill``, or a file with its lines) and the
+Reads two things and nothing else: the bill of the sandbox (``GET /sandbox/bill``, or a file with its lines) and each
 batch's ``manifest.jsonl``.  It never opens the ledger and imports nothing of bydawn, so it is a second opinion.  A
 job on the bill and a task of the manifest belong together when they ask for the same picture: prompt, references,
 aspect and resolution, byte for byte.
 
     scripts/check_bill.py http://127.0.0.1:8700 products-sandbox/manifest.jsonl
     scripts/check_bill.py bill.jsonl products-sandbox/manifest.jsonl --map prompt=Title --json
+    scripts/check_bill.py bill.jsonl products-sandbox/manifest.jsonl products-2-sandbox/manifest.jsonl
 
 Exit 0: the books agree; 1: something was paid twice, paid for nobody, or delivered without being paid; 2: usage.
 """
@@ -22,7 +23,7 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -175,6 +176,13 @@ def read_manifest(path: Path, columns: Mapping[str, str] | None = None) -> Itera
             yield _task(json.loads(line), named)
 
 
+def read_manifests(paths: Sequence[Path], columns: Mapping[str, str]) -> Iterator[Task]:
+    """Yield the tasks of all batches that a bill is about; of several, each task is named after its folder too."""
+    for path in paths:
+        for task in read_manifest(path, columns):
+            yield replace(task, id=f"{path.parent.name}/{task.id}") if len(paths) > 1 else task
+
+
 def _task(row: dict[str, object], columns: dict[str, str]) -> Task:
     if "prompt" not in columns:
         alike = [name for name in row if name.lower() == "prompt"]
@@ -270,13 +278,15 @@ def as_data(verdict: Verdict) -> dict[str, object]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Was every task of a batch charged exactly once?")
     parser.add_argument("bill", help="address of the sandbox, or a file with the lines of its bill")
-    parser.add_argument("manifest", type=Path, help="manifest.jsonl of the batch")
+    parser.add_argument(
+        "manifest", type=Path, nargs="+", help="manifest.jsonl of the batch, of each where there are more"
+    )
     parser.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="as it was given to run")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     given = parser.parse_args(argv)
     try:
         columns = dict(each.split("=", 1) for each in given.map)
-        verdict = compare(read_bill(given.bill), read_manifest(given.manifest, columns))
+        verdict = compare(read_bill(given.bill), read_manifests(given.manifest, columns))
     except (UsageError, OSError, urllib.error.URLError, ValueError, KeyError) as problem:
         print(f"check_bill: {problem}", file=sys.stderr)
         return 2

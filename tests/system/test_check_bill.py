@@ -133,6 +133,23 @@ def test_it_ends_as_the_books_are(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out)["agrees"] is (code == 0)
 
 
+@pytest.mark.parametrize(("times", "code"), [(1, 1), (2, 0), (3, 1)])
+def test_a_batch_and_its_rerun_share_a_bill(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], times: int, code: int
+) -> None:
+    """Each of them wants the same image once."""
+    row = {"id": "t1", "status": "succeeded", "provider": "kie", "version": 1, "shared_with": None, "prompt": "p"}
+    for batch in ("pots", "pots-2"):
+        (tmp_path / batch).mkdir()
+        (tmp_path / batch / "manifest.jsonl").write_text(json.dumps(row | {"aspect_ratio": "1:1", "resolution": "1K"}))
+    (tmp_path / "bill").write_text("\n".join(json.dumps(job(n, "p")) for n in range(times)))
+    manifests = [str(tmp_path / batch / "manifest.jsonl") for batch in ("pots", "pots-2")]
+    assert check_bill.main([str(tmp_path / "bill"), *manifests]) == code
+    said = capsys.readouterr().out
+    assert ("pots-2/t1" in said) == (times == 1)
+    assert ("pots/t1" in said) == (times == 3)
+
+
 def test_it_asks_for_the_prompt_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = write(tmp_path, [job(1, "a pot")], Title="a pot")
     assert check_bill.main(files) == 2
