@@ -157,8 +157,9 @@ def _adopt_by_reference(
 async def _made_with(
     account: Account, codec: LooksUp, works: Sequence[Work], ledger_id: str
 ) -> dict[WorkKey, list[str]]:
-    """The jobs of each work that has any: the first of one that waits; of a settled one all from its newest attempt on,
-    for the other copy may have made that as well.
+    """The jobs of each work that has any: the newest of one that waits, for the other copy went on to the next attempt
+    only where one came to nothing; of a settled one all from its newest attempt on, for the other copy may have made
+    that as well.
 
     Raises CannotLook: an answer says neither that there is a job, nor that there is none.
     """
@@ -191,12 +192,16 @@ async def _made_with(
             async with trio.open_nursery() as nursery:
                 for work in works:
                     settled = work.state.phase in ENDED
-                    if settled or work.key not in found:
+                    if settled or len(found.get(work.key, ())) in (0, further - 1):  # none yet, or each so far
                         first = max(0, len(work.state.attempts) - settled)
                         nursery.start_soon(ask, wire, work, first + further)
     if troubles:
         raise CannotLook(troubles[0])
-    return found
+    return {
+        work.key: found[work.key] if work.state.phase in ENDED else found[work.key][-1:]
+        for work in works
+        if work.key in found
+    }
 
 
 # --- by a listing -------------------------------------------------------------------------------------------

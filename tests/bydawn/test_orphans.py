@@ -1,13 +1,28 @@
 """What another copy of the ledger bought is bound to the task that wanted it, once, and to no other (REC-5, REC-10)."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from adapters import registry
-from adapters.base import Failed, ListedJob, Lists, Pending, PollOutcome, Secret
+from adapters.base import (
+    Accepted,
+    Context,
+    Failed,
+    HttpCall,
+    HttpReply,
+    ListedJob,
+    Lists,
+    LookupOutcome,
+    NotVisible,
+    Pending,
+    PollOutcome,
+    Secret,
+)
 from adapters.prices import DEFAULT_BOOK
+from bydawn import orphans
 from bydawn.orphans import Looked, adopt, adopt_orphans
 from ledger.audit import verify
 from ledger.commands import Cancel, Intend
@@ -124,6 +139,52 @@ def test_of_an_erased_task_nothing_is_fetched(tmp_path: Path) -> None:
         rows = texts_of(opened.reader, 1, [1])[1]
         opened.ledger.commit([Decision(appends=(erased,), at_us=1, erases=tuple(rows))])
         assert adopted(opened, buyer, jobs) == Looked("replicate", strangers=1)
+
+    with_ledger(tmp_path, body)
+
+
+class Register:
+    """A provider that finds jobs by our references, and a wire to it."""
+
+    def __init__(self, jobs: dict[str, str]) -> None:
+        self.jobs = jobs
+
+    def build_lookup(self, reference: str, ctx: Context) -> HttpCall:
+        return HttpCall("GET", reference, {})
+
+    def read_lookup(self, reply: HttpReply) -> LookupOutcome:
+        return Accepted(reply.body.decode()) if reply.status == 200 else NotVisible()
+
+    async def send(self, call: HttpCall) -> HttpReply:
+        job = self.jobs.get(call.url)
+        return HttpReply(404 if job is None else 200, {}, (job or "").encode())
+
+
+@pytest.mark.parametrize(
+    ("made", "newest"),
+    [
+        ({1: "first"}, "first"),
+        ({3: "third"}, "third"),  # two attempts of the other copy were refused
+        ({1: "failed", 2: "done"}, "done"),
+        ({1: "failed", 2: "failed too", 3: "done"}, "done"),
+    ],
+)
+def test_of_several_attempts_of_the_other_copy_the_newest_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: dict[int, str], newest: str
+) -> None:
+    """REC-10: the earlier ones came to nothing, and who took over one of them would buy the image again."""
+
+    async def body(opened: OpenLedger) -> None:
+        work, ledger_id = opened.work(2), opened.ledger.ledger_id
+        register = Register({work.reference(ledger_id, attempt): job for attempt, job in made.items()})
+
+        @asynccontextmanager
+        async def wire() -> AsyncIterator[Register]:
+            yield register
+
+        monkeypatch.setattr(orphans, "_wire", wire)
+        found = await orphans._made_with(account("toapis"), register, [opened.work(1), work], ledger_id)
+        assert found == {work.key: [newest]}
 
     with_ledger(tmp_path, body)
 
