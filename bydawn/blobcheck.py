@@ -9,15 +9,21 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ledger.encoding import decode_event
 from ledger.erasing import files_erased
+from ledger.errors import LedgerDamaged
 from ledger.events import ResultSpared, TaskCompleted
 from ledger.reader import Reader
 from ledger.streams import stream_parts
 
 PAGE = 2_000
+_PROMISING = (
+    "SELECT seq, stream, type, CAST(data AS BLOB) FROM events WHERE seq > ? AND type IN (?, ?) ORDER BY seq LIMIT ?"
+)
 
 
 class Promise(NamedTuple):
@@ -36,19 +42,24 @@ class Broken(NamedTuple):
 
 
 def promises(reader: Reader, folders: dict[int, Path], batch: int = 0) -> Iterator[list[Promise]]:
-    """Page through what the ledger promises for one batch, 0 = for all; every page of events gives a list."""
+    """Page through what the ledger promises for one batch, 0 = for all.
+
+    An event that cannot be read promises nothing that could be looked at: the audit names it.
+    """
     erased = files_erased(reader)
     after = 0
-    while page := list(reader.events(after=after, limit=PAGE)):
-        after = page[-1].seq
+    while page := reader.store.rows(_PROMISING, (after, TaskCompleted.TYPE, ResultSpared.TYPE, PAGE)):
+        after = page[-1][0]
         found = []
-        for recorded in page:
-            event = recorded.event
-            if isinstance(event, TaskCompleted | ResultSpared) and recorded.stream not in erased:
-                parts = stream_parts(recorded.stream)
-                if parts.batch in folders and batch in (0, parts.batch):
-                    path = folders[parts.batch] / "blobs" / event.sha256[:2] / event.sha256
-                    found.append(Promise(recorded.seq, parts.n, path, event.sha256, event.size))
+        for seq, stream, tag, data in page:
+            parts = stream_parts(stream)
+            if stream in erased or parts.batch not in folders or batch not in (0, parts.batch):
+                continue
+            with suppress(LedgerDamaged):
+                event = decode_event(tag, data)
+                assert isinstance(event, TaskCompleted | ResultSpared)
+                path = folders[parts.batch] / "blobs" / event.sha256[:2] / event.sha256
+                found.append(Promise(seq, parts.n, path, event.sha256, event.size))
         yield found
 
 

@@ -30,7 +30,7 @@ def _text_fields(event_type: type[Event]) -> tuple[str, ...]:
     return tuple(field.name for field in fields if field.type is PayloadRef or PayloadRef in get_args(field.type))
 
 
-_TEXTS = {event_type.TYPE: names for event_type in EVENT_TYPES if (names := _text_fields(event_type))}
+_TEXTS = {event_type.TYPE.encode(): names for event_type in EVENT_TYPES if (names := _text_fields(event_type))}
 """tag -> the fields that name rows of the payload table."""
 
 
@@ -69,7 +69,8 @@ class _Walk:
         commit_seq, commit_head = next(commits, (0, start))
         head, seq, since, last_epoch, events = start, 0, 0, 0, 0
         for seq_read, stream, version, epoch, at_us, tag, key, data in self._store.stream(
-            "SELECT seq, stream, version, epoch, at_us, type, key, data FROM events WHERE seq <= ? ORDER BY seq",
+            "SELECT seq, stream, version, epoch, at_us, CAST(type AS BLOB), key, CAST(data AS BLOB) FROM events"
+            " WHERE seq <= ? ORDER BY seq",
             (through,),
         ):
             events += 1
@@ -81,7 +82,7 @@ class _Walk:
                 self._broken(since, commit_seq)
                 head, since = commit_head, commit_seq
                 commit_seq, commit_head = next(commits, (0, start))
-            head = chain_next(head, seq, stream, version, epoch, at_us, tag.encode(), key, data.encode())
+            head = chain_next(head, seq, stream, version, epoch, at_us, tag, key, data)
             if seq == commit_seq:
                 if head != commit_head:
                     self._broken(since, seq)
@@ -120,17 +121,17 @@ class _Texts:
     """Holds texts against their digests, some hundred in one query."""
 
     # Only marks are put into the statement, and one of always the same length is prepared once.
-    _SQL = f"SELECT row, salt, text FROM payloads WHERE row IN ({','.join('?' * _TEXTS_TOGETHER)})"  # noqa: S608
+    _SQL = f"SELECT row, salt, CAST(text AS BLOB) FROM payloads WHERE row IN ({','.join('?' * _TEXTS_TOGETHER)})"  # noqa: S608
 
     def __init__(self, store: Store, findings: Findings) -> None:
         self._store = store
         self._findings = findings
         self._noted: list[tuple[PayloadRef, int, int]] = []  # with the seq and stream of the event
 
-    def note(self, seq: int, stream: int, tag: str, data: str) -> None:
+    def note(self, seq: int, stream: int, tag: bytes, data: bytes) -> None:
         """Take the texts of an event."""
         try:
-            event = decode_event(tag, data)
+            event = decode_event(tag.decode(), data)
         except LedgerError:
             return  # named by the other half
         for name in _TEXTS[tag]:

@@ -86,7 +86,8 @@ class _Streams:
 
     def _events(self, first: int, last: int) -> Iterator[Row]:
         for row in self._store.stream(
-            "SELECT seq, stream, version, epoch, at_us, type, data FROM events WHERE stream BETWEEN ? AND ?"
+            "SELECT seq, stream, version, epoch, at_us, CAST(type AS BLOB), CAST(data AS BLOB) FROM events"
+            " WHERE stream BETWEEN ? AND ?"
             " ORDER BY stream, version",
             (first, last),
         ):
@@ -111,7 +112,7 @@ class _Streams:
             versions[stream] = version
             try:
                 stream_parts(stream)  # not a key of ours: ValueError
-                event = decode_event(tag, data)
+                event = decode_event(tag.decode(errors="replace"), data)
                 after = evolve(stream, self._state(stream), event, epoch=epoch, at_us=at_us)
             except (LedgerError, ValueError, AssertionError) as exc:
                 self._unreadable(seq, stream, exc)
@@ -149,7 +150,7 @@ class _Streams:
                 self._gap(seq, stream, version, last)
             last = version
             try:
-                event = cast(TaskEvent, decode_event(tag, data))
+                event = cast(TaskEvent, decode_event(tag.decode(errors="replace"), data))
                 wrong = breach(state, event)
                 after = evolve_task(state, event, epoch=epoch, at_us=at_us)
             except (LedgerError, AssertionError) as exc:

@@ -51,7 +51,7 @@ def unreadable(event: Event, data: bytes) -> str:
     return ""
 
 
-def decode_event(tag: str, data: str) -> Event:
+def decode_event(tag: str, data: str | bytes) -> Event:
     """Return the event behind a row.
 
     Raises:
@@ -62,7 +62,7 @@ def decode_event(tag: str, data: str) -> Event:
         return _DECODERS[tag](data)
     except KeyError:
         raise LedgerNewer(f"event type {tag!r} is not known to this version of bydawn") from None
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise LedgerDamaged(f"an event of type {tag} cannot be read: {exc}") from exc
 
 
@@ -95,6 +95,7 @@ def recorded(seq: int, stream: int, version: int, epoch: int, at_us: int, tag: s
     return Recorded(seq, stream, version, epoch, at_us, decode_event(tag, data))
 
 
-def payload_digest(salt: bytes, text: str) -> str:
+def payload_digest(salt: bytes, text: str | bytes) -> str:
     """Digest of an erasable text: without its salt nothing can be guessed from it (SEC-8)."""
-    return hashlib.sha256(salt + text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(salt + raw).hexdigest()[:32]

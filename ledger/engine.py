@@ -62,6 +62,7 @@ _MESSAGES: tuple[tuple[str, type[LedgerError]], ...] = (
     ("disk i/o error", CommitFailed),
     ("file is not a database", LedgerDamaged),
     ("malformed", LedgerDamaged),
+    ("could not decode", LedgerDamaged),  # a text that is no UTF-8
     ("no such table", LedgerDamaged),
     ("no such column", LedgerDamaged),
     ("unable to open", LedgerMissing),

@@ -93,7 +93,8 @@ def needed_images(reader: Reader, batch: int, digests: Collection[str], *, but: 
 def files_erased(reader: Reader) -> set[int]:
     """The streams of all tasks whose images were erased.  Reads every event."""
     rows = reader.store.rows(
-        "SELECT DISTINCT stream FROM events WHERE type = ? AND json_extract(data, '$.files')", (TaskErased.TYPE,)
+        "SELECT DISTINCT stream FROM events WHERE type = ? AND json_valid(data) AND json_extract(data, '$.files')",
+        (TaskErased.TYPE,),
     )
     return {stream for (stream,) in rows}
 

@@ -4,6 +4,7 @@ Everything is replayed from the first event: the chain of hashes, the order, the
 the views.  Then every image that the ledger promises is hashed again.  Nothing is repaired.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ from bydawn.selection import open_batch, open_ledger, readable_ledgers
 from ledger.audit import SealedHead, check_against, export_head
 from ledger.audit import verify as audit
 from ledger.erasing import erased_texts
+from ledger.errors import LedgerDamaged, LedgerNewer
 
 MISMATCH = 13
 SHOWN = 20
@@ -138,7 +140,10 @@ def check_files(path: Path, batch: int, *, as_json: bool) -> tuple[int, list[Bro
         ticker(done)
 
     with open_ledger(path) as reader:
-        folders = {row.batch: Path(reader.batch(row.batch).folder) for row in reader.batches()}
+        folders = {}
+        for row in reader.batches():
+            with suppress(LedgerDamaged, LedgerNewer):  # the audit names the event that cannot be read
+                folders[row.batch] = Path(reader.batch(row.batch).folder)
         broken = list(broken_blobs(reader, folders, batch=batch, progress=progress))
     ticker.done()
     return read, broken

@@ -1,9 +1,11 @@
 """``verify`` finds what is missing, changed or added, names the place and exits 13."""
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,31 @@ def test_a_changed_event_is_found(night: Path, capsys: pytest.CaptureFixture[str
     code, lines = verified(capsys=capsys)
     assert code == 13
     assert {"chain", "books"} <= {line.get("code") for line in lines}
+
+
+@pytest.mark.parametrize("column", ["type", "data"])
+@pytest.mark.parametrize("flip", [0x01, 0x80], ids=["another letter", "no text at all"])
+@pytest.mark.parametrize("place", [0, 10, -1])
+def test_one_byte_of_an_event_is_found_and_its_commit_named(
+    night: Path, column: str, place: int, flip: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """LED-8: also where the event can no longer be read, is no JSON, or no UTF-8."""
+    with closing(sqlite3.connect(night / "bydawn.db")) as whole:
+        seqs = [seq for (seq,) in whole.execute("SELECT seq FROM events")]
+    for seq in seqs[place % 4 :: 4]:
+        shutil.copy(night / "bydawn.db", night / "changed.db")
+        with closing(sqlite3.connect(night / "changed.db")) as tampered:
+            tampered.execute("DROP TRIGGER events_are_never_changed")
+            (old,) = tampered.execute(f"SELECT CAST({column} AS BLOB) FROM events WHERE seq = ?", (seq,)).fetchone()
+            new = bytearray(old)
+            new[place] ^= flip
+            tampered.execute(f"UPDATE events SET {column} = CAST(? AS TEXT) WHERE seq = ?", (bytes(new), seq))
+            tampered.commit()
+        code, lines = verified("--ledger", str(night / "changed.db"), capsys=capsys)
+        assert code == 13, (seq, lines)
+        places = [str(line["place"]) for line in lines if line.get("code") == "chain"]
+        commits = [found for text in places if (found := re.match(r"events? (\d+)(?:-(\d+))?", text))]
+        assert [found for found in commits if int(found[1]) <= seq <= int(found[2] or found[1])], (seq, lines)
 
 
 def test_a_restored_ledger_contradicts_a_later_head(night: Path, capsys: pytest.CaptureFixture[str]) -> None:
