@@ -5,10 +5,13 @@ allows everybody everything.  So what is looked at is what another user could ha
 is left in the end.
 """
 
+import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,8 +125,10 @@ def test_the_sandbox_that_a_run_starts_is_private_too(shop: Shop) -> None:
         watched(shop, "run", table, "--sandbox", "--ledger", "out/l.db", "--provider", "kie", own_sandbox=True) == "[]"
     )
     place = shop.folder / "out" / "l.db.sandbox"
-    hello = (place / "address").read_text()
-    assert hello.startswith("http://127.0.0.1:")
+    address = (place / "address").read_text().strip()
+    assert address.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(f"{address}/sandbox", timeout=10) as hello:
+        os.kill(json.load(hello)["pid"], signal.SIGTERM)  # else it would wait a while for the next run
     assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (place, *place.rglob("*"))} == {0}
 
 
