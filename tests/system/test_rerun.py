@@ -88,6 +88,7 @@ def test_everything_is_bought_once_more_and_not_a_third_time(shop: Shop) -> None
     assert shop.run("verify", "--sandbox").code == 0
 
 
+@pytest.mark.slow
 def test_what_was_bought_each_is_bought_each_again(shop: Shop) -> None:
     table = stock(shop, "pots.jsonl", ["the same pot, each"] * 3)
     assert shop.run("run", table, "--dedupe", "off", "--sandbox").code == 0
@@ -291,6 +292,7 @@ def test_a_plan_of_a_rerun_is_approved_like_any_other(shop: Shop) -> None:
     assert len(shop.bill()) == 9
 
 
+@pytest.mark.slow
 def test_what_was_erased_stays_erased(shop: Shop) -> None:
     """SEC-8: the words of an erased task cannot come back with a rerun."""
     words = "a teapot that nobody shall know"
