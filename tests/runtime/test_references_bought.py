@@ -22,10 +22,10 @@ from runtime.accountlog import AccountLog
 from runtime.gateway import Submission, SubmitResult
 from runtime.ports import WireError
 from runtime.work import Work, WorkKey
+from tests.runtime.doubting import Doubting, doubt
 from tests.runtime.fakes import CAPS, Bench, known, listed, nothing, run
 from tests.runtime.nights import OpenLedger, with_ledger
 from tests.runtime.test_account import Desk, at_work
-from tests.runtime.test_doubts import Doubting, doubt
 from tests.runtime.test_gateway import Counter
 from tests.runtime.test_references import AT, INLINE, UPLOADS, at, name_of
 
