@@ -141,6 +141,11 @@ def codec(provider: str) -> Codec:
     return cast(Codec, load(entry.codec))
 
 
+def find(provider: str) -> Codec | None:
+    """Give a provider's codec; None where there is none of this name, such as one whose package is no longer here."""
+    return codec(provider) if provider in PROVIDERS or provider in added().entries else None
+
+
 def load(path: str) -> object:
     """Import what a ``module:object`` text of this registry names."""
     module, _, name = path.partition(":")

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
+from adapters import registry
 from adapters.base import Polls
 from adapters.reading import is_job_id
 from bydawn.controlling import Asked
 from bydawn.errors import UserError
-from bydawn.resolving import PATIENCE_S, HeldRow, Told, account_of, ask_providers, codec_of
+from bydawn.resolving import PATIENCE_S, HeldRow, Told, account_of, ask_providers
 from bydawn.verdicts import title_of
 from runtime import candidates
 from runtime.accounts import Account
@@ -60,7 +61,7 @@ def check_adoptions(asked: Asked, held: Sequence[HeldRow], wanted: Sequence[tupl
 
 def _misfit(asked: Asked, told: Told, row: HeldRow, job: str) -> str:
     """Why the job cannot be the task's; empty when it may be."""
-    title, codec = title_of(row.provider), codec_of(row.provider)
+    title, codec = title_of(row.provider), registry.find(row.provider)
     if any(candidate.job == job for candidate in told.candidates.get(row.n, ())):
         return ""
     if job in told.busy:

@@ -127,7 +127,7 @@ def ask_providers(asked: Asked, rows: Sequence[HeldRow]) -> list[Told]:
     told: dict[str, Told] = {}
     wanted: dict[str, Account] = {}
     for name, mine in by_account.items():
-        codec = codec_of(mine[0].provider)
+        codec = registry.find(mine[0].provider)
         plain = Told(name, mine[0].provider, how_asked(codec) if codec else "nothing", page=_page(codec))
         if codec is None or (plain.how == "nothing" and not any((row.n, row.attempt) in named for row in mine)):
             told[name] = plain
@@ -207,11 +207,6 @@ def _named_by_callbacks(asked: Asked) -> dict[tuple[int, int], list[str]]:
         if hint is not None and hint.batch == asked.batch:
             named[hint.n, hint.attempt].append(hint.job)
     return named
-
-
-def codec_of(provider: str) -> Codec | None:
-    known = provider in registry.PROVIDERS or provider in registry.entries()
-    return registry.codec(provider) if known else None
 
 
 def _page(codec: Codec | None) -> str:

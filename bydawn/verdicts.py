@@ -58,15 +58,14 @@ class Told(msgspec.Struct, frozen=True):
 
 def title_of(provider: str) -> str:
     """The provider as people write it; its plain name where its package is no longer here."""
-    if provider in registry.PROVIDERS or provider in registry.entries():
-        return registry.codec(provider).capabilities.title
-    return provider
+    codec = registry.find(provider)
+    return codec.capabilities.title if codec else provider
 
 
 def keeps_jobs(provider: str) -> bool:
     """Whether a job of this provider could be collected later: where the answer is the image, there is none."""
-    known = provider in registry.PROVIDERS or provider in registry.entries()
-    return known and registry.codec(provider).capabilities.shape.value != "sync"
+    codec = registry.find(provider)
+    return codec is not None and codec.capabilities.shape.value != "sync"
 
 
 def held_because(attempt: AttemptState) -> str:
