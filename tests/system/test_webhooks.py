@@ -9,7 +9,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -148,22 +148,13 @@ def die_and_be_called(shop: Shop, providers: str) -> list[str]:
 def test_a_held_task_goes_on_when_its_provider_calls_after_all(tmp_path: Path) -> None:
     """Nobody listened in time, and the tasks were held; then the calls come all the same."""
     with sandbox(tmp_path / "sandbox", latency=0.2, webhook_key=KEY) as url, Shop(tmp_path, url) as shop:
-        know_secrets(shop)
-        nobody, port = free_port(), free_port()
-        table = shop.table("pots.jsonl", prompts("after all", 10))
-        hooks = ("--webhook-url", f"http://127.0.0.1:{nobody}", "--webhook-listen", f"127.0.0.1:{port}")
-        command = ("run", table, "--sandbox", "--provider", "kie", "--max-at-risk", "50", *hooks)
-        assert shop.run(*command, fault="reply_read:4").code == -9
+        port, command = killed_unheard(shop, "after all")
         assert shop.run(*command).code == 3
         held = held_rows(shop)
         jobs = {int(job["prompt"].rpartition(" ")[2]): job["job"] for job in shop.bill()}
         assert held & jobs.keys()
 
-        shop.start("serve", "--sandbox", "--port", str(port))
-        until_healthy(port)
-        addresses = Addresses(f"http://127.0.0.1:{port}", keyed_by(shop.ledger))
-        for n in held & jobs.keys():
-            call(addresses.url("kie", 1, n, 1), jobs[n])
+        call_late(shop, port, {n: jobs[n] for n in held & jobs.keys()})
         done = shop.run(*command)
         assert {int(row.row.removeprefix("t")) for row in shop.manifest("pots") if row.status == "held"} == held - set(
             jobs
@@ -180,22 +171,13 @@ def test_a_held_task_goes_on_when_its_provider_calls_after_all(tmp_path: Path) -
 def test_a_first_purchase_that_calls_after_the_second_is_a_spare(tmp_path: Path) -> None:
     """MON-7, MON-9, MON-10: bought again by the batch's policy, and then the calls about the first ones come."""
     with sandbox(tmp_path / "sandbox", latency=0.2, webhook_key=KEY) as url, Shop(tmp_path, url) as shop:
-        know_secrets(shop)
-        nobody, port = free_port(), free_port()
-        table = shop.table("pots.jsonl", prompts("after the second", 10))
-        hooks = ("--webhook-url", f"http://127.0.0.1:{nobody}", "--webhook-listen", f"127.0.0.1:{port}")
         again = ("--on-unknown", "resubmit", "--max-duplicate-usd", "10")
-        command = ("run", table, "--sandbox", "--provider", "kie", "--max-at-risk", "50", *hooks, *again)
-        assert shop.run(*command, fault="reply_read:4").code == -9
+        port, command = killed_unheard(shop, "after the second", *again)
         assert shop.run(*command).code == 0
         bound = {attempt.job for state in shop.tasks("pots") for attempt in state.attempts}
         late = [job for job in shop.bill() if job["job"] not in bound]
         assert late
-        shop.start("serve", "--sandbox", "--port", str(port))
-        until_healthy(port)
-        addresses = Addresses(f"http://127.0.0.1:{port}", keyed_by(shop.ledger))
-        for job in late:
-            call(addresses.url("kie", 1, int(job["prompt"].rpartition(" ")[2]), 1), job["job"])
+        call_late(shop, port, {int(job["prompt"].rpartition(" ")[2]): job["job"] for job in late})
         done = shop.run(*command, "--json")
         assert done.code == 0, done.err
         assert callbacks_of(shop) == []
@@ -210,6 +192,26 @@ def test_a_first_purchase_that_calls_after_the_second_is_a_spare(tmp_path: Path)
 
 def held_rows(shop: Shop) -> set[int]:
     return {int(row.row.removeprefix("t")) for row in shop.manifest("pots") if row.status == "held"}
+
+
+def killed_unheard(shop: Shop, what: str, *options: str) -> tuple[int, tuple[str, ...]]:
+    """A batch at Kie that died, and whose callbacks nobody took; gives the port to listen at later, and the run."""
+    know_secrets(shop)
+    nobody, port = free_port(), free_port()
+    table = shop.table("pots.jsonl", prompts(what, 10))
+    hooks = ("--webhook-url", f"http://127.0.0.1:{nobody}", "--webhook-listen", f"127.0.0.1:{port}")
+    command = ("run", table, "--sandbox", "--provider", "kie", "--max-at-risk", "50", *hooks, *options)
+    assert shop.run(*command, fault="reply_read:4").code == -9
+    return port, command
+
+
+def call_late(shop: Shop, port: int, jobs: Mapping[int, str]) -> None:
+    """Let Kie call about the first attempts of tasks, by their numbers, now that somebody listens."""
+    shop.start("serve", "--sandbox", "--port", str(port))
+    until_healthy(port)
+    addresses = Addresses(f"http://127.0.0.1:{port}", keyed_by(shop.ledger))
+    for n, job in jobs.items():
+        call(addresses.url("kie", 1, n, 1), job)
 
 
 def call(address: str, job: str) -> None:
