@@ -2,6 +2,7 @@
 
 import pytest
 
+from bydawn.cli.formats import counted
 from ledger.reader import Reader
 from tests.system.shop import Shop, prompts
 
@@ -82,7 +83,7 @@ def test_buying_again_is_said_first_and_needs_leave_of_its_own(shop: Shop) -> No
     assert shop.run(*command, *RISK, "--yes", fault="reply_read:5").code == -9
     held = shop.run(*command)
     assert held.code == 3, held.err
-    assert "images reused ($" in held.err
+    assert " reused ($" in held.err
     doubtful = shop.phases("pots")["held"]
     bought = len(shop.bill())
     options = ("--on-unknown", "resubmit", "--max-duplicate-usd", "5")
@@ -115,4 +116,4 @@ def test_what_resolve_gave_leave_for_is_said_by_the_run_too(shop: Shop) -> None:
     done = shop.run(*command)
     assert done.code == 0, done.err
     assert f"may be bought again: {doubtful} task" in done.err
-    assert f"{TASKS - doubtful} images reused" in done.err
+    assert f"{counted(TASKS - doubtful, 'image')} reused" in done.err
