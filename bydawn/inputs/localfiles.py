@@ -66,14 +66,14 @@ class LocalFiles:
         """
         path = os.path.abspath(folder / text)
         if "\0" in path:
-            raise BadReference(f"{shown(text)!r} is not a file name")
+            raise BadReference(f"{shown_path(text)!r} is not a file name")
         if not _MAGIC.search(text) or os.path.lexists(path):
             return (self._read_once(path, text),)
         matches = self._matches(path)
         if not matches:
-            raise BadReference(f"{shown(text)!r} matches no file")
+            raise BadReference(f"{shown_path(text)!r} matches no file")
         if len(matches) > MAX_MATCHES:
-            raise BadReference(f"{shown(text)!r} matches {len(matches):,} files, {MAX_MATCHES} at most are taken")
+            raise BadReference(f"{shown_path(text)!r} matches {len(matches):,} files, {MAX_MATCHES} at most are taken")
         return tuple(self._read_once(match, Path(match).name) for match in matches)
 
     def _matches(self, pattern: str) -> list[str]:
@@ -105,13 +105,14 @@ class LocalFiles:
                 self._sizes[known.sha256] = known.size
                 self.places[known.sha256] = known.path
         if isinstance(known, str):
-            raise BadReference(f"{shown(text)!r} {known}")
+            raise BadReference(f"{shown_path(text)!r} {known}")
         return known
 
 
-def shown(text: str) -> str:
-    """Cut a reference for a message."""
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+def shown_path(path: str) -> str:
+    """Cut a path for a message, in its middle: it ends with the name that the user looks for."""
+    kept = (_SHOWN_CHARS - 3) // 2
+    return path if len(path) <= _SHOWN_CHARS else f"{path[:kept]}...{path[-kept:]}"
 
 
 def _read(path: str, fit: Fit | None = None) -> LocalFile | str:

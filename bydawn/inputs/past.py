@@ -18,7 +18,7 @@ from adapters.references import LocalFile, local_file
 from bydawn.errors import UserError
 from bydawn.inputs.building import Problem
 from bydawn.inputs.checking import Checked, RowSet
-from bydawn.inputs.localfiles import MAX_FILE_BYTES, shown
+from bydawn.inputs.localfiles import MAX_FILE_BYTES, shown_path
 from bydawn.inputs.rejected import Problems
 from bydawn.inputs.tallies import Tallies
 from bydawn.manifest import row_id
@@ -199,11 +199,11 @@ class _Files:
                 with path.open("rb") as opened:
                     data = opened.read(MAX_FILE_BYTES + 1)
             except OSError as exc:
-                reason = reason or f"{shown(file.path)!r} cannot be read: {exc.strerror}"
+                reason = reason or f"{shown_path(file.path)!r} cannot be read: {exc.strerror}"
                 continue
             if file.is_made_of(data):
                 self.places[file.sha256] = str(path)
                 self.size += file.size
                 return ""
-            reason = f"{shown(str(path))!r} is not the file that it was"
+            reason = f"{shown_path(str(path))!r} is not the file that it was"
         return reason

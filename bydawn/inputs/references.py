@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from bydawn.inputs.localfiles import BadReference, LocalFiles, shown
+from bydawn.inputs.localfiles import BadReference, LocalFiles
 
 _SEPARATOR = re.compile(r"[|;]")
 _MAX_URL_CHARS = 4096
+_SHOWN_CHARS = 80
 # Host of at least one character, no white space or control character anywhere.
 _URL = re.compile(r"https?://[^/?#\s\x00-\x1f\x7f@]+(?:[/?#][^\s\x00-\x1f\x7f]*)?", re.IGNORECASE)
 _WITH_LOGIN = re.compile(r"https?://[^/?#\s]*@", re.IGNORECASE)
@@ -59,7 +60,12 @@ def find_reference(reference: str, files: LocalFiles, *, folder: Path) -> tuple[
         raise BadReference("a data: URL is not taken: save it as a file and give its path")
     scheme, colon, _ = reference.partition("://")
     if colon and scheme.lower() in ("http", "https"):
-        raise BadReference(f"{shown(reference)!r} is not a valid URL")
+        raise BadReference(f"{_shown(reference)!r} is not a valid URL")
     if colon:
-        raise BadReference(f"{shown(reference)!r} is not an http or https URL")
+        raise BadReference(f"{_shown(reference)!r} is not an http or https URL")
     return tuple(file.text for file in files.find(reference, folder=folder))
+
+
+def _shown(url: str) -> str:
+    """Cut a URL for a message."""
+    return url if len(url) <= _SHOWN_CHARS else url[: _SHOWN_CHARS - 3] + "..."

@@ -190,7 +190,8 @@ def test_a_request_of_urls_keeps_its_key() -> None:
         ("data:image/png;base64,AAAA".replace(";", ""), "data: URL"),
         ('["https://a.example", 7]', "not a JSON list"),
         ("https://a.example/" + "x" * 5000, "longer than"),
-        ("x" * 300, "xxx...' cannot be read: File name too long"),
+        ("x" * 300, "xxx...xxx.*' cannot be read: File name too long"),
+        ("x" * 300 + "/pot.png", "'xxx.*...xxx.*/pot.png' cannot be read: File name too long"),
     ],
 )
 def test_references_that_cannot_be_used(tmp_path: Path, cell: str, reason: str) -> None:
