@@ -24,6 +24,9 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 
+# One process a core; the tests of a file stay together, as they share what the file sets up.
+PYTEST = ["-m", "pytest", "-n", "auto", "--dist", "loadfile"]
+
 # Settings of pip that uv does not read: where one is in force (a company index, a wheelhouse), pip does it.
 PIP_ONLY = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE")
 
@@ -68,12 +71,12 @@ def lint(args: list[str]) -> int:
 
 def test(args: list[str]) -> int:
     # pytest comes last, so that its summary is the last line of the whole run.
-    return lint([]) or stages(("pytest", ["-m", "pytest", *args]))
+    return lint([]) or stages(("pytest", [*PYTEST, *args]))
 
 
 def test_long(args: list[str]) -> int:
     set_up(tests=True)
-    return stages(("pytest, the slow ones", ["-m", "pytest", "-m", "slow", *args]))
+    return stages(("pytest, the slow ones", [*PYTEST, "-m", "slow", *args]))
 
 
 def bench(args: list[str]) -> int:
