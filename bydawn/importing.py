@@ -15,8 +15,7 @@ from bydawn.cli.formats import count, counted
 from bydawn.errors import UserError
 from bydawn.inputs import Checked, InputFile, InputOptions
 from ledger.decisions import Append, Committed, Decision
-from ledger.events import BatchConfigured, BatchEvent
-from ledger.folds import BatchState
+from ledger.events import BatchEvent
 from ledger.journal import Ledger
 from ledger.streams import batch_stream
 
@@ -173,16 +172,3 @@ def import_input(
     if imported.dropped:
         talk(f"dropped {counted(imported.dropped, 'row')} of an interrupted import of another input")
     return imported.added
-
-
-def settings_change(state: BatchState, wanted: BatchConfigured) -> BatchConfigured | None:
-    """What ``wanted`` changes in how the batch is run so far, None when nothing; the rest keeps its last value."""
-    settings = state.settings
-    changes = {
-        name: value
-        for name in settings.__struct_fields__
-        if (value := getattr(wanted, name)) is not None and value != getattr(settings, name)
-    }
-    if not changes:
-        return None
-    return msgspec.structs.replace(BatchConfigured(operator=wanted.operator), **changes)

@@ -1,4 +1,5 @@
-"""The command line of ``run`` and ``plan`` as one value, and its options as they apply: flag, environment, files."""
+"""The command line of ``run`` and ``plan`` as one value, its options as they apply (flag, environment, files), and what
+they change in how a batch is run."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +10,12 @@ import msgspec
 
 from bydawn import values
 from bydawn.config import Config
+from bydawn.doubtful import on_unknown
 from bydawn.inputs import InputOptions, parse_maps
+from bydawn.opening import operator
+from bydawn.trusting import trust
+from ledger.events import BatchConfigured
+from ledger.folds import BatchState, evolve_batch
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,3 +116,41 @@ class Settings:
 def now_us() -> int:
     """UTC microseconds."""
     return time.time_ns() // 1000
+
+
+def changed_settings(state: BatchState, request: Request, settings: Settings) -> BatchConfigured | None:
+    """What the options of this call change in how the batch is run; None when nothing, and the rest stays as it was."""
+    sample, sample_ppm = settings.part("sample")
+    given = BatchConfigured(
+        operator=operator(),
+        providers=settings.many("provider", request.providers) or None,
+        budget_microusd=settings.money("budget"),
+        max_at_risk_microusd=settings.money("max_at_risk"),
+        max_duplicate_usd_micro=settings.money("max_duplicate_usd"),
+        on_unknown=on_unknown(settings.text("on_unknown")),
+        trust=trust(settings.text("trust")),
+        attempts=settings.whole("attempts"),
+        deadline_us=settings.moment_us("deadline"),
+        limit=settings.whole("limit", least=1) or 0,
+        sample=sample,
+        sample_ppm=sample_ppm or (0 if state.settings.sample_ppm else None),
+        name_template=settings.text("name_template") or None,
+        webhook_url=settings.text("webhook_url") or None,
+        webhook_listen=settings.text("webhook_listen") or None,
+    )
+    changes = {
+        name: value
+        for name in state.settings.__struct_fields__
+        if (value := getattr(given, name)) is not None and value != getattr(state.settings, name)
+    }
+    return BatchConfigured(operator=given.operator, **changes) if changes else None
+
+
+def with_settings(state: BatchState, change: BatchConfigured | None) -> BatchState:
+    """The batch as it will be run: with what :func:`changed_settings` says, which nobody has put on record yet."""
+    return state if change is None else evolve_batch(state, change, at_us=now_us())
+
+
+def settings_now(state: BatchState, request: Request, settings: Settings) -> BatchState:
+    """The batch as it will be run with the options of this call."""
+    return with_settings(state, changed_settings(state, request, settings))

@@ -35,12 +35,12 @@ from bydawn.preparing import (
     talker,
 )
 from bydawn.quoting import quotes_of_plan
-from bydawn.request import Request, Settings
+from bydawn.request import Request, Settings, settings_now
 from bydawn.resuming import resume_lines, resumed
 from bydawn.saying import say_where
 from bydawn.selection import ledger_path
 from bydawn.shapes import groups_of, part_of
-from bydawn.spending import buy_batch, plan_of, settings_now
+from bydawn.spending import buy_batch, plan_of
 from bydawn.takeover import opened_for_buying
 from ledger.errors import LedgerHeld
 from ledger.folds import EMPTY_BATCH, BatchState

@@ -18,19 +18,18 @@ from bydawn.buying import Buying, buy, exit_code, spent_so_far
 from bydawn.changed import clock_lines, held_lines
 from bydawn.cli.formats import counted
 from bydawn.consent import ask_leave, ask_leave_again, exceeds, given_already, refuse_uncovered
-from bydawn.doubtful import allowance, at_risk_of, duplicates_allowed, on_unknown
+from bydawn.doubtful import allowance, at_risk_of, duplicates_allowed
 from bydawn.errors import UserError
-from bydawn.opening import Opened, operator
+from bydawn.opening import Opened
 from bydawn.quoting import tell_prices, with_quotes
-from bydawn.request import Request, Settings, now_us
+from bydawn.request import Request, Settings, changed_settings, now_us, with_settings
 from bydawn.resuming import Resumed, again_words, resume_lines, resumed
 from bydawn.saying import say_summary
 from bydawn.shapes import groups_of, sample_of, shapes_of, share_of, wanted_tasks
 from bydawn.summary import summarise
 from bydawn.takeover import waiting_through
-from bydawn.trusting import trust, trust_lines, trust_of
+from bydawn.trusting import trust_lines, trust_of
 from bydawn.webhooks import Calling, calling_of
-from ledger.events import BatchConfigured
 from ledger.folds import BatchState, evolve_batch
 from ledger.reader import Reader
 from runtime.accounts import Account
@@ -63,37 +62,6 @@ def plan_of(
     return msgspec.structs.replace(made, notes=(*made.notes, *told))
 
 
-def settings_now(state: BatchState, request: Request, settings: Settings) -> BatchState:
-    """The batch as it will be run: with what the options of this call change."""
-    change = changed_settings(state, request, settings)
-    return state if change is None else evolve_batch(state, change, at_us=now_us())
-
-
-def changed_settings(state: BatchState, request: Request, settings: Settings) -> BatchConfigured | None:
-    """What the options of this call change in how the batch is run; None when nothing."""
-    sample, sample_ppm = settings.part("sample")
-    return importing.settings_change(
-        state,
-        BatchConfigured(
-            operator=operator(),
-            providers=settings.many("provider", request.providers) or None,
-            budget_microusd=settings.money("budget"),
-            max_at_risk_microusd=settings.money("max_at_risk"),
-            max_duplicate_usd_micro=settings.money("max_duplicate_usd"),
-            on_unknown=on_unknown(settings.text("on_unknown")),
-            trust=trust(settings.text("trust")),
-            attempts=settings.whole("attempts"),
-            deadline_us=settings.moment_us("deadline"),
-            limit=settings.whole("limit", least=1) or 0,
-            sample=sample,
-            sample_ppm=sample_ppm or (0 if state.settings.sample_ppm else None),
-            name_template=settings.text("name_template") or None,
-            webhook_url=settings.text("webhook_url") or None,
-            webhook_listen=settings.text("webhook_listen") or None,
-        ),
-    )
-
-
 def buy_batch(
     opened: Opened,
     batch: int,
@@ -112,8 +80,7 @@ def buy_batch(
     before = state.settings
     deadline_us = settings.moment_us("deadline")
     change = changed_settings(state, request, settings)
-    if change is not None:  # recorded with the consent: a run that is refused changes nothing
-        state = evolve_batch(state, change, at_us=now_us())
+    state = with_settings(state, change)  # recorded with the consent: a run that is refused changes nothing
     calling = _calling(state, accounts, settings)
     last_deadline_us = state.settings.deadline_us or 0
     if deadline_us is None and last_deadline_us > now_us():
