@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from ledger.journal import Ledger
 from ledger.streams import account_stream
 from runtime.callbacks import MAX_BODY, Addresses
 from runtime.inbox import Hint, hints, inbox_of
+from tests.ports import free_port
 
 BASE = "http://receiver.test"
 HOOK = b'{"data":{"taskId":"job7"}}'
@@ -188,16 +188,10 @@ def test_a_ledger_that_went_away_makes_no_noise(ledger: Path) -> None:
 # --- listening --------------------------------------------------------------------------------------------------
 
 
-def free_place() -> Place:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Place("127.0.0.1", probe.getsockname()[1])
-
-
 def listening(body: Callable[[trio.Nursery, Place], Awaitable[None]]) -> None:
     async def go() -> None:
         async with trio.open_nursery() as nursery:
-            await body(nursery, free_place())
+            await body(nursery, Place("127.0.0.1", free_port()))
             nursery.cancel_scope.cancel()
 
     trio.run(go)

@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from adapters.sandbox.faults import PROFILES
 from bydawn.torture.judging import Cut
 from bydawn.torture.planning import Kill, Round, Target
 from bydawn.torture.stage import Calls, Input, Life, Stage
+from tests.ports import free_port
 
 SERVE = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(600)"
 
@@ -21,8 +21,7 @@ class Servers:
     """Starts a process that listens, or one that ends at once."""
 
     def __init__(self, program: str) -> None:
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self._program = program
         self.started: list[subprocess.Popen[bytes]] = []
 

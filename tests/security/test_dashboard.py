@@ -29,6 +29,7 @@ from bydawn.errors import UserError
 from bydawn.overview import AccountLine
 from ledger.reader import LaneRow
 from tests.bydawn.a_night import START_US, tell
+from tests.ports import free_port
 
 BYDAWN = Path(sys.executable).with_name("bydawn")
 TOKEN = "a-token-of-this-test"
@@ -305,9 +306,7 @@ def test_a_port_that_is_taken_is_told_or_passed_over() -> None:
 @pytest.fixture
 def served(ledger: Path) -> Iterator[tuple[str, int, "subprocess.Popen[str]"]]:
     """`bydawn serve` as a process: the address of its dashboard, the port of its receiver."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     env = {name: value for name, value in os.environ.items() if not name.startswith("BYDAWN_")}
     command = [str(BYDAWN), "serve", "--port", str(port), "--ledger", str(ledger)]
     with subprocess.Popen(

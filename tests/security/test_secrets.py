@@ -29,6 +29,7 @@ from bydawn.opening import keyed_by
 from ledger.reader import Reader
 from runtime.callbacks import Addresses
 from runtime.wire import HttpWire
+from tests.ports import free_port
 from tests.runtime.servers import Seen, http, serve
 from tests.system.shop import PATIENCE_S, Shop, prompts, sandbox, wait
 
@@ -68,13 +69,6 @@ def disguises(secret: str) -> list[bytes]:
     b64 = base64.b64encode(whole).rstrip(b"=")
     forms = [whole, whole.hex().encode(), b64, urllib.parse.quote(secret, safe="").encode(), whole[::-1]]
     return [*forms, whole.split(b"-", 1)[-1], secret.encode("utf-16-le")]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_open(port: int) -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 from adapters.base import Callbacks
 from adapters.registry import PROVIDERS, codec
 from ledger.folds import TaskState
+from tests.ports import free_port
 from tests.system.shop import Settled, Shop, kill, prompts, sandbox, wait
-from tests.system.test_webhooks import free_port
 
 SYNCHRONOUS = tuple(name for name in PROVIDERS if codec(name).capabilities.shape.value == "sync")
 ASPECTS = ("1:1", "9:16", "16:9")

@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import json
 import re
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +19,7 @@ from ledger.folds import LIVE
 from ledger.reader import Reader
 from runtime.callbacks import Addresses
 from runtime.inbox import hints, inbox_of
+from tests.ports import free_port
 from tests.system.shop import PATIENCE_S, Shop, kill, prompts, sandbox, wait
 from tests.system.test_storm import check_books
 
@@ -40,13 +40,6 @@ def know_secrets(shop: Shop) -> None:
     """Set the secrets as the user would, with one that was rotated out."""
     for provider in ("kie", "replicate", "toapis", "wavespeed"):
         shop.env[secret_variable(provider)] = f"whsec_b2xk {KEY}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def callbacks_of(shop: Shop) -> list[str]:
