@@ -22,9 +22,23 @@ _log = logging.getLogger(__name__)
 _PAGES_AT_MOST = 2000
 
 
+def file_prefix(ledger_id: str) -> str:
+    """What the name of every file begins with that a ledger, or a copy of it, has made."""
+    return f"bydawn-{ledger_id[:12]}-"
+
+
 def line_key(work: Work, number: int) -> str:
-    """The key of an attempt's line: the same for the same attempt, and no other attempt's."""
-    return f"{work.batch}-{work.n}-{number}"
+    """The key of an attempt's line: the same for the same attempt, and no other attempt's.
+
+    It ends in a digest of what only copies of the task share (the salt of its request): two copies of a ledger that
+    both import more give the same numbers to different tasks, and the key tells them apart.
+    """
+    return f"{work.batch}-{work.n}-{number}-{work.body_digest(b'')[:8]}"
+
+
+def attempt_of_key(key: str) -> str:
+    """What of a line's key names the attempt; it was all of it in files that an earlier version made."""
+    return "-".join(key.split("-")[:3])
 
 
 class BatchEvidence:

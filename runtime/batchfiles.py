@@ -27,7 +27,7 @@ from ledger.commands import Intend, Record
 from ledger.decisions import Exceeded, Guard, NewPayload
 from runtime import faults
 from runtime.accounts import Account
-from runtime.batchevidence import line_key
+from runtime.batchevidence import file_prefix, line_key
 from runtime.batchpoller import BatchPoller
 from runtime.evidence import Query
 from runtime.gateway import Gateway, NotSent, Submission, SubmitResult, Superseded, fact_of
@@ -185,7 +185,7 @@ class FileDesk:
             return None
         self._files += 1
         salt = self._random.getrandbits(32)
-        name = f"bydawn-{self._ledger_id[:12]}-{self._log.epoch}-{self._files}-{salt:08x}"
+        name = f"{file_prefix(self._ledger_id)}{self._log.epoch}-{self._files}-{salt:08x}"
         data = b"".join(line.data for line in lines)
         uploaded = await self._upload(FileBytes(name, _MEDIA_TYPE, data))
         if isinstance(uploaded, Unresolved):

@@ -8,7 +8,7 @@ the middle costs nothing: the file is read again, and lines that are on record a
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 import msgspec
@@ -27,11 +27,13 @@ from adapters.base import (
     Throttled,
     Unreadable,
 )
-from adapters.batchfile import BatchFiles, BatchOutcome, LineResult, ResultFile, batch_of_job
+from adapters.batchfile import BatchFiles, BatchOutcome, LineResult, NoResults, ResultFile, batch_of_job
 from ledger.commands import Cancel, Record
 from ledger.events import AttemptLost
 from runtime import faults
 from runtime.accounts import Account
+from runtime.batchevidence import attempt_of_key
+from runtime.batchresults import read_results
 from runtime.delivery import record_failed, record_ready
 from runtime.keycheck import Seen, seen
 from runtime.patience import Patience
@@ -50,11 +52,10 @@ _SETTLE_S = 0.5  # lines of one batch arrive together: it is looked at when all 
 _UNSEEN_S = 60.0
 _LOST_AFTER_S = 600.0
 _REFUSED_S = 300.0
-_LINE_BYTES = 160 << 20  # of one line of results: a 4K image in base64, twice
 
 
 class _Batch:
-    """A batch with those of its lines that are ours and open, by their keys."""
+    """A batch with those of its lines that are ours and open, by what their keys begin with."""
 
     __slots__ = ("due", "followed_at", "id", "lane", "refused_at", "told_to_stop", "unread", "unseen_at", "works")
 
@@ -147,14 +148,14 @@ class BatchPoller:
 
     async def ask(self, work: Work) -> PollOutcome:
         """Read the line of a ready task once more: its image was lost on our side."""
-        name, key = batch_of_job(work.attempt.job)
+        name, key = _followed(work)
         outcome = await self._state(name)
         if not isinstance(outcome, ResultFile):
             return outcome
         found: list[Finished | Failed] = []
 
         async def take(result: LineResult) -> None:
-            if result.key == key:
+            if attempt_of_key(result.key) == key:
                 found.append(result.outcome)
 
         answer = await self._results(outcome.name, take, lambda line: None)
@@ -169,7 +170,7 @@ class BatchPoller:
     # --- one batch ----------------------------------------------------------------------------------------
 
     def _follow(self, work: Work, delay_s: float) -> None:
-        name, key = batch_of_job(work.attempt.job)
+        name, key = _followed(work)
         now = self._clock.monotonic()
         work.followed_at = now if work.followed_at is None else work.followed_at
         batch = self._batches.setdefault(name, _Batch(name, work.attempt.lane, now))
@@ -308,42 +309,18 @@ class BatchPoller:
 
     async def _results(
         self, name: str, take: Callable[[LineResult], Awaitable[None]], unread: Callable[[str], None]
-    ) -> Gone | Throttled | Unreadable | None:
-        """Read a file of results line by line; None when it was read to its end."""
-        lines = _Lines(_LINE_BYTES)
-
-        async def one(line: bytes | None) -> None:
-            if line is None:
-                unread("it is too long")
-                return
-            try:
-                result = self._codec.read_line(line)
-            except MalformedReply as exc:
-                unread(str(exc))
-                return
-            await take(result)
-
-        async def sink(chunk: bytes) -> None:
-            for line in lines.feed(chunk):
-                await one(line)
-
-        try:
-            reply = await self._wire.stream(self._codec.build_results(name, self._account.context()), sink)
-        except WireError as exc:
-            return Unreadable(detail=str(exc))
-        if reply.status != 200:
-            return self._codec.read_no_results(reply)
-        for line in lines.feed(b"\n"):  # the last one may come without its end
-            await one(line)
-        return None
+    ) -> NoResults | None:
+        call = self._codec.build_results(name, self._account.context())
+        return await read_results(self._codec, call, self._wire, take, unread)
 
     async def _take(self, batch: _Batch, result: LineResult) -> None:
         """Hand one line on.  What is on record already was taken before a kill."""
-        work = batch.works.get(result.key)
+        key = attempt_of_key(result.key)
+        work = batch.works.get(key)
         if work is None:
             return
         number = work.attempt.number
-        self._let_go(batch, result.key)
+        self._let_go(batch, key)
         if isinstance(result.outcome, Failed):
             await record_failed(self._log, work, number, result.outcome)
             self._told.ended(work, False)
@@ -409,31 +386,7 @@ class BatchPoller:
             self._told.stranded(self._let_go(batch, key))
 
 
-class _Lines:
-    """Puts pieces together to lines; one that is longer than ``limit`` becomes None, without being held."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._begun = bytearray()
-        self._too_long = False
-
-    def feed(self, chunk: bytes) -> Iterator[bytes | None]:
-        """Yield each line that ends in this piece, without its line feed; empty ones are left out."""
-        start = 0
-        while (end := chunk.find(b"\n", start)) >= 0:
-            self._append(chunk[start:end])
-            start = end + 1
-            line, self._begun = self._begun, bytearray()
-            too_long, self._too_long = self._too_long, False
-            if too_long:
-                yield None
-            elif line.strip():
-                yield bytes(line)
-        self._append(chunk[start:])
-
-    def _append(self, piece: bytes) -> None:
-        if self._too_long or len(self._begun) + len(piece) > self._limit:
-            self._too_long = True
-            self._begun.clear()
-        else:
-            self._begun += piece
+def _followed(work: Work) -> tuple[str, str]:
+    """The batch of a line, and what names the line in it."""
+    batch, key = batch_of_job(work.attempt.job)
+    return batch, attempt_of_key(key)

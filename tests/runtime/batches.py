@@ -31,6 +31,11 @@ FILE_CAPS: Capabilities = replace(
 )
 
 
+def key_of(n: int, number: int = 1) -> str:
+    """The key of a line of the benches' task: by their salt, which is the same for all."""
+    return f"1-{n}-{number}-63479ad6"
+
+
 class FileProvider(FakeProvider):
     """Kinds of questions: ``upload``, ``create``, ``batch``, ``results`` (streamed), ``batches``, ``stop``.
 

@@ -13,12 +13,12 @@ from adapters.base import HttpCall, HttpReply
 from adapters.batchfile import BatchPage, line_job
 from ledger.commands import Intend, Record
 from ledger.events import AttemptAmbiguous
-from runtime.batchevidence import BatchEvidence, line_key
+from runtime.batchevidence import BatchEvidence, attempt_of_key, line_key
 from runtime.evidence import Looked
 from runtime.ports import WireError
 from runtime.reconcile import CannotTell, Found, NotThere
 from runtime.work import Work, WorkKey
-from tests.runtime.batches import page
+from tests.runtime.batches import key_of, page
 from tests.runtime.fakes import run
 from tests.runtime.test_batchpoller import FileBench
 
@@ -52,7 +52,7 @@ def looks(bench: FileBench, *pauses: float, files: tuple[str, ...] = ("f1", "f1"
 
 
 def job(batch: str, n: int) -> str:
-    return line_job(batch, f"1-{n}-1")
+    return line_job(batch, key_of(n))
 
 
 def test_all_lines_of_a_file_are_found_by_its_name() -> None:
@@ -168,8 +168,18 @@ def test_two_batches_of_one_name_are_one_purchase_and_a_surplus(caplog: pytest.L
 
 def test_the_key_of_a_line_is_the_attempts_own() -> None:
     bench = FileBench()
-    keys = {line_key(bench.work(n), number) for n in (1, 11) for number in (1, 11)}
+    keys = {line_key(bench.work(n), number): f"1-{n}-{number}" for n in (1, 11) for number in (1, 11)}
     assert len(keys) == 4
+    assert all(attempt_of_key(key) == attempt_of_key(begins) == begins for key, begins in keys.items())
+
+
+def test_the_key_of_a_line_tells_the_tasks_of_two_copies_apart() -> None:
+    """REC-5: where both imported more, the same number names different tasks; only copies of one share its salt."""
+    task, copy, other = FileBench().work(1), FileBench().work(1), FileBench().work(1)
+    other.salt = b"another import's"
+    assert line_key(task, 1) == line_key(copy, 1) == key_of(1)
+    assert line_key(other, 1) != key_of(1)
+    assert attempt_of_key(line_key(other, 1)) == attempt_of_key(key_of(1))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["f1", "f2", ""])), max_size=6), st.booleans())

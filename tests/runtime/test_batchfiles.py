@@ -24,7 +24,7 @@ from ledger.streams import task_stream
 from runtime.gateway import Submission
 from runtime.ports import WireError
 from runtime.work import Work
-from tests.runtime.batches import LINES, page
+from tests.runtime.batches import LINES, key_of, page
 from tests.runtime.fakes import Bench, nothing
 from tests.runtime.test_account import Desk, at_work
 from tests.runtime.test_batchpoller import FileBench
@@ -77,8 +77,8 @@ def test_a_file_is_uploaded_then_intended_then_created_then_accepted() -> None:
     assert bench.journal.types() == ["AttemptIntended"] * LINES + ["AttemptAccepted"] * LINES
     assert {intent.file for intent in intents(bench)} == {bench.provider.calls[1].rpartition("/")[2]}
     jobs = [event.job for event in bench.journal.events if isinstance(event, AttemptAccepted)]
-    assert jobs == [f"b1.1-{n}-1" for n in range(1, LINES + 1)]
-    assert bench.files_of.files == [b"".join(b"1-%d-1 picture %d\n" % (n, n) for n in range(1, LINES + 1))]
+    assert jobs == [f"b1.{key_of(n)}" for n in range(1, LINES + 1)]
+    assert bench.files_of.files == ["".join(f"{key_of(n)} picture {n}\n" for n in range(1, LINES + 1)).encode()]
     assert desk.actor.in_flight == LINES
 
 

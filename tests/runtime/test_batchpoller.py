@@ -28,7 +28,7 @@ from runtime.batchpoller import BatchPoller
 from runtime.poller import Told
 from runtime.ports import WireError
 from runtime.work import Work
-from tests.runtime.batches import FileProvider
+from tests.runtime.batches import FileProvider, key_of
 from tests.runtime.fakes import Bench, run
 
 RESULTS = ResultFile("r")
@@ -131,6 +131,22 @@ def test_the_results_are_handed_on_line_by_line() -> None:
     run(look)
 
 
+def test_the_lines_of_a_file_that_an_earlier_version_made_come_home_too() -> None:
+    """LED-9: their keys were shorter, whichever of the two made the file and whichever recorded the job."""
+    bench = FileBench()
+    bench.provider.say("batch", RESULTS)
+    bench.provider.say("results", f"1-1-1=one\n{key_of(2)}=two\n{key_of(3)}=three\n".encode())
+
+    async def body(follower: Follower) -> None:
+        await follower.lines(2)
+        work = bench.work(3)
+        await bench.log.record(work, Intend("fake", "fake", "m", "only", 40_000, "d", 0, file="f1"))
+        await bench.log.record(work, Record(AttemptAccepted(attempt=1, job=line_job("b1", "1-3-1"))))
+        follower.poller.accepted(work)
+
+    assert following(bench, body).told == [("ready", 1), ("ready", 2), ("ready", 3)]
+
+
 def test_a_batch_is_asked_for_rarely() -> None:
     """A day has 288 times five minutes; in the first ones it is asked a little more often."""
     bench = FileBench()
@@ -184,7 +200,7 @@ def test_a_line_that_is_missing_has_failed_and_cost_nothing() -> None:
 
 @pytest.mark.parametrize("odd", [b"garbage", b"x" * 2_000])
 def test_a_line_that_cannot_be_read_was_probably_paid(odd: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.batchpoller._LINE_BYTES", 1_000)
+    monkeypatch.setattr("runtime.batchresults._LINE_BYTES", 1_000)
     bench = FileBench()
     bench.provider.say("batch", RESULTS)
     bench.provider.say("results", b"1-1-1=one\n" + odd + b"\n1-3-1=three\n")

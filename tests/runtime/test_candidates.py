@@ -28,7 +28,7 @@ from runtime.ports import WireError
 from runtime.reconcile import SKEW_S
 from runtime.simulated import EPOCH_US
 from runtime.work import Work, WorkKey
-from tests.runtime.batches import page
+from tests.runtime.batches import key_of, page
 from tests.runtime.fakes import CAPS, Bench, known, run
 from tests.runtime.test_batchpoller import FileBench
 from tests.runtime.test_evidence import Directory
@@ -208,7 +208,7 @@ def test_a_list_of_batches_gives_the_line_of_the_file_of_that_name() -> None:
     bench.provider.say("batch", ResultFile("results"))
     found = asked(bench, bench.account, file="f1")
     assert found.how == "batches"
-    assert jobs_of(found) == [(line_job("b1", "1-1-1"), "reference", "succeeded")]
+    assert jobs_of(found) == [(line_job("b1", key_of(1)), "reference", "succeeded")]
 
 
 def no_list() -> Bench:
