@@ -4,6 +4,7 @@ All of it follows from the ledger alone, so that both can be deleted and come ba
 Tasks are read a page at a time and lines are yielded: a batch of a million needs no more memory than one of ten.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,10 +20,13 @@ from ledger.folds import EMPTY_TASK, BatchState, TaskPhase, TaskState, evolve_ta
 from ledger.reader import Reader
 from ledger.streams import task_stream
 from ledger.tasklist import TaskRow
+from runtime.blobs import BlobStore
 from runtime.names import image_name, render, with_ending
 from runtime.outputs import ERRORS, MANIFEST, ManifestRow, error_line, manifest_line, write_lines
-from runtime.ports import Disk
+from runtime.ports import Disk, DiskFailed
 from runtime.requests import TaskRequest, decode_request
+
+_log = logging.getLogger(__name__)
 
 PAGE = 1_000
 TROUBLED: tuple[TaskPhase, ...] = ("failed", "held", "cancelled")
@@ -39,6 +43,11 @@ class Naming:
         # The first seal decides whether the folder is flat: it never changes, so no file moves when a batch grows.
         self._first_total = next((entry.last for entry in batch.imports if entry.phase == "sealed"), 0)
         self._template = batch.settings.name_template or ""
+
+    @property
+    def templated(self) -> bool:
+        """Whether names are made from columns, so that ``name_of`` needs to know what was wanted."""
+        return bool(self._template)
 
     def name_of(
         self,
@@ -91,13 +100,15 @@ def row_id(task_id: str, *, model: str, aspect: str, resolution: str, variant: i
 
 
 def write_outputs(reader: Reader, batch: int, disk: Disk) -> None:
-    """Write ``manifest.jsonl`` and ``errors.jsonl`` into the batch's folder, each whole or not at all.  Blocking.
+    """Write ``manifest.jsonl`` and ``errors.jsonl`` into the batch's folder, each whole or not at all, and put back the
+    names of images that are not there any more (RES-7).  Blocking.
 
     Raises:
         DiskFull, DiskFailed: the files of before are still there.
     """
     folder = Path(reader.batch(batch).folder)
-    write_lines(disk, folder / MANIFEST, map(manifest_line, manifest_rows(reader, batch)))
+    store = BlobStore(disk, folder)
+    write_lines(disk, folder / MANIFEST, map(manifest_line, _put_back(manifest_rows(reader, batch), store)))
     # A pass of its own: it is short, and only one file is open at a time.
     troubled = (row for row in manifest_rows(reader, batch, states=TROUBLED))
     write_lines(disk, folder / ERRORS, (text for row in troubled if (text := error_line(row)) is not None))
@@ -120,6 +131,17 @@ def manifest_rows(reader: Reader, batch: int, *, states: tuple[TaskPhase, ...] =
             owner = row.shared_with or row.owner
             yield _line(reader, row, naming, mappings, shared_with=id_of(owner) if owner else None)
         after = page[-1].n
+
+
+def _put_back(rows: Iterator[ManifestRow], store: BlobStore) -> Iterator[ManifestRow]:
+    """Pass the rows on, and give each image its name again: it is not durable by itself, and people move files."""
+    for row in rows:
+        if row.file is not None and row.sha256 is not None:
+            try:
+                store.put_back(row.sha256, Path(row.file))
+            except DiskFailed as exc:  # the image is in its place all the same; `verify` will show it
+                _log.warning("%s could not be put back: %s", row.file, exc)
+        yield row
 
 
 def _history(reader: Reader, row: TaskRow) -> tuple[TaskState, int]:

@@ -92,6 +92,13 @@ class BlobStore:
         self.disk.link(self.path(sha256), target)
         return target.relative_to(self.root)
 
+    def put_back(self, sha256: str, name: Path) -> None:
+        """Give a blob its name again, ending and all, if both the blob is there and nothing has the name."""
+        target = self.root / name
+        if not self.disk.exists(target) and self.disk.exists(self.path(sha256)):
+            self.disk.make_dir(target.parent)
+            self.disk.link(self.path(sha256), target)
+
     def supersede(self, name: Path, media_type: str, version: int) -> None:
         """Keep the picture under ``name`` as ``name.v<version>``, before the next version takes the name."""
         target = self.root / with_ending(name, media_type)

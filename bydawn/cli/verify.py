@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bydawn.blobcheck import Broken, Promise, broken_blobs
+from bydawn.blobcheck import Broken, Promise, broken_images
 from bydawn.cli.formats import count, counted
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import Ticker, bad, good, json_line, line
@@ -116,6 +116,9 @@ def check(path: Path, batch: int, *, files: bool, sealed: SealedHead | None, as_
         if problems and {problem.code for problem in problems} <= {"views", "books"}:
             line("  only views and books differ: one was changed, or the last events were cut off; a head that was")
             line("  sealed later tells which: bydawn verify --against sealed-head.json (in the folder of the batch)")
+        if any(entry.promise.blob for entry in broken):
+            line("  names under images/ are links to blobs/: bydawn run BATCH puts back those that are missing, and")
+            line("  leaves another file under such a name alone until you remove it")
         hidden = total - len(problems) - min(len(broken), SHOWN)
         if hidden:
             line(f"and {count(hidden)} more of the same kinds")
@@ -140,10 +143,10 @@ def check_files(path: Path, batch: int, *, as_json: bool) -> tuple[int, list[Bro
         ticker(done)
 
     with open_ledger(path) as reader:
-        folders = {}
+        batches = {}
         for row in reader.batches():
             with suppress(LedgerDamaged, LedgerNewer):  # the audit names the event that cannot be read
-                folders[row.batch] = Path(reader.batch(row.batch).folder)
-        broken = list(broken_blobs(reader, folders, batch=batch, progress=progress))
+                batches[row.batch] = reader.batch(row.batch)
+        broken = list(broken_images(reader, batches, batch=batch, progress=progress))
     ticker.done()
     return read, broken

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from bydawn.cli.show import where_to_look
 from bydawn.manifest import write_outputs
 from ledger.reader import Reader
 from runtime.disk import RealDisk
-from tests.bydawn.a_night import IDS, SECRET_URL, START_US, tell
+from tests.bydawn.a_night import IDS, IMAGE, SECRET_URL, START_US, tell
 
 
 @pytest.fixture(scope="module")
@@ -339,3 +340,31 @@ def test_the_manifest_can_be_rebuilt_byte_for_byte(night: Path) -> None:
     assert {name: (folder / name).read_bytes() for name in first} == first
     troubled = [json.loads(line)["id"] for line in first["errors.jsonl"].splitlines()]
     assert troubled == ["=1+1", "wet\x1b[2J"]
+
+
+def test_names_of_images_come_back_and_strangers_stay(tmp_path: Path) -> None:
+    """RES-7: a removed name is linked again; a file that somebody put there is not overwritten."""
+    tell(tmp_path / "bydawn.db", tmp_path)
+    images = tmp_path / "teapots" / "images"
+    with Reader(tmp_path / "bydawn.db") as reader:
+        write_outputs(reader, 1, RealDisk())
+        assert sorted(path.name for path in images.iterdir()) == ["blue.png", "red-again.png", "red.png"]
+        (images / "blue.png").unlink()
+        (images / "red.png").unlink()
+        (images / "red.png").write_bytes(b"retouched")
+        (images / "red-again.png").unlink()
+        (images / "red-again.png").symlink_to("nowhere")
+        write_outputs(reader, 1, RealDisk())
+    assert (images / "blue.png").read_bytes() == IMAGE
+    assert (images / "red.png").read_bytes() == b"retouched"
+    assert (images / "red-again.png").is_symlink()
+
+
+def test_a_name_without_its_image_does_not_end_a_run(tmp_path: Path) -> None:
+    """RES-7: `verify` tells of the image; the manifest is written all the same."""
+    tell(tmp_path / "bydawn.db", tmp_path)
+    shutil.rmtree(tmp_path / "teapots" / "blobs")
+    with Reader(tmp_path / "bydawn.db") as reader:
+        write_outputs(reader, 1, RealDisk())
+    assert not (tmp_path / "teapots" / "images").exists()
+    assert len((tmp_path / "teapots" / "manifest.jsonl").read_text().splitlines()) == len(IDS)

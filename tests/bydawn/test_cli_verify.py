@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from bydawn.cli.main import main
+from bydawn.manifest import write_outputs
+from ledger.reader import Reader
+from runtime.disk import RealDisk
 from tests.bydawn.a_night import tell
 
 
@@ -18,6 +21,8 @@ from tests.bydawn.a_night import tell
 def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("night")
     tell(folder / "bydawn.db", folder)
+    with Reader(folder / "bydawn.db") as reader:
+        write_outputs(reader, 1, RealDisk())  # as a run does in the end: it also links the names of images
     return folder
 
 
@@ -29,7 +34,11 @@ def night(told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     shutil.copy(told / "bydawn.db", tmp_path / "bydawn.db")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+    blob.unlink(missing_ok=True)
     blob.write_bytes(kept)
+    shutil.rmtree(told / "teapots" / "images")
+    with Reader(told / "bydawn.db") as reader:
+        write_outputs(reader, 1, RealDisk())
 
 
 def verified(*args: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, object]]]:
@@ -62,6 +71,31 @@ def test_a_changed_image_is_found(told: Path, night: Path, change: object, capsy
     blob.write_bytes(change(blob.read_bytes()))
     assert main(["verify"]) == 13
     assert str(blob) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["red", "blue", "red-again"])
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+def test_the_name_of_an_image_is_looked_at(
+    told: Path, night: Path, name: str, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RES-7: an image that people see under its name, also one that was bought for another task."""
+    path = told / "teapots" / "images" / f"{name}.png"
+    path.unlink()
+    if change == "replaced":
+        path.write_bytes(b"a retouched picture")
+    code, lines = verified(capsys=capsys)
+    assert code == 13
+    assert [(line["code"], line["place"]) for line in lines[:-1]] == [("file", str(path))]
+    assert main(["verify"]) == 13
+    assert "bydawn run BATCH puts back" in capsys.readouterr().out
+
+
+def test_a_copy_under_the_name_is_as_good_as_a_link(told: Path, night: Path) -> None:
+    path = told / "teapots" / "images" / "red.png"
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    assert main(["verify"]) == 0
 
 
 def test_a_changed_event_is_found(night: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ One night is bought; every test then changes a copy of its ledger with plain SQL
 would who knows the format, or a file of the results, which is put back.
 """
 
+import json
 import re
 import shutil
 import sqlite3
@@ -168,14 +169,18 @@ def image(shop: Shop, n: int) -> Path:
 
 @contextmanager
 def kept(path: Path) -> Iterator[None]:
-    """Put a file back in the end."""
+    """Put a file back in the end, as the very same file, which it shares with the image's name."""
+    aside = path.with_name("aside")
+    aside.hardlink_to(path)
     data, mode = path.read_bytes(), path.stat().st_mode
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        path.write_bytes(data)
-        path.chmod(mode)
+        aside.chmod(0o600)
+        aside.write_bytes(data)
+        aside.chmod(mode)
+        aside.replace(path)
+        aside.unlink(missing_ok=True)  # where both are the same file still, replacing did nothing
 
 
 def test_a_removed_image(night: Shop) -> None:
@@ -208,6 +213,17 @@ def test_one_changed_byte_of_an_image(night: Shop) -> None:
         path.write_bytes(data)
         assert found(night, "--sandbox") == {("file", str(path))}
         assert "hashes to" in night.run("verify", "--sandbox").out
+
+
+def test_a_removed_name_is_missed_and_the_next_run_puts_it_back(night: Shop) -> None:
+    """RES-7: what people see under images/ is promised too."""
+    folder = night.output("pots")
+    name = next(folder / row["file"] for row in map(json.loads, (folder / "manifest.jsonl").read_text().splitlines()))
+    name.unlink()
+    assert found(night, "--sandbox") == {("file", str(name))}
+    again = night.run("run", "pots", "--sandbox")
+    assert again.code == 0, again.err
+    assert night.run("verify", "--sandbox").code == 0
 
 
 # --- an older copy of everything --------------------------------------------------------------------------
