@@ -73,7 +73,7 @@ class AccountActor:
             followed=followed,
             filed=Tell(ended=self._submitted_together, not_begun=self._not_begun),
             warmed=self._warmed,
-            busy=self._busy,
+            busy=self.busy,
             may_buy=lambda: self.buying and not self.parked,
         )
         parts = Parts(account, needs, news)
@@ -381,7 +381,7 @@ class AccountActor:
         else:
             self._release(work)
 
-    def _busy(self) -> set[str]:
+    def busy(self) -> set[str]:
         """Fingerprints of submits under way: a listed job may be theirs."""
         codec = self.account.codec
         if not isinstance(codec, Lists):

@@ -33,6 +33,18 @@ from runtime.warming import WarmUp
 from runtime.work import TaskLog
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """What an account shares with the others of its provider: two names may stand for one account there, and then a
+    list of either shows the jobs of both (REC-5).
+
+    ``given``: the jobs that were taken for an attempt in this run.  ``busy``: fingerprints of the others' submits under
+    way.
+    """
+
+    given: set[str] = msgspec.field(default_factory=set)
+    busy: Callable[[], Collection[str]] = frozenset
+
+
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
     """What an account needs of the night, and of the record; the last three for its doubts (:mod:`runtime.doubts`)."""
 
@@ -52,6 +64,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     taken_over: int = 0
     trust: Callable[[int], Trust] = assume
     witnesses: Witnesses = lambda since_us, until_us: ()
+    beside: Beside = msgspec.field(default_factory=Beside)
 
 
 class News(msgspec.Struct, frozen=True):
@@ -136,14 +149,18 @@ class Parts:
             random=random,
         )
         self.claims = Claims(
-            look=self.poller.look, bound=needs.taken, clock=clock, visible_after_s=caps.visible_after_s.value
+            look=self.poller.look,
+            bound=needs.taken,
+            clock=clock,
+            visible_after_s=caps.visible_after_s.value,
+            given=needs.beside.given,
         )
         evidence = evidence_of(
             account,
             query=self.poller.query,
             clock=clock,
             ledger_id=needs.ledger_id,
-            busy=news.busy,
+            busy=lambda: news.busy().union(needs.beside.busy()),
             bound=needs.bound,
             as_sent=self.references.as_sent,
             witnesses=needs.witnesses,

@@ -27,14 +27,16 @@ class Claims:
         bound: Callable[[Collection[str]], Collection[str]],
         clock: Clock,
         visible_after_s: float,
+        given: set[str] | None = None,
     ) -> None:
-        """``look`` reads a job; ``bound`` gives those of the jobs that the ledger has bound to an attempt."""
+        """``look`` reads a job; ``bound`` gives those of the jobs that the ledger has bound to an attempt.  ``given``
+        holds those that were taken in this run: the same set for every account that may be shown the same jobs."""
         self._look = look
         self._bound = bound
         self._clock = clock
         self._visible_after_s = visible_after_s
         self._unseen_since: dict[str, float] = {}
-        self._given: set[str] = set()
+        self._given: set[str] = set() if given is None else given
 
     def take(self, job: str) -> bool:
         """Reserve a job for one attempt; False when another one has it in this run.  Every adoption asks first: between

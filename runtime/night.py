@@ -13,6 +13,7 @@ a grace; the second one ends the waiting for answers, which are then recorded as
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from ledger.reader import Reader
 from ledger.tasklist import TaskRow
 from runtime.account import AccountActor, Hands
 from runtime.accountbook import open_accounts
-from runtime.accountparts import Needs
+from runtime.accountparts import Beside, Needs
 from runtime.accounts import Account
 from runtime.callbacks import Addresses
 from runtime.control import Controller, Listeners
@@ -170,6 +171,7 @@ class Night:
         seams, plan = self._seams, self._plan
         logs = await open_accounts(plan.accounts, self._reader, self.writer, seams.clock, self._keyed)
         files = ReferenceFiles(seams.threads, seams.disk, places=plan.places)
+        given = defaultdict[str, set[str]](set)
         hands = Hands(
             give_back=lambda work: self.router.give_back(work),
             ready=lambda work, actor: self.fetcher.take(work, actor),
@@ -199,6 +201,7 @@ class Night:
                     taken_over=self._reader.runtime().taken_over,
                     trust=self._trust,
                     witnesses=partial(answered_jobs, self._reader, account.name, logs[account.name].foreign),
+                    beside=Beside(given[account.provider], partial(self._busy_beside, account)),
                 ),
                 hands,
             )
@@ -244,6 +247,11 @@ class Night:
         caps = account.codec.capabilities
         shown_s = max(caps.result_life_s.value, caps.listing.value.keeps_s if caps.listing else 0.0)
         return jobs_of(self._reader, account.name, foreign, self._seams.clock.now_us() - int(shown_s * 1e6))
+
+    def _busy_beside(self, account: Account) -> set[str]:
+        """Fingerprints of submits under way at the provider's other accounts: this one may be shown their jobs."""
+        others = [actor for actor in self.actors if actor.account.name != account.name]
+        return {shown for actor in others if actor.account.provider == account.provider for shown in actor.busy()}
 
     def _trust(self, batch: int) -> Trust:
         """How sure a fact must be for a batch; that changes between runs only."""

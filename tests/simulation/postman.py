@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from adapters import registry
+from adapters.base import Codec
 from adapters.sandbox.house import House
 from runtime.callbacks import Gate
 from runtime.inbox import Hint, leave_hint
@@ -21,13 +22,18 @@ def keyed(text: str) -> str:
     return hmac.digest(b"the ledger's secret", text.encode(), hashlib.sha256).hex()[:32]
 
 
+def _codec_of(account: str) -> Codec:
+    """The codec of an account, which is named like its provider, perhaps with a number behind a full stop."""
+    return registry.codec(account.partition(".")[0])
+
+
 class Postman:
     """``delivered`` counts what passed the gate, ``turned_away`` what did not."""
 
     def __init__(self, house: House, inbox: Path) -> None:
         self._house = house
         self._inbox = inbox
-        self._gate = Gate(keyed=keyed, codec_of=registry.codec, secrets={})
+        self._gate = Gate(keyed=keyed, codec_of=_codec_of, secrets={})
         self.delivered = 0
         self.turned_away = 0
 

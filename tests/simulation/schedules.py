@@ -50,6 +50,7 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
     max_at_risk_microusd: int = NO_CAP
     max_duplicate_microusd: int | None = None
     trust: Trust | None = None
+    accounts_each: int = 1
     orders: tuple[Decided, ...] = ()
     again: bool = False
 
@@ -78,6 +79,7 @@ def play(schedule: Schedule, root: Path) -> tuple[World, list[str], Tally]:
         max_at_risk_microusd=schedule.max_at_risk_microusd,
         max_duplicate_microusd=schedule.max_duplicate_microusd,
         trust=schedule.trust,
+        accounts_each=schedule.accounts_each,
     )
     for life in schedule.lives:
         world.live(life)

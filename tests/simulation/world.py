@@ -73,8 +73,10 @@ class World:
         widths: Sequence[int | None] = (),
         webhooks: bool = False,
         trust: Trust | None = None,
+        accounts_each: int = 1,
     ) -> None:
         """``webhooks``: providers that can are told where to call back, and somebody listens all the time.
+        ``accounts_each``: so many accounts here use the one that we have at each provider, each under its own name.
         ``widths``: how many jobs each account may have in flight, in the order of ``providers``; None = as it likes.
         What the batches are like: :class:`tests.simulation.wanted.Wanted`."""
         self.path = root / "night.db"
@@ -87,6 +89,7 @@ class World:
         self.max_at_risk_microusd = max_at_risk_microusd
         self.max_duplicate_microusd = max_duplicate_microusd
         self.widths = dict(zip(self.providers, widths, strict=False))
+        self.accounts_each = accounts_each
         self.trust = trust
         self.disk = SimDisk()
         self.hits: Counter[str] = Counter()
@@ -249,8 +252,8 @@ class World:
             if self.max_duplicate_microusd is not None and not self.seen["orders"]:  # an operator may allow more
                 yield duplicates_money(batch), self.max_duplicate_microusd
         if self.account_budget_microusd is not None:
-            for name in self.providers:
-                yield account_money(name), self.account_budget_microusd
+            for account in self._accounts():
+                yield account_money(account.name), self.account_budget_microusd
 
     def _expected(self, exc: BaseException) -> None:
         """A death that was asked for; anything else is a bug."""
@@ -313,8 +316,8 @@ class World:
                     max_at_risk_microusd=self.max_at_risk_microusd,
                     max_duplicate_microusd=self.max_duplicate_microusd,
                 ),
-                accounts=tuple(self._account(name) for name in self.providers),
-                buy_from=frozenset(self.providers),
+                accounts=self._accounts(),
+                buy_from=frozenset(account.name for account in self._accounts()),
                 deadline_s=life.deadline_s,
                 webhook_url=PUBLIC_URL if self.postman else "",
             ),
@@ -388,9 +391,16 @@ class World:
         core._r.seed(self.random.getrandbits(32))
         return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
-    def _account(self, provider: str) -> Account:
+    def _accounts(self) -> tuple[Account, ...]:
+        return tuple(
+            self._account(name, f"{name}.{each}" if each > 1 else name)
+            for name in self.providers
+            for each in range(1, self.accounts_each + 1)
+        )
+
+    def _account(self, provider: str, name: str) -> Account:
         return Account(
-            name=provider,
+            name=name,
             provider=provider,
             codec=registry.codec(provider),
             key=Secret(self.keys[provider]),
