@@ -83,16 +83,11 @@ def ask_leave(
     images: int,
     *,
     sandbox: bool,
-    yes: bool,
-    budget_microusd: int | None,
-    approved: bool,
+    given: By | None,
     agreed: SpendAgreed | None,
     talk: Callable[[str], None],
 ) -> SpendAgreed | None:
     """Return the consent to record, None when what was agreed before covers it.
-
-    Args:
-        approved: the plan was compared with a saved one and is the same.
 
     Raises:
         UserError: off a terminal without consent, or the user said no (exit 2).
@@ -114,13 +109,16 @@ def ask_leave(
     for line in plan_lines(plan):
         talk(line)
     what = f"{counted(images, 'image')} for about {dollars(plan.expected_microusd)}"
-    given = given_already(yes=yes, budget_microusd=budget_microusd, approved=approved)
     budget = max(1, round(plan.expected_microusd * 1.1 / 1e6))
     return consent(given or _asked(f"Buy {what}?", f"buying {what}", f"--budget {budget} (the most it may ever spend)"))
 
 
 def given_already(*, yes: bool, budget_microusd: int | None, approved: bool) -> By | None:
-    """How consent was given beforehand; None when it has to be asked for."""
+    """How consent was given beforehand; None when it has to be asked for.
+
+    Args:
+        approved: the plan is held to a saved one.
+    """
     if budget_microusd is not None:
         return "budget"
     if approved:

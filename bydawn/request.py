@@ -14,7 +14,7 @@ from bydawn.doubtful import on_unknown
 from bydawn.inputs import InputOptions, parse_maps
 from bydawn.opening import operator
 from bydawn.trusting import trust
-from ledger.events import BatchConfigured
+from ledger.events import BatchConfigured, BatchEvent
 from ledger.folds import BatchState, evolve_batch
 
 
@@ -146,11 +146,11 @@ def changed_settings(state: BatchState, request: Request, settings: Settings) ->
     return BatchConfigured(operator=given.operator, **changes) if changes else None
 
 
-def with_settings(state: BatchState, change: BatchConfigured | None) -> BatchState:
-    """The batch as it will be run: with what :func:`changed_settings` says, which nobody has put on record yet."""
-    return state if change is None else evolve_batch(state, change, at_us=now_us())
+def supposing(state: BatchState, event: BatchEvent | None) -> BatchState:
+    """The batch as it will be with an event that is not on record yet."""
+    return state if event is None else evolve_batch(state, event, at_us=now_us())
 
 
 def settings_now(state: BatchState, request: Request, settings: Settings) -> BatchState:
     """The batch as it will be run with the options of this call."""
-    return with_settings(state, changed_settings(state, request, settings))
+    return supposing(state, changed_settings(state, request, settings))

@@ -40,9 +40,7 @@ def test_what_was_agreed_is_not_asked_again() -> None:
         on("kie", 10),
         10,
         sandbox=False,
-        yes=False,
-        budget_microusd=None,
-        approved=False,
+        given=None,
         agreed=agreed_to(10, "kie"),
         talk=said.append,
     )
@@ -59,9 +57,7 @@ def test_more_images_than_agreed_need_a_new_consent(monkeypatch: pytest.MonkeyPa
             on("kie", 20),
             20,
             sandbox=False,
-            yes=False,
-            budget_microusd=None,
-            approved=False,
+            given=None,
             agreed=agreed_to(10, "kie"),
             talk=said.append,
         )
