@@ -15,7 +15,7 @@ from random import Random
 import msgspec
 import trio
 
-from adapters.base import Finished, Gone, NotVisible
+from adapters.base import Failed, Finished, Gone, NotVisible, Pending
 from ledger.commands import Record
 from ledger.events import AttemptFailed, AttemptLost, TaskCompleted
 from ledger.folds import AttemptState
@@ -37,6 +37,8 @@ _TRIES = 8  # of one download that breaks on the way
 _BAD_TRIES = 2  # a bad image is fetched once more: the transfer may have been cut
 _REFUSED_TRIES = 3  # our rules refuse the place: a name may resolve to another address next time
 _CRASHES = 3  # of the fetcher itself, by one task
+_TURNED_AWAY_S = 1800.0  # so long a result may be refused whose job is there; then the next run asks again
+_BUSY = frozenset((408, 425, 429))  # the 4xx that say nothing about the link
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -47,14 +49,16 @@ class Placement(msgspec.Struct, frozen=True):
 
 
 class _Fetch:
-    """A task to bring home.  ``crashes`` counts how often that made the fetcher fail."""
+    """A task to bring home.  ``crashes`` counts how often that made the fetcher fail; ``turned_away_at`` is since when
+    its link is refused (monotonic)."""
 
-    __slots__ = ("actor", "crashes", "work")
+    __slots__ = ("actor", "crashes", "turned_away_at", "work")
 
     def __init__(self, work: Work, actor: AccountActor) -> None:
         self.work = work
         self.actor = actor
         self.crashes = 0
+        self.turned_away_at: float | None = None
 
 
 class Fetcher:
@@ -137,7 +141,7 @@ class Fetcher:
     async def _fetch(self, fetch: _Fetch, slots: trio.CapacityLimiter, ticket: object) -> None:
         self.active += 1
         try:
-            await self._bring_home(fetch.work, fetch.actor)
+            await self._bring_home(fetch)
         except Exception:
             fetch.crashes += 1
             raise
@@ -145,7 +149,8 @@ class Fetcher:
             self.active -= 1
             slots.release_on_behalf_of(ticket)
 
-    async def _bring_home(self, work: Work, actor: AccountActor) -> None:
+    async def _bring_home(self, fetch: _Fetch) -> None:
+        work, actor = fetch.work, fetch.actor
         bad = refused = 0
         for tries in range(_TRIES):
             got = await self._download(work, actor)
@@ -166,14 +171,19 @@ class Fetcher:
                     else:
                         self._drop(work, self._left)
                     return
-                case Fetched(status=(401 | 403 | 404 | 410)) if not await self._refresh(work, actor):
-                    return
+                case Fetched(status=status) if 400 <= status < 500 and status not in _BUSY:
+                    if not await self._refresh(work, actor):
+                        return
+                    if self._turned_away_for_good(fetch):
+                        _log.error("%r: its link is refused (%d): it is asked for again by the next run", work, status)
+                        self._drop(work, self._left)
+                        return
                 case _:
-                    pass
+                    fetch.turned_away_at = None
             pause_s = min(30.0, 0.5 * 2**tries) * self._random.uniform(0.5, 1.5)
             await self._clock.sleep_until(self._clock.monotonic() + pause_s)
         _log.warning("%r: the result could not be downloaded yet", work)
-        self._line_up(self._owned[work.key])  # it stays ready, and others get the slot in between
+        self._line_up(fetch)  # it stays ready, and others get the slot in between
 
     async def _download(self, work: Work, actor: AccountActor) -> Blob | BadImage | Fetched | FetchRefused | WireError:
         placement = self._place(work)
@@ -214,6 +224,13 @@ class Fetcher:
         account = actor.account
         return FetchRules(hosts=account.codec.capabilities.result_hosts.value, loopback=account.loopback)
 
+    def _turned_away_for_good(self, fetch: _Fetch) -> bool:
+        """Whether fresh links were refused for so long that asking on would only keep the night from ending."""
+        now = self._clock.monotonic()
+        if fetch.turned_away_at is None:
+            fetch.turned_away_at = now
+        return now - fetch.turned_away_at > _TURNED_AWAY_S
+
     async def _refresh(self, work: Work, actor: AccountActor) -> bool:
         """Ask the provider for a fresh link; False when the task is settled by the answer."""
         expired = self._clock.monotonic() > work.expires
@@ -230,6 +247,9 @@ class Fetcher:
                     return False
             case NotVisible() if expired:
                 await self._lost(work, actor, "the result expired, and the provider does not know the job any more")
+                return False
+            case Failed() | Pending() if expired:  # a job that was finished: it went backwards
+                await self._lost(work, actor, "the result expired, and the provider tells of none any more")
                 return False
             case _:
                 pass

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import trio
 
-from adapters.base import Finished, Gone, NotVisible, PollOutcome, Unreadable
+from adapters.base import Failed, Finished, Gone, NotVisible, Pending, PollOutcome, Unreadable
 from ledger.commands import Intend, Record
 from ledger.events import AttemptAccepted, ResultReady
 from ledger.reader import Reader
@@ -147,9 +147,11 @@ def test_what_expires_first_is_fetched_first() -> None:
     assert sorted(fetched) == list(range(1, 40))
 
 
-def test_a_stale_link_is_asked_for_again() -> None:
+@pytest.mark.parametrize("status", [400, 403, 404, 410])
+def test_a_stale_link_is_asked_for_again(status: int) -> None:
+    """MON-9: some storages say 400 of a signed link that expired."""
     bench = Bench()
-    bench.provider.say("fetch", 404, PICTURE)
+    bench.provider.say("fetch", status, PICTURE)
 
     async def body(fetching: Fetching) -> None:
         fetching.actor.answers = [Finished(url="https://x/fresh")]
@@ -160,7 +162,9 @@ def test_a_stale_link_is_asked_for_again() -> None:
     assert bench.journal.types()[-1] == "TaskCompleted"
 
 
-@pytest.mark.parametrize("answer", [NotVisible(), Finished(url="https://x/1")])
+@pytest.mark.parametrize(
+    "answer", [NotVisible(), Finished(url="https://x/1"), Failed("provider", "it went backwards"), Pending()]
+)
 def test_a_result_is_lost_only_when_it_expired(answer: PollOutcome) -> None:
     """RES-6, LIVE-1: it was asked for and downloaded in vain for ever."""
     bench = Bench()
@@ -175,6 +179,29 @@ def test_a_result_is_lost_only_when_it_expired(answer: PollOutcome) -> None:
     bench.provider.say("fetch", 404)
     assert fetch(bench, body, seconds=450.0).told == [("settled", 1)]
     assert bench.journal.types()[-2:] == ["AttemptLost", "TaskFailed"]
+
+
+@pytest.mark.parametrize("answer", [Unreadable("401", unauthorized=True), Finished(url="https://x/1"), Pending()])
+def test_a_link_that_is_always_refused_keeps_no_night_from_ending(answer: PollOutcome) -> None:
+    """LIVE-1, MON-9: it was asked for until its week was over; it stays ready, for the next run."""
+    bench = Bench()
+    bench.provider.say("fetch", 403)
+
+    async def body(fetching: Fetching) -> None:
+        fetching.actor.answers = [answer]
+        fetching.take(await fetching.ready(expires_s=7 * 86_400.0))
+
+    fetching = fetch(bench, body, seconds=3_600.0)
+    assert fetching.told == [("left", 1)]
+    assert bench.journal.types()[-1] == "ResultReady"
+
+
+def test_a_host_that_cannot_be_reached_for_hours_is_waited_for() -> None:
+    """LIVE-1."""
+    bench = Bench()
+    bench.provider.say("fetch", WireError("no route", sent=False))
+    fetching = fetch(bench, one, seconds=10_000.0)
+    assert (fetching.told, fetching.fetcher.open) == ([], 1)
 
 
 def test_the_provider_may_say_that_it_is_gone() -> None:
