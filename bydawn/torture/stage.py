@@ -47,9 +47,10 @@ class Life(msgspec.Struct, frozen=True):
         return self.code == -signal.SIGKILL
 
     @property
-    def drained(self) -> bool:
-        """It was told to stop before it was to be killed, and may have been faster."""
-        return self.kill is not None and self.kill.at == "drain"
+    def stopped(self) -> bool:
+        """It was told to stop before it was to be killed, and was faster: it drained, or it did not listen and
+        ended at once."""
+        return self.kill is not None and self.kill.at == "drain" and self.code in (_DRAINED, -signal.SIGTERM)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -126,11 +127,11 @@ class Stage:
         with served(place / "sandbox", "none", 0) as url:
             for name, targets in rounds.items():
                 process = self._start(place, url, "plan", targets, *self._buying, "--json")
-                out, err = process.communicate()
+                out, err = _ended(process)
                 if process.returncode == 0:
                     found[name] = msgspec.json.decode(out.splitlines()[-1], type=_Planned).tasks
                 else:
-                    refused[name] = _told(err, process.returncode)
+                    refused[name] = _told(err, process.returncode, place)
                     if refused[name].code not in _NOT_FOR_ALL:
                         raise refused[name]
         return found, refused
@@ -157,7 +158,7 @@ class Stage:
                 tell(len(lives))
                 if hooks and life.killed and ledger.exists():
                     calls.take()
-                if life.killed or life.code in ends or (life.drained and life.code == _DRAINED):
+                if life.killed or life.code in ends or life.stopped:
                     return True
                 log = (place / "run.log").read_text("utf-8", "replace").strip().splitlines()
                 trouble.append(Broken("every run ends as it should", (), f"exit {life.code}: {' '.join(log[-4:])}"))
@@ -172,7 +173,7 @@ class Stage:
                 bill = settled_bill(url)
             (place / "bill.jsonl").write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in bill))
             checked = self._start(place, url, "verify", (), "--json")
-            checked.communicate()
+            _ended(checked)
             calls.close()
             if calls.failed:
                 trouble.append(Broken("every run ends as it should", (), "bydawn serve ended by itself"))
@@ -303,15 +304,25 @@ class _Error(msgspec.Struct, frozen=True):
     fix: str = ""
 
 
-def _told(err: bytes, code: int) -> UserError:
-    """What a command said went wrong, as our own word."""
+def _ended(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+    """What a process says until it ends; it ends with us, however long it would take (Ctrl-C)."""
+    try:
+        return process.communicate()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _told(err: bytes, code: int, place: Path) -> UserError:
+    """What a command said went wrong, as our own word; ``place`` and what was written there will be gone."""
     lines = err.splitlines() or [b""]
     try:
         told = msgspec.json.decode(lines[-1], type=_Error)
     except msgspec.MsgspecError:
         text = err.decode("utf-8", "replace").strip()
         return UserError("BD-900", "bydawn plan failed", why=text[-500:], exit_code=code)
-    return UserError(told.code, told.what, where=told.where, why=told.why, fix=told.fix, exit_code=told.exit_code)
+    fix = told.fix if str(place) not in told.fix else "bydawn plan lists what is wrong; or leave it out: --skip-invalid"
+    return UserError(told.code, told.what, where=told.where, why=told.why, fix=fix, exit_code=told.exit_code)
 
 
 def _listens(port: int) -> bool:

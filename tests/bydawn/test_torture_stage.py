@@ -1,5 +1,6 @@
 """``bydawn serve`` beside the lives of a torture: killed with them on purpose, and noticed when it ends by itself."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -68,9 +69,13 @@ def test_one_that_ends_by_itself_is_noticed(again: str) -> None:
 
 
 def test_only_a_life_that_was_told_to_stop_may_end_before_its_kill() -> None:
-    assert Life(Kill("drain", 3, 10), 130, 0.5, Cut(0)).drained
-    assert not Life(Kill("random", 3, 10), 130, 0.5, Cut(0)).drained
-    assert not Life(None, 0, 0.5, Cut(0)).drained
+    """LIVE-5: it drained; or SIGTERM came while it read its input, and it ended at once."""
+    for code in (130, -signal.SIGTERM):
+        assert Life(Kill("drain", 3, 10), code, 0.5, Cut(0)).stopped
+        assert not Life(Kill("random", 3, 10), code, 0.5, Cut(0)).stopped
+        assert not Life(None, code, 0.5, Cut(0)).stopped
+    assert not Life(Kill("drain", 3, 10), 1, 0.5, Cut(0)).stopped
+    assert not Life(Kill("drain", 3, 10), -signal.SIGSEGV, 0.5, Cut(0)).stopped
 
 
 def test_each_round_has_a_ledger_of_its_own(tmp_path: Path) -> None:

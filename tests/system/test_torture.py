@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from adapters.sandbox.house import BillLine
 from bydawn.torture.judging import Cut, Terms, Wanted, judge, read_manifest
 from bydawn.torture.planning import MOMENTS, Round, Target
 from scripts import check_bill
-from tests.system.shop import BYDAWN, Done, prompts, wait
+from tests.system.shop import BYDAWN, Done, prompts, wait, wait_until
 
 PARTI = Path(__file__).parents[2] / "examples" / "parti-prompts.tsv"
 NOTHING = Cut(0)
@@ -171,21 +170,32 @@ def test_what_cannot_be_is_said_before_anything_is_killed(tmp_path: Path) -> Non
     resubmit = torture(tmp_path, name, "--on-unknown", "resubmit", "--max-duplicate-usd", "a bit")
     assert "BD-020" in resubmit.err
     assert "--max-duplicate-usd" in resubmit.err
+    (tmp_path / "bad.csv").write_text("prompt\ngood\nbad,too many\n")
+    bad = torture(tmp_path, "bad.csv", "--provider", "kie")
+    assert "error BD-016: 1 of 2 rows are not usable" in bad.err
+    assert "scratch" not in bad.err, "what it would name is gone"
     assert left_in(tmp_path) == []
 
 
 def test_a_signal_ends_the_children_and_says_how_far_it_came(tmp_path: Path) -> None:
     process = start(tmp_path, table(tmp_path, 40), "--map", "prompt=Title", "--provider", "google", "--kills", "40")
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "scratch").glob("*/google/bydawn-sandbox.db")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    begun = (tmp_path / "scratch").glob
+    wait_until(lambda: process.poll() is not None or list(begun("*/google/bydawn-sandbox.db")))
     process.send_signal(signal.SIGTERM)  # as Ctrl-C, which a test that runs in the background could not send
-    done = wait(process, timeout=60)
+    done = wait(process)
     assert done.code == 130
     assert "interrupted after 0 rounds" in done.err
-    assert running_in(tmp_path) == []
+    wait_until(lambda: running_in(tmp_path) == [])  # who was killed may take a moment to be gone
+
+
+def test_a_signal_ends_also_a_plan_that_takes_long(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "endless.csv")
+    process = start(tmp_path, "endless.csv", "--provider", "google")
+    wait_until(lambda: any("plan" in words.split("\0") for words in running_in(tmp_path)))
+    process.send_signal(signal.SIGTERM)
+    assert wait(process).code == 130
+    wait_until(lambda: running_in(tmp_path) == [])
+    assert left_in(tmp_path) == []
 
 
 def running_in(folder: Path) -> Sequence[str]:
