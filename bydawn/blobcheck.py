@@ -68,7 +68,10 @@ def promises(reader: Reader, batches: Mapping[int, BatchState], batch: int = 0) 
         after = page[-1][0]
         found = []
         for seq, stream, tag, data, wanted, superseded in page:
-            parts = stream_parts(stream)
+            try:
+                parts = stream_parts(stream)
+            except ValueError:  # the audit names the event
+                continue
             if stream in erased or parts.batch not in batches or batch not in (0, parts.batch):
                 continue
             with suppress(LedgerDamaged, LedgerNewer, TemplateError, msgspec.DecodeError):
@@ -117,6 +120,8 @@ def check(promise: Promise) -> Broken | None:
         return Broken(promise, "is missing")
     except OSError as error:
         return Broken(promise, f"cannot be read: {error.strerror}")
+    except ValueError as error:  # of an event that was changed: no path at all
+        return Broken(promise, f"cannot be read: {error}")
     return None if digest == promise.sha256 else Broken(promise, f"hashes to {digest}")
 
 

@@ -22,6 +22,7 @@ from ledger.audit_chain import Chain, audit_chain, audit_chain_of
 from ledger.audit_streams import audit_streams
 from ledger.encoding import chain_start
 from ledger.engine import Store, open_reader
+from ledger.errors import LedgerDamaged
 from ledger.findings import Findings
 from ledger.findings import Problem as Problem
 
@@ -69,7 +70,12 @@ def verify(
             through = max(seq, found[0] or 0) if found else seq
 
             def streams() -> Findings:
-                return audit_streams(store, progress, together)
+                try:
+                    return audit_streams(store, progress, together)
+                except LedgerDamaged:
+                    # Where it is only a text of a view that is none, the rest can be checked, and the row is named.
+                    store.read_any_text()
+                    return audit_streams(store, progress, together)
 
             if through < large:
                 chain, others = audit_chain(store, ledger_id, through), streams()
@@ -102,8 +108,8 @@ def _at_once(path: Path, ledger_id: str, through: int, streams: Callable[[], Fin
 
 
 def _ledger_id(store: Store) -> str:
-    found = store.row("SELECT value FROM meta WHERE name = 'ledger_id'")
-    return "" if found is None else str(found[0])
+    found = store.row("SELECT CAST(value AS BLOB) FROM meta WHERE name = 'ledger_id'")
+    return "" if found is None else bytes(found[0]).decode(errors="replace")
 
 
 def export_head(path: Path) -> SealedHead:

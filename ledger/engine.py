@@ -63,11 +63,14 @@ _MESSAGES: tuple[tuple[str, type[LedgerError]], ...] = (
     ("file is not a database", LedgerDamaged),
     ("malformed", LedgerDamaged),
     ("could not decode", LedgerDamaged),  # a text that is no UTF-8
+    ("can't decode", LedgerDamaged),  # a message of SQLite about a schema that is none
     ("no such table", LedgerDamaged),
     ("no such column", LedgerDamaged),
     ("unable to open", LedgerMissing),
     ("locked", CommitFailed),
 )
+
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # the driver decodes the messages of SQLite, which may quote anything
 
 
 def translated(exc: Exception) -> LedgerError:
@@ -86,11 +89,15 @@ class Store:
         self._connection = connection
         self.path = path
 
+    def read_any_text(self) -> None:
+        """From now on spell out what is no UTF-8 in a text, instead of failing, so that its place can be named."""
+        self._connection.text_factory = lambda text: bytes(text).decode(errors="backslashreplace")
+
     def rows(self, sql: str, values: Values = ()) -> list[Row]:
         """Run a query and return all of it."""
         try:
             return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as exc:
+        except _ERRORS as exc:
             raise translated(exc) from exc
 
     def stream(self, sql: str, values: Values = ()) -> Iterator[Row]:
@@ -100,14 +107,14 @@ class Store:
             # By the thousand: one generator step per row cost as much as SQLite's own.
             while rows := cursor.fetchmany(_FETCHED):
                 yield from rows
-        except sqlite3.Error as exc:
+        except _ERRORS as exc:
             raise translated(exc) from exc
 
     def row(self, sql: str, values: Values = ()) -> Row | None:
         """Return the first row of a query, None if there is none."""
         try:
             found: Row | None = self._connection.execute(sql, values).fetchone()
-        except sqlite3.Error as exc:
+        except _ERRORS as exc:
             raise translated(exc) from exc
         return found
 
@@ -115,7 +122,7 @@ class Store:
         """Run one statement and return how many rows it changed."""
         try:
             return self._connection.execute(sql, values).rowcount
-        except sqlite3.Error as exc:
+        except _ERRORS as exc:
             raise translated(exc) from exc
 
     def run_many(self, sql: str, values: Iterable[Values]) -> None:

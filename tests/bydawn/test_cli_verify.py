@@ -133,6 +133,29 @@ def test_one_byte_of_an_event_is_found_and_its_commit_named(
         assert [found for found in commits if int(found[1]) <= seq <= int(found[2] or found[1])], (seq, lines)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE events SET stream = 123 WHERE type = 'task.completed.v1' AND seq < 20",
+        "UPDATE events SET data = json_set(data, '$.sha256', 'a' || char(0)) WHERE type = 'task.completed.v1'",
+        "UPDATE events SET data = replace(data, 'image/png', 'image/pnf') WHERE type = 'task.completed.v1'",
+        "UPDATE batches SET name = CAST(x'ff' AS TEXT)",
+    ],
+    ids=["no stream", "no path", "no image", "no text"],
+)
+def test_what_cannot_even_be_looked_for_is_a_mismatch_too(
+    night: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """LED-8: exit 13 and places, where following the changed ledger to the images leads nowhere."""
+    with closing(sqlite3.connect(night / "bydawn.db")) as tampered:
+        tampered.execute("DROP TRIGGER events_are_never_changed")
+        assert tampered.execute(change).rowcount > 0
+        tampered.commit()
+    code, lines = verified(capsys=capsys)
+    assert code == 13
+    assert {"chain", "views"} & {line.get("code") for line in lines}
+
+
 def test_a_restored_ledger_contradicts_a_later_head(night: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seal = night / "head.json"
     assert main(["verify", "--seal", str(seal)]) == 0

@@ -110,6 +110,13 @@ def test_an_honest_ledger_is_in_order(path: Path) -> None:
         (["DELETE FROM money WHERE account = 'held/1'"], "views", "money: held/1"),
         (["UPDATE payloads SET text = 'another picture' WHERE row = 3"], "payload", "event 6 (task-1-3)"),
         (["DELETE FROM payloads WHERE row = 3"], "payload", "event 6 (task-1-3)"),
+        (["UPDATE payloads SET text = NULL WHERE row = 3"], "payload", "event 6 (task-1-3)"),  # not as erasing does it
+        (["UPDATE payloads SET text = CAST(x'ff' AS TEXT) WHERE row = 3"], "payload", "event 6 (task-1-3)"),
+        # No texts at all, and still the row is named.
+        (["UPDATE tasks SET id = CAST(x'6Dff' AS TEXT) WHERE id = 'row-2'"], "views", "tasks: task-1-2"),
+        (["UPDATE batches SET name = CAST(x'ff' AS TEXT)"], "views", "batches: 1"),
+        (["UPDATE money SET account = CAST(x'ff' AS TEXT) WHERE account = 'batch/1'"], "views", "money: batch/1"),
+        (["UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE name = 'ledger_id'"], "chain", "event 1 (runtime)"),
         # Rows of tasks that no event speaks of, before, between and behind the others; and one that is gone.
         (
             ["INSERT INTO tasks SELECT 5, 1, phase, '', '', 0, 0, 1, 0, 0, '', '', 0, 0, id FROM tasks LIMIT 1"],
@@ -256,3 +263,12 @@ def test_what_is_no_ledger_is_said_to_be_none(tmp_path: Path, write: Callable[[P
         verify(path)
     with pytest.raises(LedgerDamaged):
         Ledger.create_or_open(path, create=False)
+
+
+def test_a_schema_that_is_no_text_is_damage(path: Path) -> None:
+    """SQLite quotes it in its message, which the driver then cannot decode."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"events_are_never_changed BEFORE")] ^= 0x80
+    path.write_bytes(data)
+    with pytest.raises(LedgerDamaged):
+        verify(path)
