@@ -68,6 +68,7 @@ class AccountActor:
             ended=self._ended,
             stranded=self._stranded,
             unauthorized=lambda why: self.park(f"unauthorized: {why}"),
+            charged=self.charged,
         )
         news = News(
             followed=followed,
@@ -195,14 +196,18 @@ class AccountActor:
         self._follower.overdue(work)
         return True
 
-    def overcharged(self, work: Work, charged_microusd: int) -> None:
-        """The provider charged above the ceiling: record it truly and buy no more here (MON-8)."""
-        attempt = work.attempt
+    def charged(self, work: Work, number: int) -> None:
+        """An attempt has ended, with an image or without: a charge above its ceiling is recorded truly, and nothing
+        more is bought here (MON-8)."""
+        attempt = work.state.attempts[number - 1]
+        charged_microusd = attempt.cost_microusd or 0
+        if charged_microusd <= attempt.ceiling_microusd:
+            return
         self._diary.note(
             Overcharged(
                 batch=work.batch,
                 task=work.n,
-                attempt=attempt.number,
+                attempt=number,
                 ceiling_microusd=attempt.ceiling_microusd,
                 charged_microusd=charged_microusd,
             )
@@ -336,6 +341,8 @@ class AccountActor:
                 self._owned.pop(work.key, None)
                 self._hands.settled(work)
             case _:
+                if isinstance(result, Failed):
+                    self.charged(work, len(work.state.attempts))
                 self._release(work)
         if self._dead and work.state.phase in LIVE:
             self._leave(work)

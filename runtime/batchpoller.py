@@ -323,6 +323,7 @@ class BatchPoller:
         self._let_go(batch, key)
         if isinstance(result.outcome, Failed):
             await record_failed(self._log, work, number, result.outcome)
+            self._told.charged(work, number)
             self._told.ended(work, False)
             return
         await self._spool.keep(work, number, result.outcome)

@@ -260,6 +260,7 @@ class Fetcher:
         attempt = work.attempt
         fact = AttemptLost(attempt=attempt.number, reason=reason, cost_microusd=self._cost(work, actor))
         await self._log.record(work, Record(fact))
+        actor.charged(work, attempt.number)
         await self._unspool(work, attempt)
         self._drop(work, self._settled)
 
@@ -275,7 +276,6 @@ class Fetcher:
 
     async def _complete(self, work: Work, actor: AccountActor, blob: Blob) -> None:
         attempt = work.attempt
-        cost = self._cost(work, actor)
         fact = TaskCompleted(
             attempt=attempt.number,
             version=work.state.slot,
@@ -284,15 +284,14 @@ class Fetcher:
             media_type=blob.media_type,
             width=blob.width,
             height=blob.height,
-            cost_microusd=cost,
+            cost_microusd=self._cost(work, actor),
             flags=blob.flags,
             model_version=attempt.model_version,
         )
         await self._log.record(work, Record(fact))
         faults.point("completion_recorded")
         self._seen_size(blob.size)
-        if cost > attempt.ceiling_microusd:
-            actor.overcharged(work, cost)
+        actor.charged(work, attempt.number)
         await self._unspool(work, attempt)
         self._drop(work, self._settled)
 
@@ -306,6 +305,7 @@ class Fetcher:
             detail=ref,
         )
         await self._log.record(work, Record(fact), payloads=[payload])
+        actor.charged(work, attempt.number)
         await self._unspool(work, attempt)
         self._drop(work, self._settled if work.state.settled else self._give_back)
 

@@ -66,6 +66,7 @@ class Told(msgspec.Struct, frozen=True):
     ended: Callable[[Work, bool], None]  # settled or queued again; True = the provider's own failure
     stranded: Callable[[Work], None]  # this account can tell nothing about the job: it stays open
     unauthorized: Callable[[str], None]
+    charged: Callable[[Work, int], None]  # what an attempt without an image cost is on record
 
 
 class Poller:
@@ -413,7 +414,9 @@ class Poller:
         self._told.stranded(work)
 
     async def _failed(self, work: Work, outcome: Failed) -> None:
-        await record_failed(self._log, work, work.attempt.number, outcome)
+        number = work.attempt.number
+        await record_failed(self._log, work, number, outcome)
+        self._told.charged(work, number)
         self._tickets.pop(work.key, None)
         self._told.ended(work, outcome.reason == "provider")
 

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from adapters.base import (
     Context,
     Failed,
+    FailedReason,
     FileBytes,
     Finished,
     Gone,
@@ -90,7 +91,9 @@ class FileProvider(FakeProvider):
             key, found, rest = line.partition(mark)
             if found:
                 words = rest.decode()
-                failed = Failed("policy" if words == "policy" else "provider", words, retryable=words != "policy")
+                reason: FailedReason = "policy" if words == "policy" else "provider"
+                cost = 90_000 if words == "dear" else 0
+                failed = Failed(reason, words, retryable=words != "policy", cost_microusd=cost)
                 return LineResult(key.decode(), Finished(data=rest, cost_microusd=9) if mark == b"=" else failed)
         raise MalformedReply("no line")
 

@@ -25,7 +25,15 @@ from adapters.base import (
 from adapters.capabilities import Rate
 from ledger.commands import Decide, Intend, Record
 from ledger.decisions import Reserve
-from ledger.events import AccountParked, AttemptAccepted, AttemptAmbiguous, AttemptUnknown, ResultReady
+from ledger.events import (
+    AccountParked,
+    AttemptAccepted,
+    AttemptAmbiguous,
+    AttemptFailed,
+    AttemptUnknown,
+    Overcharged,
+    ResultReady,
+)
 from runtime.account import AccountActor, Hands
 from runtime.accountparts import Needs
 from runtime.gateway import Gateway, Submission
@@ -351,10 +359,46 @@ def test_what_happened_last_is_in_the_diary_too() -> None:
 
     async def body(desk: Desk) -> None:
         work = await desk.open_work()
-        desk.actor.overcharged(work, 50_000)
+        await bench.log.record(work, Record(AttemptFailed(attempt=1, reason="provider", cost_microusd=50_000)))
+        desk.actor.charged(work, 1)
 
     at_work(bench, body, seconds=0.0)
     assert sorted(bench.journal.types()[-2:]) == ["AccountParked", "Overcharged"]
+
+
+def test_a_failure_that_is_charged_above_the_ceiling_parks_the_account() -> None:
+    """MON-8: it was recorded, and the account went on buying; told of a job, and inside an answer."""
+    dear = Failed("provider", cost_microusd=90_000)
+    told = Overcharged(batch=1, task=1, attempt=1, ceiling_microusd=40_000, charged_microusd=90_000)
+
+    async def buy(desk: Desk) -> None:
+        desk.offer(desk.bench.work(1))
+
+    by_poll, at_once = Bench(), Bench()
+    by_poll.provider.say("submit", Accepted("j1"))
+    by_poll.provider.say("poll", dear)
+    at_once.provider.say("submit", dear)
+    for bench in (by_poll, at_once):
+        assert at_work(bench, buy).actor.parked.startswith("overcharge")
+        assert [event for event in bench.journal.events if isinstance(event, Overcharged)] == [told]
+
+
+def test_a_charge_is_told_of_the_purchase_that_was_charged() -> None:
+    """MON-8: of two purchases of a task, the newest one was named, with its ceiling."""
+    bench = Bench()
+
+    async def body(desk: Desk) -> None:
+        work, log = desk.bench.work(), desk.bench.log
+        await log.record(work, Intend("fake", "fake", "1:1", "only", 40_000, "d", 0))
+        await log.record(work, Record(AttemptFailed(attempt=1, reason="provider", cost_microusd=50_000)))
+        await log.record(work, Intend("fake", "fake", "1:1", "only", 60_000, "d", 0))
+        await log.record(work, Record(AttemptAmbiguous(attempt=2, reason="no_reply")))
+        await log.record(work, Record(AttemptUnknown(attempt=2, reason="no_evidence")))
+        desk.actor.charged(work, 1)
+
+    at_work(bench, body, seconds=0.0)
+    (told,) = (event for event in bench.journal.events if isinstance(event, Overcharged))
+    assert (told.attempt, told.ceiling_microusd, told.charged_microusd) == (1, 40_000, 50_000)
 
 
 def test_a_fresh_link_is_asked_for_in_the_slower_place_only_with_the_same_key() -> None:

@@ -50,6 +50,7 @@ class Follower:
     def __init__(self, bench: FileBench, *, key_epoch: int = 0) -> None:
         self.bench = bench
         self.told: list[tuple[str, int]] = []
+        self.charges: list[int | None] = []
         self.poller = BatchPoller(
             bench.account,
             bench.files_of,
@@ -64,6 +65,7 @@ class Follower:
                 ended=lambda work, fault: self.told.append(("fault" if fault else "ended", work.n)),
                 stranded=lambda work: self.told.append(("stranded", work.n)),
                 unauthorized=lambda why: self.told.append(("unauthorized", 0)),
+                charged=lambda work, number: self.charges.append(work.state.attempts[number - 1].cost_microusd),
             ),
             foreign=lambda epoch: epoch < key_epoch,
         )
@@ -145,6 +147,14 @@ def test_the_lines_of_a_file_that_an_earlier_version_made_come_home_too() -> Non
         follower.poller.accepted(work)
 
     assert following(bench, body).told == [("ready", 1), ("ready", 2), ("ready", 3)]
+
+
+def test_what_a_failed_line_cost_is_told() -> None:
+    """MON-8."""
+    bench = FileBench()
+    bench.provider.say("batch", RESULTS)
+    bench.provider.say("results", f"{key_of(1)}!dear\n".encode())
+    assert follow(bench, 1).charges == [90_000]
 
 
 def test_a_batch_is_asked_for_rarely() -> None:

@@ -33,7 +33,7 @@ class FakeActor:
     def __init__(self, account: Account) -> None:
         self.account = account
         self.parked = ""
-        self.overcharges: list[int] = []
+        self.charges: list[tuple[int, int | None]] = []  # (attempt, what it cost)
         self.answers: list[PollOutcome] = []
 
     async def ask(self, work: Work) -> PollOutcome:
@@ -43,8 +43,8 @@ class FakeActor:
     def park(self, reason: str) -> None:
         self.parked = reason
 
-    def overcharged(self, work: Work, charged_microusd: int) -> None:
-        self.overcharges.append(charged_microusd)
+    def charged(self, work: Work, number: int) -> None:
+        self.charges.append((number, work.state.attempts[number - 1].cost_microusd))
 
 
 class Fetching:
@@ -217,13 +217,14 @@ def test_the_provider_may_say_that_it_is_gone() -> None:
 
 
 def test_a_bad_image_is_fetched_twice_kept_and_bought_again() -> None:
-    """RES-4."""
+    """RES-4, MON-8: what it cost is looked at."""
     bench = Bench()
     bench.provider.say("fetch", PICTURE[:-20])
     fetching = fetch(bench, one)
     assert fetching.told == [("queued", 1)]
     assert bench.provider.count("fetch") == 2
     assert fetching.disk.names(Path("/out/disputed")) == ("5-1-1-1.bin",)
+    assert fetching.actor.charges == [(1, 30_000)]
 
 
 def test_a_transfer_that_was_cut_once_is_no_bad_image() -> None:
@@ -294,7 +295,7 @@ def test_a_charge_above_the_ceiling_is_told_and_recorded_truly() -> None:
         fetching.take(await fetching.ready(cost=50_000))
 
     fetching = fetch(bench, body)
-    assert fetching.actor.overcharges == [50_000]
+    assert fetching.actor.charges == [(1, 50_000)]
     assert msgspec.to_builtins(bench.journal.events[-1])["cost_microusd"] == 50_000
 
 

@@ -40,6 +40,7 @@ class Following:
     def __init__(self, bench: Bench, *, key_epoch: int = 0, rate: Rate = _FAST) -> None:
         self.bench = bench
         self.told: list[str] = []
+        self.charges: list[int | None] = []
         self.poller = Poller(
             bench.account,
             queries=TokenBucket(rate),
@@ -52,6 +53,7 @@ class Following:
                 ended=lambda work, fault: self.told.append(f"ended {fault}"),
                 stranded=lambda work: self.told.append("stranded"),
                 unauthorized=lambda why: self.told.append(f"unauthorized {why}"),
+                charged=lambda work, number: self.charges.append(work.state.attempts[number - 1].cost_microusd),
             ),
             foreign=lambda epoch: epoch < key_epoch,
         )
@@ -98,6 +100,18 @@ def test_an_end_is_recorded_and_told_once(answer: PollOutcome, told: str, event:
     assert follow(bench, body).told == [told]
     assert bench.journal.types().count(event) == 1
     assert bench.provider.count("poll") == 4
+
+
+def test_what_a_failed_job_cost_is_told() -> None:
+    """MON-8."""
+    bench = Bench()
+    bench.provider.say("poll", Failed("provider", cost_microusd=90_000))
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        await trio.sleep(10.0)
+
+    assert follow(bench, body).charges == [90_000]
 
 
 def test_a_work_is_scheduled_once_however_often_it_is_asked_for() -> None:
