@@ -44,7 +44,7 @@ from bydawn.preparing import (
     show_plan,
     talker,
 )
-from bydawn.request import Request, Settings
+from bydawn.request import Request, Settings, settings_now
 from bydawn.running import go_on
 from bydawn.saying import say_where
 from bydawn.selection import ledger_path
@@ -94,11 +94,12 @@ def start(request: Request) -> int:
     dedupe = values.one_of(settings.text("dedupe"), ("", "share", "off"), where="--dedupe")
     past = PastBatch(ledger_file, source, share=None if not dedupe else dedupe == "share")
     checked = _check(past, accounts, settings, folder)
-    deadline_us = settings.moment_us("deadline")
-    plan = plan_of(settings, checked.groups, accounts, settings.config.price_book(), deadline_us, state)
+    wanted = settings_now(state, request, settings)
+    book = settings.config.price_book()
+    plan = plan_of(wanted, checked.groups, accounts, book, settings.moment_us("deadline"))
     with Reader(ledger_file) as reader:
         keys = _with_keys(request, settings, accounts)
-        found = differences(reader, source, plan, accounts, settings.config.price_book(), keys=keys)
+        found = differences(reader, source, plan, accounts, book, keys=keys)
     _tell(request, found, target.name, past, checked, state, talk)
     if request.dry_run:
         if request.save is not None:

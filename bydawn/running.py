@@ -82,9 +82,10 @@ def start(request: Request) -> int:
         if request.dry_run:
             assert checked is not None
             rows = _groups(checked, settings)
-            wanted, part = part_of(rows, settings_now(before, request, settings))
+            state = settings_now(before, request, settings)
+            wanted, part = part_of(rows, state)
             quotes = quotes_of_plan(wanted, accounts, settings.config, egress, asking=request.quotes)
-            plan = plan_of(settings, wanted, accounts, quotes.book, settings.moment_us("deadline"), before)
+            plan = plan_of(state, wanted, accounts, quotes.book, settings.moment_us("deadline"))
             if request.save is not None:
                 save(request.save, approval(plan, digest))
             files, callbacks = file_lines(checked, accounts), callback_lines(settings, before, accounts)
@@ -152,11 +153,12 @@ def go_on(
         with Reader(ledger_file) as reader:
             waiting = groups_of(reader, batch, accounts)
             settled = before.sealed_through - sum(group.count for group in waiting)
-            left, part = part_of(waiting, settings_now(before, request, settings), settled=settled)
+            state = settings_now(before, request, settings)
+            left, part = part_of(waiting, state, settled=settled)
             quotes = quotes_of_plan(left, accounts, settings.config, egress, asking=request.quotes)
             lines, resumes = _resumes(reader, batch, before, request, settings)
             notes = (*part, *lines, *callback_lines(settings, before, accounts), *quotes.lines)
-            left_plan = plan_of(settings, left, accounts, quotes.book, settings.moment_us("deadline"), before)
+            left_plan = plan_of(state, left, accounts, quotes.book, settings.moment_us("deadline"))
             if request.save is not None:
                 save(request.save, approval(left_plan, before.imports[-1].input_digest))
             return show_plan(request, left_plan, Path(reader.batch(batch).folder), notes=notes, resumes=resumes)

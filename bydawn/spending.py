@@ -43,6 +43,8 @@ from runtime.planning import Group, Plan, too_late
 from runtime.planning import plan as make_plan
 from runtime.router import Terms
 
+DEFAULT_ATTEMPTS = 3
+
 
 class _Run(msgspec.Struct, frozen=True):
     """What every step is told: the batch, this call for it, and the ledger as it is on record."""
@@ -170,31 +172,27 @@ def _offer(run: _Run, asked: _Asked, groups: Sequence[Group] | None) -> _Offer:
     if changed or (groups is None and (agreed is None or asked.wanted > agreed.images)):
         groups = groups_of(run.reader, run.batch, run.accounts)
     left = share_of(groups or (), asked.wanted)
-    plan = plan_of(run.settings, left, run.accounts, quotes.book, asked.deadline_us, asked.state)
+    plan = plan_of(asked.state, left, run.accounts, quotes.book, asked.deadline_us)
     refuse_uncovered(plan)
     outgrown = changed and agreed is not None and exceeds(agreed, plan, spent_so_far(run.reader, run.batch))
     return _Offer(plan, quotes.book, outgrown)
 
 
 def plan_of(
-    settings: Settings,
-    groups: Iterable[Group],
-    accounts: Sequence[Account],
-    prices: PriceBook,
-    deadline_us: int | None,
-    before: BatchState,
+    state: BatchState, groups: Iterable[Group], accounts: Sequence[Account], prices: PriceBook, deadline_us: int | None
 ) -> Plan:
-    """What it will cost and how long it will take.  ``before``: the batch as it was left, for what keeps its value."""
+    """What buying ``groups`` of the batch costs and how long it takes.  ``state``: with what this call changes."""
+    settings = state.settings
     made = make_plan(
         groups,
         accounts,
         prices,
-        attempts=settings.whole("attempts") or 3,
-        budget_microusd=settings.money("budget"),
+        attempts=settings.attempts or DEFAULT_ATTEMPTS,
+        budget_microusd=settings.budget_microusd,
         deadline_s=(deadline_us - now_us()) / 1e6 if deadline_us else None,
-        max_at_risk_microusd=settings.money("max_at_risk"),
+        max_at_risk_microusd=settings.max_at_risk_microusd,
     )
-    told = trust_lines(trust_of(settings.text("trust"), before), accounts)
+    told = trust_lines(trust_of("", state), accounts)
     return msgspec.structs.replace(made, notes=(*made.notes, *told))
 
 
@@ -294,7 +292,7 @@ def _buying(
         buy_from=frozenset(account.name for account in run.accounts if too_late(account, deadline_s) is None),
         prices=offer.prices,
         egress=run.egress,
-        max_attempts=state.settings.attempts or 3,
+        max_attempts=state.settings.attempts or DEFAULT_ATTEMPTS,
         deadline_s=deadline_s,
         wanted=asked.wanted,
         quiet=run.request.quiet,
