@@ -11,9 +11,13 @@ Asked are the providers whose listing identifies a job by its input (``recovery`
 job by its reference (``lookup``): one page of waiting tasks after another, until none of a page was bought there, for
 both copies buy in the same order; then settled ones likewise, those that changed last in front.  A task with local
 references is left out: what they were uploaded as is not known here.
+
+Where images are bought by the file (:mod:`bydawn.orphanfiles`), the name of a file tells that a copy of this ledger
+made it, and the key of each of its lines whose it is.
 """
 
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,10 +28,22 @@ from typing import Literal
 import msgspec
 import trio
 
-from adapters.base import Accepted, Failed, ListedJob, Lists, LooksUp, MalformedReply, Throttled, Unreadable
-from adapters.batchfile import BatchFiles
+from adapters.base import (
+    Accepted,
+    Failed,
+    HttpCall,
+    HttpReply,
+    ListedJob,
+    Lists,
+    LooksUp,
+    MalformedReply,
+    Throttled,
+    Unreadable,
+)
+from adapters.batchfile import BatchFiles, batch_of_job
 from adapters.prices import PriceBook
 from adapters.references import local_file
+from bydawn.orphanfiles import Files, read_files
 from ledger.commands import Find, Intend
 from ledger.decisions import Append, Committed, Decision, Guard, Reserve
 from ledger.ended import ended_tasks
@@ -38,9 +54,10 @@ from ledger.reader import Reader
 from ledger.rules import decide_task
 from ledger.streams import task_stream
 from runtime.accounts import Account
+from runtime.batchevidence import line_key
 from runtime.clock import TrioClock
 from runtime.egress import Egress
-from runtime.evidence import CannotLook, read_listing
+from runtime.evidence import CannotLook, Query, read_listing
 from runtime.limits import TokenBucket
 from runtime.ports import WireError
 from runtime.pricing import quote_by
@@ -52,13 +69,12 @@ from runtime.work import TextErased, Work, WorkKey, load_work
 _PAGE = 1000
 _ATTEMPTS = 8
 """How many attempts further the other copy may have been: each may show another seed."""
-
-
 _LOOKUPS = 3
 """The same, where each attempt is a question of its own."""
 _PER_LOOK = 300
 _SETTLED_PER_LOOK = 100
 _AT_ONCE = 8
+_KEY = re.compile(r"([0-9]{1,7})-([0-9]{1,10})-([0-9]{1,7})-")
 
 
 class Looked(msgspec.Struct, frozen=True):
@@ -66,6 +82,7 @@ class Looked(msgspec.Struct, frozen=True):
 
     ``adopted``: jobs of tasks that waited.  ``surplus``: of tasks that are settled, by their ceilings, in the
     ``batches`` of these names.  ``strangers``: of none.  ``trouble``: why it could not be read; then nothing is known.
+    ``silent_files``: files of requests that have not told what is in them yet.  ``lost_files``: that never will.
     """
 
     account: str
@@ -74,6 +91,8 @@ class Looked(msgspec.Struct, frozen=True):
     surplus_microusd: int = 0
     batches: tuple[str, ...] = ()
     strangers: int = 0
+    silent_files: int = 0
+    lost_files: int = 0
     trouble: str = ""
 
 
@@ -88,17 +107,28 @@ class _Books(msgspec.Struct, frozen=True):
 
 
 def adopt_orphans(
-    ledger: Ledger, accounts: Sequence[Account], batches: Sequence[int], book: PriceBook, *, since_us: int
+    ledger: Ledger,
+    accounts: Sequence[Account],
+    batches: Sequence[int],
+    book: PriceBook,
+    *,
+    since_us: int,
+    files_only: bool = False,
 ) -> list[Looked]:
-    """Bind what the providers show since a time to the waiting tasks of the batches and to settled tasks, durably."""
+    """Bind what the providers show since a time to the waiting tasks of the batches and to settled tasks, durably.
+
+    ``files_only``: look at files of requests alone, which may tell more than they did.
+    """
     found = []
     with ledger.reader() as reader:
         for account in accounts:
             codec, recovery = account.codec, account.codec.capabilities.recovery
-            if isinstance(codec, BatchFiles):
-                continue
             try:
-                if recovery == "lookup" and isinstance(codec, LooksUp):
+                if isinstance(codec, BatchFiles):
+                    found.append(_adopt_lines(_Books(ledger, reader, account, book, "listing"), codec))
+                elif files_only:
+                    continue
+                elif recovery == "lookup" and isinstance(codec, LooksUp):
                     found.append(_adopt_by_reference(ledger, reader, account, codec, batches, book))
                 elif recovery == "listing" and isinstance(codec, Lists):
                     jobs = trio.run(_listed, account, codec, since_us - int(SKEW_S * 1e6))
@@ -115,6 +145,20 @@ async def _wire() -> AsyncIterator[HttpWire]:
         yield wire
     finally:
         await wire.aclose()
+
+
+def _paced(account: Account, wire: HttpWire) -> Query:
+    """A way to send free calls within the account's limit of them."""
+    clock, queries, one_by_one = TrioClock(), TokenBucket(account.query_rate), trio.Lock()
+
+    async def query(call: HttpCall) -> HttpReply:
+        async with one_by_one:
+            while (wait_s := queries.seconds_until_free(clock.monotonic())) > 0:
+                await clock.sleep_until(clock.monotonic() + wait_s)
+            queries.take(clock.monotonic())
+        return await wire.send(call)
+
+    return query
 
 
 async def _listed(account: Account, codec: Lists, since_us: int) -> list[ListedJob]:
@@ -165,18 +209,13 @@ async def _made_with(
     """
     found: dict[WorkKey, list[str]] = {}
     troubles: list[str] = []
-    clock, queries, turns = TrioClock(), TokenBucket(account.query_rate), trio.CapacityLimiter(_AT_ONCE)
-    one_by_one = trio.Lock()
+    turns = trio.CapacityLimiter(_AT_ONCE)
 
-    async def ask(wire: HttpWire, work: Work, attempt: int) -> None:
+    async def ask(query: Query, work: Work, attempt: int) -> None:
         async with turns:
-            async with one_by_one:
-                while (wait_s := queries.seconds_until_free(clock.monotonic())) > 0:
-                    await clock.sleep_until(clock.monotonic() + wait_s)
-                queries.take(clock.monotonic())
             reference = work.reference(ledger_id, attempt)
             try:
-                outcome = codec.read_lookup(await wire.send(codec.build_lookup(reference, account.context())))
+                outcome = codec.read_lookup(await query(codec.build_lookup(reference, account.context())))
             except (WireError, MalformedReply) as exc:
                 outcome = Unreadable(str(exc))
         match outcome:
@@ -188,13 +227,14 @@ async def _made_with(
                 troubles.append(detail)
 
     async with _wire() as wire:
+        query = _paced(account, wire)
         for further in range(1, _LOOKUPS + 1):
             async with trio.open_nursery() as nursery:
                 for work in works:
                     settled = work.state.phase in ENDED
                     if settled or len(found.get(work.key, ())) in (0, further - 1):  # none yet, or each so far
                         first = max(0, len(work.state.attempts) - settled)
-                        nursery.start_soon(ask, wire, work, first + further)
+                        nursery.start_soon(ask, query, work, first + further)
     if troubles:
         raise CannotLook(troubles[0])
     return {
@@ -250,6 +290,61 @@ def _keep_spares(books: _Books, codec: Lists, free: dict[str, list[ListedJob]]) 
         if not free:
             break
     return kept
+
+
+# --- by the file --------------------------------------------------------------------------------------------
+
+
+def _adopt_lines(books: _Books, codec: BatchFiles) -> Looked:
+    """Bind the lines of the other copy's files to the tasks that their keys prove: to one that waits the newest, since
+    the other copy went on to the next attempt only where one came to nothing; to a settled one all of them."""
+    files = trio.run(_files, books, codec)
+    bound = books.reader.bound({line.job for line in files.lines}) if files.lines else set()
+    adopted, spares, strangers = 0, list[Work](), files.others
+    for line in reversed(files.lines):
+        if line.job in bound:
+            continue
+        work = _of_line(books.reader, line.key)
+        settled = work is not None and work.state.phase in ENDED
+        if work is None or not (settled or work.state.phase == "queued") or not _bind(books, work, line.job):
+            strangers += 1
+        elif settled:
+            spares.append(work)
+        else:
+            adopted += 1
+    looked = _looked(books.reader, books.account, adopted, spares, strangers=strangers)
+    return msgspec.structs.replace(looked, silent_files=files.silent, lost_files=files.lost)
+
+
+async def _files(books: _Books, codec: BatchFiles) -> Files:
+    async with _wire() as wire:
+        return await read_files(
+            books.account,
+            codec,
+            query=_paced(books.account, wire),
+            wire=wire,
+            clock=TrioClock(),
+            ledger_id=books.ledger.ledger_id,
+            known=books.reader.files(),
+        )
+
+
+def _of_line(reader: Reader, key: str) -> Work | None:
+    """The task that a key proves; None where it is another task's of the same number, or that of none that is here."""
+    named = _KEY.match(key)
+    if named is None:
+        return None
+    batch, n, attempt = map(int, named.groups())
+    row = reader.task(batch, n)
+    if row is None or row.owner:
+        return None
+    with suppress(TextErased):
+        work = load_work(reader, batch, n)
+        return work if line_key(work, attempt) == key else None
+    return None
+
+
+# --- what is on record, and what is put there ---------------------------------------------------------------
 
 
 def _looked(reader: Reader, account: Account, adopted: int, spares: Sequence[Work], *, strangers: int = 0) -> Looked:
@@ -310,7 +405,6 @@ def _bind(books: _Books, work: Work, job: str) -> bool:
     price = quote_by(books.prices)(account, work.request)
     if price is None:
         return False
-    ctx = account.context(marker=work.marker(ledger.ledger_id, len(work.state.attempts) + 1))
     at_us = time.time_ns() // 1000
     intend = Intend(
         account=account.name,
@@ -318,7 +412,7 @@ def _bind(books: _Books, work: Work, job: str) -> bool:
         lane=account.codec.lane(work.request),
         route="takeover",
         ceiling_microusd=price.ceiling_microusd,
-        body_digest=work.body_digest(account.codec.build_submit(work.request, ctx).body),
+        body_digest=_body_digest(books, work, job),
         deadline_us=at_us,
     )
     state = work.state
@@ -333,3 +427,14 @@ def _bind(books: _Books, work: Work, job: str) -> bool:
         work.state = state
         return True
     return False
+
+
+def _body_digest(books: _Books, work: Work, job: str) -> str:
+    """Of what the other copy sent; empty where nobody here can know it, since it carried local files."""
+    codec = books.account.codec
+    if not isinstance(codec, BatchFiles):
+        marker = work.marker(books.ledger.ledger_id, len(work.state.attempts) + 1)
+        return work.body_digest(codec.build_submit(work.request, books.account.context(marker=marker)).body)
+    if any(map(local_file, work.request.references)):
+        return ""
+    return work.body_digest(codec.line(batch_of_job(job)[1], work.request))

@@ -10,11 +10,13 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from adapters import registry
+from adapters.batchfile import BatchFiles
 from bydawn.config import load_config
 from bydawn.errors import UserError
 from bydawn.keys import chosen_accounts
@@ -51,7 +53,8 @@ class WaitingBatch(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True):
     """How a ledger stands: signs of another copy, and the tasks that such a copy may have bought.
 
-    ``providers``: where it may have; empty = anywhere.  ``tasks``: whether there are any.
+    ``providers``: where it may have, by the settings of the batches; empty = anywhere.  ``used``: accounts from which
+    this ledger has bought, or was about to, at any time.  ``tasks``: whether there are any.
     ``since_us``: the last that this ledger knows of.
     ``held_back``: tasks wait since an earlier taking over.
     """
@@ -59,6 +62,7 @@ class Standing(msgspec.Struct, frozen=True):
     signs: tuple[Strange, ...]
     unsettled: tuple[WaitingBatch, ...]
     providers: tuple[str, ...]
+    used: tuple[str, ...]
     tasks: bool
     sandbox: bool
     since_us: int
@@ -112,6 +116,7 @@ def look(path: Path) -> Standing:
             signs=signs_of(reader, here),
             unsettled=unsettled,
             providers=_providers(reader, batches),
+            used=tuple(row.name for row in reader.accounts()),
             tasks=any(row.sealed_through for row in batches),
             sandbox=any(row.sandbox for row in batches),
             since_us=_known_until(reader),
@@ -122,7 +127,8 @@ def look(path: Path) -> Standing:
 def take_over(path: Path, standing: Standing, *, buy_queued: bool) -> list[Looked]:
     """Make this file the ledger that goes on, durably, and seal its head beside its results.
 
-    Returns what the listings told.
+    Returns what the listings told.  Where a file of requests of the other copy has not told yet what is in it
+    (:func:`is_silent`), what waits goes on waiting, also under ``buy_queued``.
 
     Raises:
         LedgerHeld, LedgerError: as for every opening.
@@ -131,11 +137,22 @@ def take_over(path: Path, standing: Standing, *, buy_queued: bool) -> list[Looke
     with opened_for_writing(path, create=False) as opened:
         ledger = opened.ledger
         looked: list[Looked] = []
-        if standing.signs and standing.tasks:  # before it is at home: cut short, it is done again
+        if standing.tasks and (standing.signs or _by_file(standing)):
+            # Before it is at home: cut short, it is done again.
             batches = [each.batch for each in standing.unsettled]
             book = load_config(Path.cwd(), os.environ).price_book()
-            looked = adopt_orphans(ledger, _accounts(path, standing), batches, book, since_us=standing.since_us)
-        waiting = () if buy_queued else tuple(WaitingTasks(each.batch, each.through) for each in standing.unsettled)
+            looked = adopt_orphans(
+                ledger,
+                _accounts(path, standing),
+                batches,
+                book,
+                since_us=standing.since_us,
+                files_only=not standing.signs,
+            )
+        if is_silent(looked) and not standing.signs:
+            return looked  # nothing is different from when it was taken over
+        all_told = buy_queued and not is_silent(looked)
+        waiting = () if all_told else tuple(WaitingTasks(each.batch, each.through) for each in standing.unsettled)
         place = _place(opened)
         event = LedgerTakenOver(
             operator=operator(),
@@ -154,12 +171,30 @@ def take_over(path: Path, standing: Standing, *, buy_queued: bool) -> list[Looke
     return looked
 
 
+def is_silent(looked: Sequence[Looked]) -> bool:
+    """Whether the other copy has bought something of which nobody knows yet for which tasks."""
+    return any(each.silent_files for each in looked)
+
+
+def _by_file(standing: Standing) -> bool:
+    """Whether something may have been bought by the file, of which more can be told by now."""
+    names = standing.providers or tuple(load_config(Path.cwd(), os.environ).accounts)
+    return any(isinstance(registry.find(each), BatchFiles) for each in _providers_of((*names, *standing.used)))
+
+
 def _accounts(path: Path, standing: Standing) -> list[Account]:
     """The accounts from which the other copy may have bought, as far as there are keys for them here."""
-    if standing.sandbox:
-        return practice_accounts(find_or_start(path), standing.providers)
     config = load_config(Path.cwd(), os.environ)
-    return [each for each in chosen_accounts(config, standing.providers, need_keys=False) if each.key.reveal()]
+    if standing.sandbox:
+        choose = partial(practice_accounts, find_or_start(path))
+    else:
+        choose = partial(chosen_accounts, config, need_keys=False)
+    found = {each.name: each for each in choose(standing.providers)}
+    # Also where it bought before the batches were given other providers; an account may be no longer in the settings.
+    known = (name for name in standing.used if name in config.accounts or registry.find(name) is not None)
+    if more := tuple(name for name in known if name not in found):
+        found |= {each.name: each for each in choose(more)}
+    return [each for each in found.values() if each.key.reveal()]
 
 
 def waiting_through(reader: Reader, batch: int) -> int:
@@ -216,12 +251,17 @@ def _known_until(reader: Reader) -> int:
 def _queued(reader: Reader, row: BatchRow) -> tuple[int, int]:
     """How many tasks are still to be bought, and their cost at the dearest of the batch's providers."""
     shapes = reader.queued_shapes(row.batch)
-    config = load_config(Path.cwd(), os.environ)
-    book = config.price_book()
+    book = load_config(Path.cwd(), os.environ).price_book()
     names: Sequence[str] = reader.batch(row.batch).settings.providers or tuple(registry.entries())
-    providers = {config.accounts[name][0].provider if name in config.accounts else name for name in names}
+    providers = _providers_of(names)
     worst = 0
     for shape in shapes:
         quotes = (book.quote(each, shape.model, shape.resolution, references=shape.references) for each in providers)
         worst += shape.count * max((quote.ceiling_microusd for quote in quotes if quote is not None), default=0)
     return sum(shape.count for shape in shapes), worst
+
+
+def _providers_of(names: Sequence[str]) -> set[str]:
+    """The providers of accounts and providers."""
+    accounts = load_config(Path.cwd(), os.environ).accounts
+    return {accounts[name][0].provider if name in accounts else name for name in names}

@@ -22,6 +22,7 @@ from ledger.errors import LedgerDamaged
 from ledger.events import (
     AttemptAccepted,
     AttemptAdopted,
+    AttemptIntended,
     EpochEnded,
     EpochStarted,
     Recorded,
@@ -186,6 +187,13 @@ class Reader:
             (AttemptAccepted.TYPE, AttemptAdopted.TYPE, msgspec.json.encode(list(jobs)).decode()),
         )
         return {str(job) for (job,) in found}
+
+    def files(self) -> set[str]:
+        """The names of the files of requests that were ever intended.  Reads every event: ask once."""
+        found = self.store.rows(
+            "SELECT DISTINCT json_extract(data, '$.file') FROM events WHERE type = ?", (AttemptIntended.TYPE,)
+        )
+        return {str(name) for (name,) in found if name}
 
     def seq_of_key(self, key: bytes) -> int | None:
         """The event that was appended under an idempotency key, None while there is none."""

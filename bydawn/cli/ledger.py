@@ -10,7 +10,7 @@ from bydawn.cli.output import json_line, line, on_terminal, talk
 from bydawn.errors import UserError
 from bydawn.orphans import Looked
 from bydawn.selection import ledger_path
-from bydawn.takeover import Standing, look, take_over
+from bydawn.takeover import Standing, is_silent, look, take_over
 from ledger.errors import LedgerHeld
 
 
@@ -53,9 +53,9 @@ def takeover(buy_queued: bool, yes: bool, as_json: bool, ledger: Path | None, sa
     """Go on with this ledger in this place: no other copy does.
 
     What was bought is collected and what is doubtful is judged, as after a crash.  Tasks that wait to be bought may
-    have been bought with the other copy: jobs that Replicate, Segmind or Toapis show for them are adopted, and the
-    others stay as they are until --buy-queued.  What the other copy bought of tasks that are settled here is put on
-    record as surplus, and fetched by the next run.
+    have been bought with the other copy: jobs that Replicate, Segmind, Toapis or Google Batch show for them are
+    adopted, and the others stay as they are until --buy-queued.  What the other copy bought of tasks that are settled
+    here is put on record as surplus, and fetched by the next run.
 
     \b
       bydawn ledger takeover
@@ -86,20 +86,23 @@ def takeover(buy_queued: bool, yes: bool, as_json: bool, ledger: Path | None, sa
             signs=signs,
             queued=queued,
             **found,
-            buys_queued=buy_queued,
+            buys_queued=buy_queued and not is_silent(looked),
         )
         return 0
     for each in looked:
         talk(_told(each))
     line(f"{path} goes on here")
     flag = " --sandbox" if sandbox else ""
+    if is_silent(looked):
+        talk("what waits stays unbought until those files have told what is in them; when they are done:")
+        talk(f"  bydawn ledger takeover --buy-queued{flag}")
     names = [*(batch.name for batch in standing.unsettled), *(name for each in looked for name in each.batches)]
     for name in dict.fromkeys(names):
         talk(f"  bydawn run {name}{flag}")
     return 0
 
 
-_FOUND = ("adopted", "surplus", "surplus_microusd", "strangers")
+_FOUND = ("adopted", "surplus", "surplus_microusd", "strangers", "silent_files", "lost_files")
 
 
 def _nothing_to_do(standing: Standing, *, as_json: bool) -> int:
@@ -137,6 +140,10 @@ def _told(looked: Looked) -> str:
         )
     if looked.strangers:
         text += f"; {count(looked.strangers)} more fit no task: look at the bill"
+    if looked.silent_files:
+        text += f"; {counted(looked.silent_files, 'file')} of requests not done, or not readable now"
+    if looked.lost_files:
+        text += f"; {counted(looked.lost_files, 'file')} of requests paid, with results that are gone: look at the bill"
     return text
 
 

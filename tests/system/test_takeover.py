@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.shop import Done, Shop, prompts, wait
+from tests.system.shop import Done, Shop, kill, prompts, sandbox, wait
 
 TASKS = 20
 FILES = ("bydawn-sandbox.db", "bydawn-sandbox.db.key")
+# Who shows what another copy bought: of every kind of evidence one, of all of them when there is time.
+TOLD_BY = ["replicate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("google-batch", "segmind", "toapis"))]
 
 
 @contextmanager
@@ -160,9 +162,7 @@ def test_what_may_have_been_bought_waits_for_the_operator(shop: Shop, tmp_path: 
     assert shop.verdict("pots").twice == []
 
 
-@pytest.mark.parametrize(
-    "provider", ["replicate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("segmind", "toapis"))]
-)
+@pytest.mark.parametrize("provider", TOLD_BY)
 def test_what_the_other_copy_bought_is_adopted(shop: Shop, tmp_path: Path, provider: str) -> None:
     """REC-10, REC-5, W18, MON-7: the other copy bought the rest; here it is fetched, and nothing is bought again."""
     command = killed_halfway(shop, f"adopted at {provider}", provider)
@@ -188,9 +188,7 @@ def test_what_the_other_copy_bought_is_adopted(shop: Shop, tmp_path: Path, provi
         assert copy.run("verify", "--sandbox").code == 0
 
 
-@pytest.mark.parametrize(
-    "provider", ["replicate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("segmind", "toapis"))]
-)
+@pytest.mark.parametrize("provider", TOLD_BY)
 def test_what_two_copies_bought_both_is_surplus(shop: Shop, tmp_path: Path, provider: str) -> None:
     """MON-7, MON-9, MON-10, REC-10: both went on, against the word that was given.  What the other one bought of tasks
     that are settled here is on record with its dollars, and its image is kept."""
@@ -232,6 +230,31 @@ def test_what_two_copies_bought_both_is_surplus(shop: Shop, tmp_path: Path, prov
     with copied(third, tmp_path.with_name(tmp_path.name + "-fourth")) as fourth:
         again = fourth.run("ledger", "takeover", "--yes", "--json", "--sandbox").json()[0]
         assert (again["adopted"], again["surplus"]) == (0, 0), "once is enough"
+
+
+def test_what_is_in_a_file_that_is_not_done_is_not_bought_again(tmp_path: Path) -> None:
+    """REC-10, MON-1, W18: the other copy's files are known by their names, and not yet what they hold."""
+    there = tmp_path / "shop"
+    there.mkdir()
+    with sandbox(tmp_path / "sandbox", latency=3600.0) as url, Shop(there, url) as shop:
+        table = shop.table("pots.jsonl", prompts("silent files", TASKS))
+        command = ("run", table, "--provider", "google-batch", "--max-at-risk", "50", "--sandbox")
+        assert shop.run(*command, fault="before_intent:1").code == -9
+        with copied(shop, tmp_path / "copy") as copy:
+            original = shop.start(*command)
+            shop.wait_phases(original, "pots", "accepted", least=TASKS)
+            kill(original)
+            assert len(shop.bill()) == TASKS
+            for signs in (True, False):  # the second time the ledger is at home, and the file still not done
+                taken = copy.run("ledger", "takeover", "--buy-queued", "--yes", "--json", "--sandbox")
+                assert taken.code == 0, taken.err
+                (said,) = taken.json()
+                assert bool(said["signs"]) is signs
+                assert (said["adopted"], bool(said["silent_files"]), said["buys_queued"]) == (0, True, False)
+                done = copy.run("run", "pots", "--sandbox", "--json")
+                assert (done.code, done.json()[-1]["stopped_by"]) == (5, "takeover")
+            assert copy.phases("pots") == {"queued": TASKS}
+        assert len(shop.bill()) == TASKS
 
 
 @pytest.mark.slow
