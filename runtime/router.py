@@ -118,6 +118,7 @@ class Router:
         self._exhausted = False
         self._disk_tight = False
         self._stranded = False
+        self._set_aside: StopReason = ""  # why tasks were left to the next run, though others could still be bought
         self._left_alone = False  # a task was left alone because another copy of the ledger may have bought it
         self._beside: set[tuple[WorkKey, int]] = set()  # doubtful attempts that a purchase was lined up beside
         self._short: dict[WorkKey, tuple[int, Work]] = {}  # their ceilings; they wait for the budget for duplicates
@@ -231,6 +232,8 @@ class Router:
         if not self.stopped:
             if self._stranded:
                 self.stopped = "no_provider"
+            elif self._set_aside:
+                self.stopped = self._set_aside
             elif self._left_alone:
                 self.stopped = "takeover"
             elif any(work.state.phase == "queued" for _, work in self._short.values()):
@@ -409,17 +412,33 @@ class Router:
             line.append(work)
 
     def _look_for_dead_end(self) -> None:
-        """Stop when what waits can never be placed: nothing is in flight that could make room."""
+        """Stop when what waits can never be placed: nothing is in flight that could make room.
+
+        The window holds the first tasks of the queue only.  Where those behind it may have an account of their own that
+        still buys, these here make room for them.
+        """
         if not self._waiting or len(self.moving) > self._waiting:
             return
         if self._disk_tight:
             self.stop("disk_full")
             return
         open_choices = [choice for line in self._lines for choice in line if not self._actors[choice.account].parked]
-        if not open_choices:
-            self.stop("no_provider")
-        elif all(self._is_full(choice) for choice in open_choices):
-            self.stop("at_risk" if risk_money(self.terms.batch) in self._full else "budget")
+        if not all(self._is_full(choice) for choice in open_choices):
+            return
+        capped: StopReason = "at_risk" if risk_money(self.terms.batch) in self._full else "budget"
+        reason: StopReason = capped if open_choices else "no_provider"
+        if self._exhausted or not self._others_buy():
+            self.stop(reason)
+            return
+        self._set_aside = self._set_aside or reason
+        for work in [work for line in self._lines.values() for work in line]:
+            self.left(work)
+        self._lines.clear()
+
+    def _others_buy(self) -> bool:
+        """Whether an account is neither parked nor known to be out of money."""
+        working = [Choice(2**63, name, "") for name, actor in self._actors.items() if not actor.parked]
+        return not all(self._is_full(choice) for choice in working)
 
     def _next_look_s(self) -> float:
         soon = min((actor.seconds_until_room for actor in self._actors.values()), default=_IDLE_LOOK_S)

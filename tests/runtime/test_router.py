@@ -121,7 +121,8 @@ class Routing:
 
     def quote(self, account: Account, request: ImageRequest) -> Price | None:
         microusd = self.prices.get(request.prompt, self.prices.get(account.name, 40_000))
-        return Price(microusd, "test", "2026-11-22", "assumed") if "unplaceable" not in request.prompt else None
+        nowhere = "unplaceable" in request.prompt or f"not at {account.name}" in request.prompt
+        return None if nowhere else Price(microusd, "test", "2026-11-22", "assumed")
 
     def take(self, name: str = "a") -> Submission:
         """The oldest submission of an account, as its actor would take it."""
@@ -333,6 +334,31 @@ def test_all_accounts_parked_ends_the_night() -> None:
         routing.actors["b"].parked = "no_credit"
 
     assert route(routing, body) == "no_provider"
+
+
+@pytest.mark.parametrize("cap_of", ["", "account/a"])
+def test_a_window_full_of_tasks_that_nobody_takes_does_not_hide_those_behind_it(cap_of: str) -> None:
+    """LIVE-1, LIVE-4: what the first tasks of the queue waited for ended the night, and others could still buy."""
+    routing = Routing(["not at b"] * 2500 + ["not at a"] * 2, rooms={"a": 1, "b": 1})
+
+    async def body() -> None:
+        if not cap_of:
+            routing.actors["a"].parked = "no_credit"
+            routing.router.give_back(routing.take("a").work)
+        bought: list[int] = []
+        while len(bought) < 2:
+            while routing.actors["a"].offered:  # each time something has moved, the cap is tried again
+                routing.refuse(routing.take("a"), cap(cap_of))
+            await trio.sleep(5.0)
+            for submission in routing.actors["b"].offered[:]:
+                bought.append(routing.take("b").work.n)
+                routing.router.settled(submission.work)
+            await trio.sleep(0.5)
+        assert bought == [2501, 2502]
+        while routing.actors["a"].offered:
+            routing.refuse(routing.take("a"), cap(cap_of))
+
+    assert route(routing, body) == ("budget" if cap_of else "no_provider")
 
 
 def test_tasks_of_a_parked_account_go_to_others() -> None:
