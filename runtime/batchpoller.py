@@ -52,12 +52,27 @@ _SETTLE_S = 0.5  # lines of one batch arrive together: it is looked at when all 
 _UNSEEN_S = 60.0
 _LOST_AFTER_S = 600.0
 _REFUSED_S = 300.0
+_SHORT_S = (
+    60.0  # results without some of their lines are read once more, so much later, before anything is bought again
+)
 
 
 class _Batch:
     """A batch with those of its lines that are ours and open, by what their keys begin with."""
 
-    __slots__ = ("due", "followed_at", "id", "lane", "refused_at", "told_to_stop", "unread", "unseen_at", "works")
+    __slots__ = (
+        "due",
+        "followed_at",
+        "id",
+        "lane",
+        "missed",
+        "missed_at",
+        "refused_at",
+        "told_to_stop",
+        "unread",
+        "unseen_at",
+        "works",
+    )
 
     def __init__(self, batch: str, lane: str, now: float) -> None:
         self.id = batch
@@ -69,6 +84,8 @@ class _Batch:
         self.refused_at: float | None = None
         self.told_to_stop = False
         self.unread = 0  # lines of the results that nobody can read
+        self.missed: set[str] = set()  # lines that the results lacked when they were read first,
+        self.missed_at = 0.0  # and when that was
 
     def __repr__(self) -> str:
         return f"<batch {self.id}, {len(self.works)} lines>"
@@ -282,7 +299,8 @@ class BatchPoller:
     # --- results ------------------------------------------------------------------------------------------
 
     async def _read(self, batch: _Batch, name: str) -> None:
-        """Take the lines home; those that are missing in a whole file have failed."""
+        """Take the lines home.  Those that are missing in a whole file have failed, once it was read a second time: a file
+        may be cut short without saying so, or be written still, and a line that failed is bought again."""
         batch.unread = 0
         known = set(batch.works)
 
@@ -296,16 +314,28 @@ class BatchPoller:
         answer = await self._results(name, take, unread)
         match answer:
             case None:
-                # Whose the unreadable lines are nobody can know, and they were probably paid.
-                missing = Failed("contract", "the results have no readable line for it", charged=batch.unread > 0)
                 # A line that was adopted meanwhile may have been passed over: the file is read again for it.
-                await self._failed(batch, [key for key in batch.works if key in known], missing)
+                await self._missing(batch, {key for key in batch.works if key in known})
             case Gone(detail=detail):
                 await self._lost(batch, detail or "the results are gone")
             case Throttled(retry_after_s=seconds):
                 batch.due = max(batch.due, self._clock.monotonic() + (seconds or 0.0))
             case Unreadable():
                 self._unreadable(batch, answer)
+
+    async def _missing(self, batch: _Batch, keys: set[str]) -> None:
+        """These lines were not in a file that was read to its end."""
+        now = self._clock.monotonic()
+        twice = batch.missed & keys if now >= batch.missed_at + _SHORT_S else set()
+        if twice:
+            # Whose the unreadable lines are nobody can know, and they were probably paid.
+            missing = Failed("contract", "the results have no readable line for it", charged=batch.unread > 0)
+            await self._failed(batch, [key for key in batch.works if key in twice], missing)
+        if once := keys - twice:
+            _log.warning("%r: its results are without %d lines of ours: they are read again", batch, len(once))
+            if not once <= batch.missed:
+                batch.missed, batch.missed_at = batch.missed | once, now
+            batch.due = max(batch.due, batch.missed_at + _SHORT_S)
 
     async def _results(
         self, name: str, take: Callable[[LineResult], Awaitable[None]], unread: Callable[[str], None]

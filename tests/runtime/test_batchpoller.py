@@ -201,11 +201,32 @@ def test_a_line_that_is_missing_has_failed_and_cost_nothing() -> None:
     bench = FileBench()
     bench.provider.say("batch", RESULTS)
     bench.provider.say("results", b"1-1-1=one\n9-9-9=nobody's\n")
-    follower = follow(bench, 2)
+    follower = follow(bench, 2, seconds=100.0)
     assert follower.told == [("ready", 1), ("ended", 2)]
+    assert bench.provider.count("results") == 2
     (failed,) = facts(bench, AttemptFailed)
     assert isinstance(failed, AttemptFailed)
     assert (failed.reason, failed.cost_microusd) == ("contract", 0)
+
+
+@pytest.mark.parametrize("cut", [b"1-1-1=one\n", b"1-1-1=one\n1-2", b"", b"1-1-1=one\n1-3-1=three\n"])
+def test_results_that_are_cut_short_once_buy_nothing_again(cut: bytes) -> None:
+    """MON-2, MON-9: a file that ended early without saying so was believed, and what it lacked was bought again."""
+    bench = FileBench()
+    bench.provider.say("batch", RESULTS)
+    bench.provider.say("results", cut, b"1-1-1=one\n1-2-1=two\n1-3-1=three\n")
+    follower = follow(bench, 3, seconds=100.0)
+    assert sorted(follower.told) == [("ready", 1), ("ready", 2), ("ready", 3)]
+    assert facts(bench, AttemptFailed) == []
+
+
+def test_a_line_is_called_missing_when_two_files_lack_it_and_not_two_lines() -> None:
+    """MON-2: each of the two files was without another line."""
+    bench = FileBench()
+    bench.provider.say("batch", RESULTS)
+    bench.provider.say("results", b"1-1-1=one\n", b"1-2-1=two\n", b"1-3-1=three\n")
+    follower = follow(bench, 3, seconds=100.0)
+    assert follower.told == [("ready", 1), ("ready", 2), ("ended", 3)]
 
 
 @pytest.mark.parametrize("odd", [b"garbage", b"x" * 2_000])
@@ -214,7 +235,7 @@ def test_a_line_that_cannot_be_read_was_probably_paid(odd: bytes, monkeypatch: p
     bench = FileBench()
     bench.provider.say("batch", RESULTS)
     bench.provider.say("results", b"1-1-1=one\n" + odd + b"\n1-3-1=three\n")
-    follower = follow(bench, 3)
+    follower = follow(bench, 3, seconds=100.0)
     assert follower.told == [("ready", 1), ("ready", 3), ("ended", 2)]
     (failed,) = facts(bench, AttemptFailed)
     assert isinstance(failed, AttemptFailed)
