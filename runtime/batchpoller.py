@@ -52,9 +52,7 @@ _SETTLE_S = 0.5  # lines of one batch arrive together: it is looked at when all 
 _UNSEEN_S = 60.0
 _LOST_AFTER_S = 600.0
 _REFUSED_S = 300.0
-_SHORT_S = (
-    60.0  # results without some of their lines are read once more, so much later, before anything is bought again
-)
+_SHORT_S = 60.0  # so much later, results without some of their lines are read once more
 
 
 class _Batch:
@@ -299,8 +297,10 @@ class BatchPoller:
     # --- results ------------------------------------------------------------------------------------------
 
     async def _read(self, batch: _Batch, name: str) -> None:
-        """Take the lines home.  Those that are missing in a whole file have failed, once it was read a second time: a file
-        may be cut short without saying so, or be written still, and a line that failed is bought again."""
+        """Take the lines home.  Those that are missing in a whole file have failed, once it was read a second time.
+
+        A file may be cut short without saying so, or be written still, and a line that failed is bought again.
+        """
         batch.unread = 0
         known = set(batch.works)
 
