@@ -308,12 +308,20 @@ def open_reader(path: Path) -> Store:
     """
     if not path.is_file():
         raise LedgerMissing(f"there is no ledger at {path}")
+    unmade = f"there is no ledger at {path} yet: its making was cut short, and a run completes it"
     store = Store(_connect(path, "ro"), path)
     try:
-        store.run("PRAGMA query_only = ON")
-        store.run("PRAGMA cache_size = -4000")
-        if _in_the_making(store):
-            raise LedgerMissing(f"there is no ledger at {path} yet: its making was cut short, and a run completes it")
+        try:
+            store.run("PRAGMA query_only = ON")
+            store.run("PRAGMA cache_size = -4000")
+            making = _in_the_making(store)
+        except CommitFailed as exc:
+            # Killed inside a commit of its making, before the write-ahead log: only a writer may take that back.
+            if not path.with_name(path.name + "-journal").exists():
+                raise
+            raise LedgerMissing(unmade) from exc
+        if making:
+            raise LedgerMissing(unmade)
         if store.row("PRAGMA application_id") != (APPLICATION_ID,):
             raise LedgerDamaged(f"{path} is not a ledger of bydawn")
     except BaseException:

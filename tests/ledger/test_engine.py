@@ -1,6 +1,7 @@
 """The file itself: where it may lie, who may read it, what is refused, and what a failed write means."""
 
 import os
+import shutil
 import sqlite3
 import stat
 from contextlib import closing
@@ -194,6 +195,25 @@ def test_a_ledger_whose_making_was_cut_short_is_finished(tmp_path: Path) -> None
         raw.commit()
     with pytest.raises(LedgerDamaged), Reader(path) as reader:
         reader.ledger_id()
+
+
+def test_a_ledger_whose_making_was_killed_inside_a_commit_is_finished(tmp_path: Path) -> None:
+    """LED-4: before the write-ahead log there is a journal, which a reader must not take back, and a writer does."""
+    made, path = tmp_path / "made.db", tmp_path / "bydawn.db"
+    with closing(sqlite3.connect(made, isolation_level=None)) as raw:
+        raw.execute(f"PRAGMA user_version = {FORMAT}")
+        raw.execute("PRAGMA cache_size = 1")
+        raw.execute("BEGIN IMMEDIATE")
+        raw.execute("PRAGMA application_id = 0x42594457")
+        raw.execute("CREATE TABLE larger_than_the_cache (x)")
+        raw.execute("INSERT INTO larger_than_the_cache VALUES (zeroblob(100000))")
+        for ending in ("", "-journal"):  # as they lie on the disk at this moment
+            shutil.copy(f"{made}{ending}", f"{path}{ending}")
+    for _ in range(2):
+        with pytest.raises(LedgerMissing):
+            Reader(path)
+    opened(path, tasks=1).close()
+    assert verify(path).ok
 
 
 def test_a_file_that_ends_between_events_and_commit_is_not_opened(tmp_path: Path) -> None:
