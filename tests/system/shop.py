@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -121,6 +121,10 @@ class Shop:
             if process.poll() is None:
                 process.kill()
                 process.communicate()
+
+    def move_to(self, url: str) -> None:
+        """Go on at another sandbox, of the same directory: the bill is the same."""
+        self.url = self.env["BYDAWN_SANDBOX_URL"] = url
 
     def leave_practice(self, **keys: str) -> None:
         """Work without ``--sandbox`` from now on: base URLs are overridden, keys given, or made up."""
@@ -248,6 +252,14 @@ def wait(process: "subprocess.Popen[str]", *, timeout: float = PATIENCE_S) -> Do
         out, err = process.communicate()
         raise AssertionError(f"{process.args!r} did not end within {timeout} s\n{out}{err}") from None
     return Done(process.returncode, out, err)
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    """Look until it is so."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.01)
 
 
 def kill(process: "subprocess.Popen[str]") -> None:

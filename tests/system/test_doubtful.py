@@ -5,6 +5,7 @@ import pytest
 from bydawn.cli.formats import counted
 from ledger.reader import Reader
 from tests.system.shop import Shop, prompts
+from tests.system.withheld import killed_in_the_air
 
 TASKS = 20
 RISK = ("--max-at-risk", "50")
@@ -40,7 +41,9 @@ def test_resubmit_buys_what_is_in_doubt_again_and_nothing_else(shop: Shop) -> No
 
 def test_the_budget_for_duplicates_is_never_exceeded(shop: Shop) -> None:
     """MON-4: by ceilings, in the transaction of the intent."""
-    command = in_doubt(shop, "a small budget")
+    table = shop.table("pots.jsonl", prompts("a small budget", TASKS))
+    command = ("run", table, "--provider", "kie", *RISK, "--sandbox")
+    killed_in_the_air(shop, *command, least=2)
     doubtful = shop.doubtful("kie")
     assert doubtful >= 2
     small = ("--on-unknown", "resubmit", "--max-duplicate-usd", f"{ceiling(shop):.6f}")
