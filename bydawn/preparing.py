@@ -16,8 +16,8 @@ from bydawn.importing import append_batch, usable_name
 from bydawn.inputs import Checked
 from bydawn.keys import chosen_accounts
 from bydawn.opening import Opened, operator
-from bydawn.practice import find_or_start, practice_accounts
 from bydawn.request import Request, Settings
+from bydawn.sandbox import find_or_start, practice_accounts
 from bydawn.sealing import HEAD
 from bydawn.webhooks import calling_of
 from ledger.errors import LedgerMissing

@@ -10,8 +10,8 @@ import msgspec
 
 from bydawn import values
 from bydawn.config import Config
-from bydawn.doubtful import on_unknown
 from bydawn.inputs import InputOptions, parse_maps
+from bydawn.onunknown import on_unknown
 from bydawn.opening import operator
 from bydawn.trusting import trust
 from ledger.events import BatchConfigured, BatchEvent

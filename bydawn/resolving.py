@@ -21,7 +21,7 @@ from bydawn.controlling import Asked
 from bydawn.errors import UserError
 from bydawn.keys import chosen_accounts
 from bydawn.opening import keyed_by
-from bydawn.practice import find_or_start, practice_accounts
+from bydawn.sandbox import find_or_start, practice_accounts
 from bydawn.verdicts import held_because
 from ledger.streams import task_stream
 from runtime import candidates, inbox

@@ -9,7 +9,7 @@ from collections import Counter
 import msgspec
 
 from bydawn.cli.formats import count, counted, dollars
-from bydawn.doubtful import allowance, at_risk_of
+from bydawn.onunknown import allowance, at_risk_of
 from ledger.folds import BatchState
 from ledger.money import (
     Balance,

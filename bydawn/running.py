@@ -15,7 +15,7 @@ from bydawn.config import load_config, refuse_stray_ledger
 from bydawn.errors import UserError
 from bydawn.inputs import Checked, InputFile, InputOptions, fit_for, open_input, with_defaults_of
 from bydawn.localrefs import file_lines, files_are_missing
-from bydawn.moving import follow_moved
+from bydawn.movedfolder import follow_moved
 from bydawn.naming import check_template
 from bydawn.opening import Opened, held_error
 from bydawn.preparing import (

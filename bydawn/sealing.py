@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bydawn.moving import beside
+from bydawn.movedfolder import beside
 from ledger.audit import SealedHead
 from ledger.reader import Reader
 from runtime.outputs import write_lines

@@ -16,14 +16,14 @@ from adapters.prices import PriceBook
 from bydawn import values
 from bydawn.approval import approval, load, quoted_in, require_same
 from bydawn.buying import Buying, Ended, buy, exit_code, spent_so_far
-from bydawn.changed import clock_lines, held_lines
 from bydawn.cli.formats import counted
 from bydawn.consent import By, ask_leave, ask_leave_again, exceeds, given_already, refuse_uncovered
-from bydawn.doubtful import allowance, at_risk_of, duplicates_allowed
 from bydawn.errors import UserError
 from bydawn.importing import append_batch
+from bydawn.onunknown import allowance, at_risk_of, duplicates_allowed
 from bydawn.opening import Opened
 from bydawn.quoting import tell_prices, with_quotes
+from bydawn.remedies import clock_lines, held_lines
 from bydawn.request import Request, Settings, changed_settings, now_us, supposing
 from bydawn.resuming import again_words, resume_lines, resumed
 from bydawn.saying import say_summary

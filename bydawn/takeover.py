@@ -22,7 +22,7 @@ from bydawn.errors import UserError
 from bydawn.keys import chosen_accounts
 from bydawn.opening import Opened, keyed_by, machine, opened_for_writing, operator
 from bydawn.orphans import Looked, adopt_orphans
-from bydawn.practice import find_or_start, practice_accounts
+from bydawn.sandbox import find_or_start, practice_accounts
 from bydawn.sealing import HEAD, Sealer, sealed_heads
 from ledger.audit import SealedHead
 from ledger.decisions import Append, Decision

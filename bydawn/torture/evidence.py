@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bydawn.doubtful import duplicates_allowed
+from bydawn.onunknown import duplicates_allowed
 from bydawn.torture.judging import Again, Cut
 from ledger.errors import LedgerError
 from ledger.money import Balance, duplicates_money

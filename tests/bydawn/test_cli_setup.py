@@ -252,7 +252,7 @@ def test_a_sandbox_that_a_run_starts_has_no_key_on_its_command_line(tmp_path: Pa
     """SEC-1: ``ps`` shows it to every user of the machine."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "BYDAWN_SANDBOX_LATENCY": "0.25"}
     environ["BYDAWN_SANDBOX_WEBHOOK_KEY"] = "whsec_cHJhY3RpY2U="
-    starts = "import sys, pathlib, bydawn.practice as it; print(it.find_or_start(pathlib.Path(sys.argv[1])).hello.pid)"
+    starts = "import sys, pathlib, bydawn.sandbox as it; print(it.find_or_start(pathlib.Path(sys.argv[1])).hello.pid)"
     started = subprocess.run(
         [sys.executable, "-c", starts, str(tmp_path / "night.db")],
         capture_output=True,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bydawn.changed import clock_lines, held_lines
+from bydawn.remedies import clock_lines, held_lines
 from ledger.commands import Record
 from ledger.events import AttemptAmbiguous, AttemptUnknown
 from runtime.simulated import EPOCH_US

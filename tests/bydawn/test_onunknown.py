@@ -7,8 +7,8 @@ import click
 import pytest
 from msgspec.structs import replace
 
-from bydawn.doubtful import duplicates_allowed
 from bydawn.errors import UserError
+from bydawn.onunknown import duplicates_allowed
 from ledger.commands import Intend
 from ledger.decisions import Reserve
 from ledger.folds import BatchState

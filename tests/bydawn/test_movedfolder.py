@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bydawn.moving import follow_moved, moved_to
+from bydawn.movedfolder import follow_moved, moved_to
 from bydawn.opening import opened_for_writing
 from bydawn.preparing import new_batch
 from runtime.disk import RealDisk

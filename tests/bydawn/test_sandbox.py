@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bydawn.errors import UserError
-from bydawn.practice import find_or_start
+from bydawn.sandbox import find_or_start
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://127.0.0.1:8700}", "127.0.0.1:8700", "nonsense"])
