@@ -27,7 +27,7 @@ from runtime.images import Expected
 from runtime.inbox import hints_of, is_message
 from runtime.ports import DiskFailed
 from tests.runtime.pictures import picture
-from tests.system.shop import ROOT, Shop, prompts, sandbox
+from tests.system.shop import PATIENCE_S, ROOT, Shop, prompts, sandbox
 
 # Run in a child: every file below the folder is looked at whenever the interpreter reports that something is opened,
 # made, renamed or protected, and once more at the end.  Reports come before the act, so what was made by the last one
@@ -88,7 +88,7 @@ def watched(shop: Shop, *arguments: str, own_sandbox: bool = False) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
@@ -127,9 +127,11 @@ def test_the_sandbox_that_a_run_starts_is_private_too(shop: Shop) -> None:
     place = shop.folder / "out" / "l.db.sandbox"
     address = (place / "address").read_text().strip()
     assert address.startswith("http://127.0.0.1:")
-    with urllib.request.urlopen(f"{address}/sandbox", timeout=10) as hello:
-        os.kill(json.load(hello)["pid"], signal.SIGTERM)  # else it would wait a while for the next run
-    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (place, *place.rglob("*"))} == {0}
+    try:
+        assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (place, *place.rglob("*"))} == {0}
+    finally:
+        with urllib.request.urlopen(f"{address}/sandbox", timeout=PATIENCE_S) as hello:
+            os.kill(json.load(hello)["pid"], signal.SIGTERM)  # else it would wait a while for the next run
 
 
 def test_a_command_gives_the_umask_back(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,13 @@
 """Commands given while a run goes on: they reach it through the inbox, and it carries them out."""
 
+import signal
 import subprocess
 
 import pytest
 
 from ledger.reader import Reader
-from tests.system.shop import Done, Shop, prompts, wait
+from runtime.inbox import inbox_of, waiting
+from tests.system.shop import Done, Shop, prompts, wait, wait_until
 
 FEW, MANY = 20, 250
 
@@ -15,10 +17,17 @@ def epoch(shop: Shop) -> int:
         return reader.epoch()
 
 
-def given_to_the_run(shop: Shop, *arguments: str) -> Done:
-    """Give a command; it must have been the run, and no process of its own, that carried it out."""
+def given_to_the_run(shop: Shop, run: "subprocess.Popen[str]", *arguments: str) -> Done:
+    """Give a command; it must have been the run, and no process of its own, that carried it out.
+
+    The run stands still until the command has left its message: it would be over before, where that takes long.
+    """
     before = epoch(shop)
-    done = shop.run(*arguments)
+    run.send_signal(signal.SIGSTOP)
+    asked = shop.start(*arguments)
+    wait_until(lambda: asked.poll() is not None or list(waiting(inbox_of(shop.ledger))))
+    run.send_signal(signal.SIGCONT)
+    done = wait(asked)
     assert done.code == 0, done.err
     assert epoch(shop) == before, "the command opened the ledger itself"
     return done
@@ -46,7 +55,7 @@ def a_longer_run(shop: Shop, name: str, tasks: int = MANY) -> "subprocess.Popen[
 def test_resolve_reaches_a_run(shop: Shop) -> None:
     arrived = held_tasks(shop, "resolved")
     process = a_longer_run(shop, "resolved")
-    given_to_the_run(shop, "resolve", "pots", "--all", "--buy-again", "--sandbox")
+    given_to_the_run(shop, process, "resolve", "pots", "--all", "--buy-again", "--sandbox")
     done = wait(process)
     assert done.code == 0, done.err
     assert shop.phases("pots") == {"succeeded": MANY}
@@ -59,7 +68,7 @@ def test_retry_reaches_a_run(shop: Shop) -> None:
     arrived = held_tasks(shop, "retried")
     assert shop.run("resolve", "pots", "--all", "--give-up", "--sandbox").code == 0
     process = a_longer_run(shop, "retried")
-    given_to_the_run(shop, "retry", "pots", "--sandbox")
+    given_to_the_run(shop, process, "retry", "pots", "--sandbox")
     done = wait(process)
     assert done.code == 0, done.err
     assert shop.phases("pots") == {"succeeded": MANY}
@@ -70,7 +79,7 @@ def test_retry_reaches_a_run(shop: Shop) -> None:
 @pytest.mark.slow
 def test_cancel_reaches_a_run(shop: Shop) -> None:
     process = a_longer_run(shop, "cancelled", tasks=1000)  # most of them still queued when the command arrives
-    said = given_to_the_run(shop, "cancel", "pots", "--json", "--sandbox").json()[-1]
+    said = given_to_the_run(shop, process, "cancel", "pots", "--json", "--sandbox").json()[-1]
     done = wait(process)
     assert done.code == 0, done.err
     phases = shop.phases("pots")

@@ -1,13 +1,14 @@
 """A kill in the middle of an import: nothing is bought before the seal, and the same command goes on (LED-11)."""
 
 import random
+import signal
 import time
 
 import pytest
 
 from ledger.errors import LedgerError
 from ledger.reader import Reader
-from tests.system.shop import Shop, kill, prompts
+from tests.system.shop import Shop, kill, prompts, wait_until
 
 ROWS, WANTED = 30_000, 3
 
@@ -29,10 +30,11 @@ def test_a_killed_import_goes_on(shop: Shop, seed: int) -> None:
     killed = 0
     while killed < 2:
         process = shop.start(*command)
-        while not shop.ledger.exists():
-            time.sleep(0.001)
+        wait_until(shop.ledger.exists)
         time.sleep(draws.uniform(0.0, 0.4))
+        process.send_signal(signal.SIGSTOP)  # what is looked at now is what the kill will find
         if sealed(shop):  # too late for this test, and fine for the user
+            process.send_signal(signal.SIGCONT)
             process.communicate()
             break
         kill(process)

@@ -16,8 +16,11 @@ from tests.system.shop import Shop
 TASKS = 20
 
 
-def stock(shop: Shop, name: str, *, tasks: int = TASKS) -> str:
-    """A table whose rows have two local references each, one that all share and one of their own."""
+def stock(shop: Shop, name: str, *, tasks: int = TASKS, each_from: Sequence[str] = ("",)) -> str:
+    """A table whose rows have two local references each, one that all share and one of their own.
+
+    ``each_from``: providers that the rows name, one after the other.
+    """
     folder = shop.folder / "pics"
     folder.mkdir(exist_ok=True)
     (folder / "logo.png").write_bytes(picture("image/png", 30))
@@ -25,6 +28,7 @@ def stock(shop: Shop, name: str, *, tasks: int = TASKS) -> str:
     for n in range(1, tasks + 1):
         (folder / f"{n}-front.webp").write_bytes(picture("image/webp", 30 + n))
         row = {"id": f"t{n}", "prompt": f"{shop.folder.name}: pot {n}", "images": f"pics/logo.png|pics/{n}-*"}
+        row |= {"provider": each_from[n % len(each_from)]}
         rows.append(row | {"aspect_ratio": "1:1"})  # not every provider follows the first reference
     (shop.folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return name
@@ -52,15 +56,16 @@ def all_is_well(shop: Shop, *, tasks: int = TASKS) -> None:
 
 
 def test_a_batch_with_files_over_an_uploading_and_an_inline_provider(shop: Shop) -> None:
-    done = shop.run(*command(stock(shop, "pots.jsonl"), ("replicate", "apertis")))
+    both = ("replicate", "apertis")
+    done = shop.run(*command(stock(shop, "pots.jsonl", each_from=both), both))
     assert done.code == 0, done.err
     all_is_well(shop)
     bought = Counter(row.provider for row in shop.manifest("pots"))
-    assert set(bought) == {"replicate", "apertis"}
+    assert bought == {"replicate": TASKS // 2, "apertis": TASKS // 2}
     sent = uploads(shop)
     assert {account for account, _ in sent} == {"replicate"}
     assert set(sent.values()) == {1}
-    assert len(sent) == 1 + bought["replicate"]
+    assert len(sent) == 1 + TASKS // 2
 
 
 @pytest.mark.parametrize(

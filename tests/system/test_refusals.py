@@ -9,7 +9,7 @@ import pytest
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # re-exported, though not on purpose
 
 from ledger.reader import Reader
-from tests.system.shop import Done, Shop, kill, prompts
+from tests.system.shop import Done, Shop, kill, prompts, sandbox
 
 BAD: tuple[tuple[str, Callable[[int], tuple[str, str, str]]], ...] = (
     ("prompt", lambda n: ("", "1:1", "1K")),
@@ -142,14 +142,13 @@ def test_an_unknown_batch(shop: Shop) -> None:
     assert "there is no batch named mugs" in done.err
 
 
-def test_a_second_process_on_the_same_ledger_leaves(shop: Shop) -> None:
-    table = shop.table("pots.jsonl", prompts("second process", 400))
-    first = shop.start("run", table, "--sandbox")
-    shop.wait_phases(first, "pots", "accepted", "ready", "succeeded", least=1)
-    second = shop.run("run", table, "--sandbox")
-    going_on = first.poll() is None
-    kill(first)
-    assert going_on, "the first run ended too early for this test"
+def test_a_second_process_on_the_same_ledger_leaves(tmp_path: Path) -> None:
+    with sandbox(tmp_path / "sandbox", latency=3600) as url, Shop(tmp_path, url) as shop:
+        table = shop.table("pots.jsonl", prompts("second process", 12))
+        first = shop.start("run", table, "--sandbox")
+        shop.wait_phases(first, "pots", "accepted", least=1)
+        second = shop.run("run", table, "--sandbox")
+        kill(first)
     assert second.code == 11, second.err
     assert "another bydawn is running on this ledger" in second.err
 
