@@ -13,7 +13,6 @@ from types import MappingProxyType
 import msgspec
 import trio
 
-from adapters.base import MalformedReply, Standing
 from adapters.prices import PriceBook
 from bydawn.errors import UserError
 from bydawn.manifest import Naming, write_outputs
@@ -39,7 +38,7 @@ from runtime.egress import Egress
 from runtime.fetcher import Placement
 from runtime.inbox import inbox_of
 from runtime.night import Night, NightPlan, Seams
-from runtime.ports import DiskFailed, DiskFull, WireError
+from runtime.ports import DiskFailed, DiskFull
 from runtime.pricing import quote_by
 from runtime.router import StopReason, Terms
 from runtime.threads import TrioThreads
@@ -59,48 +58,6 @@ class Ended(msgspec.Struct, frozen=True):
     seconds: float
     run_cost_microusd: int
     parked: dict[str, str]
-
-
-def check_accounts(accounts: Sequence[Account], egress: Egress) -> None:
-    """Make the cheap authenticated call to each account; before anything is imported or bought.
-
-    Raises:
-        UserError: a key is rejected or an account has no credit (exit 4).  What cannot be reached now does not raise:
-            the night waits for it.
-    """
-    standings = trio.run(_check_all, accounts, egress)
-    bad = {name: standing for name, standing in standings.items() if standing.state in ("rejected", "no_credit")}
-    if bad:
-        raise UserError(
-            "BD-044",
-            "; ".join(
-                f"{name}: {'the key is rejected' if standing.state == 'rejected' else 'no credit is left'}"
-                for name, standing in bad.items()
-            ),
-            why="; ".join(standing.detail for standing in bad.values() if standing.detail),
-            fix="mend the key or the balance, or leave it out with --provider; bydawn providers check tells more",
-            exit_code=4,
-        )
-
-
-async def _check_all(accounts: Sequence[Account], egress: Egress) -> dict[str, Standing]:
-    wire = HttpWire(egress)
-    found: dict[str, Standing] = {}
-
-    async def check(account: Account) -> None:
-        try:
-            reply = await wire.send(account.codec.build_check(account.context()))
-            found[account.name] = account.codec.read_check(reply)
-        except (WireError, MalformedReply) as exc:
-            found[account.name] = Standing("unreadable", detail=str(exc))
-
-    try:
-        async with trio.open_nursery() as nursery:
-            for account in accounts:
-                nursery.start_soon(check, account)
-    finally:
-        await wire.aclose()
-    return found
 
 
 class Buying(msgspec.Struct, frozen=True):

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from bydawn import importing, values
+from bydawn.accountcheck import check_accounts
 from bydawn.approval import approval, save
-from bydawn.buying import check_accounts
 from bydawn.cli.formats import counted, dollars
 from bydawn.cli.output import json_line
 from bydawn.cli.output import line as line_out

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from bydawn import importing, values
+from bydawn.accountcheck import check_accounts
 from bydawn.approval import approval, save
-from bydawn.buying import check_accounts
 from bydawn.cli.formats import count, counted
 from bydawn.config import load_config, refuse_stray_ledger
 from bydawn.errors import UserError

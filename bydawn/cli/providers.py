@@ -18,7 +18,7 @@ from bydawn.errors import UserError
 if TYPE_CHECKING:
     from adapters.capabilities import Capabilities, Known, T
     from adapters.prices import PriceBook
-    from bydawn.standing import Answer
+    from bydawn.accountcheck import Answer
 
 REJECTED = 4
 # What a kill in the middle of a purchase costs at a provider, by what can tell afterwards whether a job was taken.
@@ -214,9 +214,9 @@ def check(names: tuple[str, ...], model: str, as_json: bool) -> int:
     """Make the cheap authenticated call to each account: does its key work?  Costs nothing."""
     import trio
 
+    from bydawn.accountcheck import standings
     from bydawn.config import load_config
     from bydawn.keys import chosen_accounts
-    from bydawn.standing import standings
     from runtime.egress import Egress
     from runtime.wire import HttpWire
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from bydawn.cli.eventwords import tell
 from bydawn.cli.formats import clip, clock_time, count, dollars, local, plain
 from bydawn.cli.formats import moment as shown_moment
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import Ticker, doubtful, faint, json_line, line, pairs, strong, table
-from bydawn.cli.telling import tell
 from bydawn.errors import UserError
 from bydawn.selection import open_batch
 

@@ -17,12 +17,12 @@ from adapters.base import HttpCall, HttpReply
 from adapters.registry import PROVIDERS, Added, Entry, codec
 from adapters.sandbox.server import webhook_key_of
 from bydawn import doctor
+from bydawn.accountcheck import standings
 from bydawn.cli.main import main
 from bydawn.config import load_config
 from bydawn.explain import EXPLANATIONS
 from bydawn.keys import chosen_accounts
 from bydawn.runs import runs
-from bydawn.standing import standings
 from ledger.engine import EngineFacts
 from ledger.journal import Ledger
 from ledger.reader import Reader

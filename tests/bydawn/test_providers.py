@@ -12,13 +12,13 @@ from adapters.base import HttpCall, HttpReply, Secret
 from adapters.capabilities import Known
 from adapters.prices import DEFAULT_BOOK
 from adapters.registry import PROVIDERS, codec
+from bydawn.accountcheck import Answer, standings
 from bydawn.cli.formats import width
 from bydawn.cli.main import main
 from bydawn.cli.providers import balance_cell, models_cell, say_what_is_wrong
 from bydawn.comparison import assumed, compare, fitted, own_prices, price_cell, prices_by_size, references_cell, said
 from bydawn.config import load_config
 from bydawn.keys import providers_with_keys
-from bydawn.standing import Answer, standings
 from runtime.accounts import Account
 
 EVERYONE = [codec(name).capabilities for name in PROVIDERS]

@@ -10,8 +10,11 @@ from typing import Literal, NamedTuple
 import trio
 
 from adapters.base import MalformedReply, Standing
+from bydawn.errors import UserError
 from runtime.accounts import Account
+from runtime.egress import Egress
 from runtime.ports import Wire, WireError
+from runtime.wire import HttpWire
 
 State = Literal["ok", "rejected", "no_credit", "disabled", "unreadable", "unreachable"]
 
@@ -34,6 +37,28 @@ class Answer(NamedTuple):
     not_listed: tuple[str, ...]
     identity: str
     seconds: float
+
+
+def check_accounts(accounts: Sequence[Account], egress: Egress) -> None:
+    """Make the cheap authenticated call to each account; before anything is imported or bought.
+
+    Raises:
+        UserError: a key is rejected or an account has no credit (exit 4).  What cannot be reached now does not raise:
+            the night waits for it.
+    """
+    answers = trio.run(standings, accounts, lambda: HttpWire(egress))
+    bad = [answer for answer in answers if answer.state in ("rejected", "no_credit")]
+    if bad:
+        raise UserError(
+            "BD-044",
+            "; ".join(
+                f"{answer.account}: {'the key is rejected' if answer.state == 'rejected' else 'no credit is left'}"
+                for answer in bad
+            ),
+            why="; ".join(answer.detail for answer in bad if answer.detail),
+            fix="mend the key or the balance, or leave it out with --provider; bydawn providers check tells more",
+            exit_code=4,
+        )
 
 
 async def standings(accounts: Sequence[Account], make_wire: Callable[[], Wire], *, model: str = "") -> list[Answer]:
