@@ -188,6 +188,14 @@ class Reader:
         )
         return {str(job) for (job,) in found}
 
+    def bound_between(self, after: int, through: int) -> list[str]:
+        """The jobs that attempts were bound to by the events behind one and up to another."""
+        found = self.store.rows(
+            "SELECT json_extract(data, '$.job') FROM events WHERE seq > ? AND seq <= ? AND type IN (?, ?)",
+            (after, through, AttemptAccepted.TYPE, AttemptAdopted.TYPE),
+        )
+        return [str(job) for (job,) in found]
+
     def files(self) -> set[str]:
         """The names of the files of requests that were ever intended.  Reads every event: ask once."""
         found = self.store.rows(

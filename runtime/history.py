@@ -2,7 +2,7 @@
 an account."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from ledger.events import AttemptAccepted, AttemptAdopted, AttemptIntended, BatchCancelled, Recorded
@@ -16,6 +16,7 @@ from runtime.trust import Trust, assume
 
 _MAY_PASS = frozenset(("account_changed", "clock_changed", "listing_failed"))
 _ASSUMED = frozenset({"listing_assumed", "lookup_assumed", "answer_assumed"})
+_TOGETHER = 200_000  # events per read
 
 
 def _bound_since(reader: Reader, at_us: int) -> Iterator[tuple[Recorded, AttemptAccepted | AttemptAdopted]]:
@@ -27,6 +28,29 @@ def _bound_since(reader: Reader, at_us: int) -> Iterator[tuple[Recorded, Attempt
 def bound_jobs(reader: Reader, at_us: int) -> set[str]:
     """Job ids that attempts were bound to since a time."""
     return {bound.job for _, bound in _bound_since(reader, at_us)}
+
+
+class BoundJobs:
+    """Which jobs an attempt was ever bound to, for who asks time and again: what a ledger says of that only grows, so
+    all events are read once, at the first question, and then those that came since.
+
+    A callback about a held task asks, so whoever can call, and does so often, must not make the night read all of the
+    ledger each time.  Kept is a number per job, Python's own hash, which is drawn anew for each process.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._read = 0  # up to this event
+        self._hashes: set[int] = set()
+
+    def __call__(self, jobs: Collection[str]) -> set[str]:
+        """Those of the jobs that are bound."""
+        newest = self._reader.head().seq
+        while self._read < newest:
+            through = min(newest, self._read + _TOGETHER)
+            self._hashes.update(map(hash, self._reader.bound_between(self._read, through)))
+            self._read = through
+        return {job for job in jobs if hash(job) in self._hashes}
 
 
 def answered_jobs(

@@ -36,7 +36,7 @@ from runtime.diskguard import DiskGuard
 from runtime.fetcher import Fetcher, Placement
 from runtime.gateway import Gateway
 from runtime.hints import Desk, Hints
-from runtime.history import answered_jobs, bound_jobs, jobs_of
+from runtime.history import BoundJobs, answered_jobs, bound_jobs, jobs_of
 from runtime.keycheck import KnownJob
 from runtime.leftovers import hand_over
 from runtime.ports import Clock, Disk, NameTaken, Threads, Wire
@@ -171,7 +171,7 @@ class Night:
         seams, plan = self._seams, self._plan
         logs = await open_accounts(plan.accounts, self._reader, self.writer, seams.clock, self._keyed)
         files = ReferenceFiles(seams.threads, seams.disk, places=plan.places)
-        given = defaultdict[str, set[str]](set)
+        given, taken = defaultdict[str, set[str]](set), BoundJobs(self._reader)
         hands = Hands(
             give_back=lambda work: self.router.give_back(work),
             ready=lambda work, actor: self.fetcher.take(work, actor),
@@ -196,7 +196,7 @@ class Night:
                     files=files,
                     text=self._reader.payload,
                     bound=partial(bound_jobs, self._reader),
-                    taken=self._reader.bound,
+                    taken=taken,
                     known_jobs=partial(self._known_jobs, account, logs[account.name].foreign),
                     taken_over=self._reader.runtime().taken_over,
                     trust=self._trust,

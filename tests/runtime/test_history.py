@@ -1,8 +1,11 @@
 """The newest part of the ledger: which jobs are bound, how full the rate windows are."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ledger.commands import Record
 from ledger.decisions import Append, Committed, Decision
@@ -24,8 +27,18 @@ from ledger.journal import Ledger
 from ledger.lately import facts_since
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, task_stream
-from runtime.history import CancelWish, answered_jobs, bound_jobs, cancel_wish, held_again, jobs_of, recent_intents
+from runtime.history import (
+    BoundJobs,
+    CancelWish,
+    answered_jobs,
+    bound_jobs,
+    cancel_wish,
+    held_again,
+    jobs_of,
+    recent_intents,
+)
 from runtime.keycheck import KnownJob
+from tests.ledger.ledgers import opened as ledger_of
 from tests.runtime.nights import OpenLedger, with_ledger
 
 MINUTE_US = 60_000_000
@@ -162,3 +175,49 @@ def test_facts_are_found_whatever_the_part_of_the_ledger_that_is_read_at_once(
         assert found(5 * MINUTE_US, accepted, adopted) == [f"{adopted} 6"]
         assert found(0, accepted) == [f"{accepted} 4"]
         assert found(7 * MINUTE_US, accepted, adopted) == []
+
+
+JOBS = st.sampled_from([*(f"j{n}" for n in range(8)), "odd'\"job"])
+
+
+@given(st.lists(st.tuples(st.lists(JOBS, max_size=4), st.sets(JOBS)), max_size=5), st.integers(1, 4))
+@settings(max_examples=15)
+def test_who_asks_time_and_again_hears_what_a_whole_read_tells(
+    rounds: list[tuple[list[str], set[str]]], together: int
+) -> None:
+    """REC-5: one job binds one attempt.  And each event is read once, however often somebody calls back (REC-7)."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patched,
+        ledger_of(Path(folder) / "n.db", tasks=20) as ledger,
+        ledger.reader() as reader,
+    ):
+        patched.setattr("runtime.history._TOGETHER", together)
+        read: list[tuple[int, int]] = []
+        between = reader.bound_between
+
+        def noted(after: int, through: int) -> list[str]:
+            read.append((after, through))
+            return between(after, through)
+
+        patched.setattr(reader, "bound_between", noted)
+        bound, n = BoundJobs(reader), 0
+        for made, asked in rounds:
+            for job in made:
+                n += 1
+                _bought(ledger, n, job)
+            assert bound(asked) == bound(asked) == reader.bound(asked)
+        ends = [through for _, through in read]
+        assert [after for after, _ in read] == [0, *ends][: len(read)]
+        assert ends[-1:] == [reader.head().seq][: len(rounds)]
+        assert all(through - after <= together for after, through in read)
+
+
+def _bought(ledger: Ledger, n: int, job: str) -> None:
+    events: list[Event] = [AttemptIntended(1, "kie", "kie", "default", "only", 5, "d", 0)]
+    if n % 2:
+        events.append(AttemptAccepted(1, job))
+    else:
+        events += [AttemptAmbiguous(1, "no_reply"), AttemptAdopted(1, job, "listing")]
+    (outcome,) = ledger.commit([Decision(appends=(Append(task_stream(1, n), 1, tuple(events)),), at_us=1)])
+    assert isinstance(outcome, Committed)
