@@ -24,6 +24,7 @@ from ledger.errors import LedgerError, LedgerMissing
 from ledger.reader import Reader
 from ledger.rules import decide_task
 from ledger.streams import task_stream
+from runtime.disk import create_private
 
 NAME = "single"
 REQUEST = "request.jsonl"
@@ -70,7 +71,7 @@ def make(wanted: Wanted, request: Request, *, again: bool, copy_to: Path | None)
     number = _which(ledger, wanted.id, again=again)
     task = f"{wanted.id}.v{number}"
     table = folder / REQUEST
-    _write(table, {"id": wanted.id, "n": number, **msgspec.to_builtins(wanted)})
+    write_request(table, {"id": wanted.id, "n": number, **msgspec.to_builtins(wanted)})
     try:
         code = start(msgspec.structs.replace(request, target=str(table), name=NAME, to=folder))
     except UserError:
@@ -97,10 +98,11 @@ def _which(ledger: Path, row: str, *, again: bool) -> int:
     return number + (again or number == 0 or phase in ("failed", "cancelled"))
 
 
-def _write(table: Path, row: dict[str, object]) -> None:
+def write_request(table: Path, row: dict[str, object]) -> None:
     table.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = table.with_name(table.name + ".part")
-    part.write_bytes(msgspec.json.encode(row) + b"\n")
+    with os.fdopen(create_private(part), "wb") as file:
+        file.write(msgspec.json.encode(row) + b"\n")
     os.replace(part, table)
 
 

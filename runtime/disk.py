@@ -148,6 +148,14 @@ def _translated(doing: str, path: Path) -> Iterator[None]:
         raise DiskFailed(message) from exc
 
 
+def create_private(path: Path) -> int:
+    """Open a file of ours for writing, in the place of what an earlier try left there: a link is removed, and what it
+    leads to is left alone (SEC-7).  Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return os.open(path, _CREATE | os.O_EXCL, 0o600)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write every byte: a disk that is nearly full may take some and say so, without an error."""
     rest = memoryview(data)

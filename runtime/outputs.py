@@ -13,8 +13,9 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
@@ -133,15 +134,21 @@ def csv_cell(value: object) -> str | int | float:
     return text
 
 
-def csv_lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
-    """Spell a CSV file line by line, header first.
+def csv_writer(out: TextIO, *, end: str = "\r\n") -> Callable[[Iterable[object]], object]:
+    """Return what writes a row.
 
-    Every text is quoted, so that no separator of another locale (``;``) can begin a cell inside one.
+    Every text is quoted, so that no separator of another locale (``;``) can begin a cell inside one (SEC-5).
     """
+    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator=end)
+    return lambda row: writer.writerow([csv_cell(value) for value in row])
+
+
+def csv_lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
+    """Spell a CSV file line by line, header first."""
     out = io.StringIO()
-    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\r\n")
+    write = csv_writer(out)
     for row in itertools.chain((header,), rows):
-        writer.writerow([csv_cell(value) for value in row])
+        write(row)
         yield out.getvalue().encode("utf-8", "replace")
         out.seek(0)
         out.truncate()

@@ -1,6 +1,5 @@
 """``bydawn tasks``: list the tasks of a batch, for a person or as a stream for a script."""
 
-import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,12 +100,12 @@ def stream_json(rows: Iterator["TaskRow"]) -> None:
 
 
 def stream_csv(rows: Iterator["TaskRow"]) -> None:
-    from runtime.outputs import csv_cell
+    from runtime.outputs import csv_writer
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(FIELDS)
+    write = csv_writer(sys.stdout, end="\n")
+    write(FIELDS)
     for row in rows:
-        writer.writerow([csv_cell(value) for value in fields(row).values()])
+        write(fields(row).values())
 
 
 def show_table(rows: list["TaskRow"]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from PIL import Image, ImageOps
 
 from adapters.base import Codec
+from runtime.disk import create_private
 
 _QUALITY = 90
 _SMALLEST = 64  # pixels of the longer side
@@ -44,8 +45,7 @@ class Fit(msgspec.Struct, frozen=True):
         path = self.folder / f"{sha256}{ending}"
         part = path.with_suffix(".part")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(create_private(part), "wb") as file:
             file.write(encoded)
         part.replace(path)
         return path

@@ -1,17 +1,17 @@
 """``rejected.csv``: every row that is not usable, with column and reason.
 
 The values come from the user's table and end in a spreadsheet, so cells that a spreadsheet would run as a
-formula are neutralised (SEC-5).
+formula are neutralised, and each text is quoted (SEC-5).
 """
 
-import csv
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from bydawn.inputs.building import Problem
-from runtime.outputs import csv_cell
+from runtime.disk import create_private
+from runtime.outputs import csv_writer
 
 KEPT_PROBLEMS = 1000
 _VALUE_CHARS = 200
@@ -47,15 +47,12 @@ class RejectedFile:
     def write(self, problem: Problem) -> None:
         if self._file is None:
             self._file = self._open()
-            csv.writer(self._file).writerow(("row", "column", "reason", "value"))
-        csv.writer(self._file).writerow(
-            map(csv_cell, (problem.row, problem.column, problem.reason, problem.value[:_VALUE_CHARS]))
-        )
+            csv_writer(self._file)(("row", "column", "reason", "value"))
+        csv_writer(self._file)((problem.row, problem.column, problem.reason, problem.value[:_VALUE_CHARS]))
 
     def _open(self) -> TextIO:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        return os.fdopen(descriptor, "w", encoding="utf-8", errors="replace", newline="")
+        return os.fdopen(create_private(self._part), "w", encoding="utf-8", errors="replace", newline="")
 
 
 class Problems:

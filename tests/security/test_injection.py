@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evil")
     night = Night(folder / "bydawn.db", folder / "out")
     night.write(account_stream(1), 0, AccountOpened(name=f"kie{EVIL}", provider="kie", fingerprint="f"))
-    night.open_batch(1, f"batch{EVIL}", (f"one{EVIL}", FORMULA))
+    night.open_batch(1, f"batch{EVIL}", (f"one{EVIL}", FORMULA, f"x;{FORMULA}"))
     stream = task_stream(1, 1)
     said, payload = night.ledger.payload(f"no{EVIL}\n{FORMULA}")
     night.write(stream, 1, night.intend(1))
@@ -106,6 +106,7 @@ def test_a_table_of_hostile_cells_is_refused_in_harmless_words(
         [EVIL, "x", "y"],
         [f"{FORMULA}\x07", FORMULA, "+1"],
         ["", "", "@SUM(1)"],
+        [f"x;{FORMULA}", "", f"x;{FORMULA}"],
     ]
     with open("t.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
@@ -119,6 +120,9 @@ def test_a_table_of_hostile_cells_is_refused_in_harmless_words(
 def assert_harmless_cells(text: str) -> None:
     cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
     assert cells
+    quoted = r'(?:"(?:[^"]|"")*"|-?[\d.]*)'
+    rest = re.sub(rf"^{quoted}(?:,{quoted})*(?:\r\n|\n|\Z)", "", text, flags=re.MULTILINE)
+    assert rest == "", "another separator could begin a cell inside one"
     assert [
         cell for cell in cells if cell[:1] and cell[0] in "=+-@\t\r\n\0＝＋－＠" and not re.fullmatch(r"-?\d+", cell)
     ] == []

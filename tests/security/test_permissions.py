@@ -19,6 +19,10 @@ import pytest
 
 from bydawn import doctor
 from bydawn.cli.main import main
+from bydawn.inputs.building import Problem
+from bydawn.inputs.copies import Fit
+from bydawn.inputs.rejected import RejectedFile
+from bydawn.single import write_request
 from ledger.errors import LedgerPlace
 from ledger.lock import RunLock, lock_path
 from runtime.blobs import BlobStore
@@ -169,6 +173,28 @@ def test_a_link_in_the_place_of_a_result_is_not_written_through(tmp_path: Path, 
         store = BlobStore(RealDisk(), root)
         store.put(data, part="1-1", expected=Expected())
         assert victim.read_text() == "precious"
+
+
+def test_a_link_in_the_place_of_a_list_or_a_copy_is_not_written_through(tmp_path: Path) -> None:
+    """SEC-7: of what is wrong with an input, of a reference that fits, and of what one image was asked with."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+
+    def linked(part: str) -> None:
+        (tmp_path / part).symlink_to(victim)
+
+    linked("rejected.csv.part")
+    with RejectedFile(tmp_path / "rejected.csv") as rejected:
+        rejected.write(Problem(7, "prompt", "empty prompt", ""))
+    linked("digest.part")
+    copy = Fit(tmp_path, ("image/jpeg",), 0).copy(picture(), "digest")
+    linked("request.jsonl.part")
+    write_request(tmp_path / "request.jsonl", {"id": "a"})
+    assert copy is not None
+    for path in (tmp_path / "rejected.csv", copy, tmp_path / "request.jsonl"):
+        assert not path.is_symlink()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert victim.read_text() == "precious"
 
 
 def test_a_link_in_the_place_of_a_piece_is_an_error(tmp_path: Path) -> None:
