@@ -1,4 +1,4 @@
-"""What every command that buys a batch works out first: ledger, accounts, name and folder; and what a plan prints."""
+"""What every command that buys a batch works out first: ledger, accounts, name and folder; and what is said of it."""
 
 import json
 import logging
@@ -96,6 +96,14 @@ def state_before(ledger_file: Path, name: str) -> BatchState:
     with KnownBatches(ledger_file) as reader:
         batch = reader.batch_by_name(name) if reader else None
         return reader.batch(batch) if reader and batch is not None else EMPTY_BATCH
+
+
+def say_where(ledger: Path, state: BatchState, talk: Callable[[str], None], *, created: bool) -> None:
+    """The first line: ledger, batch and folder, and which of them is new."""
+    new = " (new)" if created else ""
+    fresh = " (new)" if state.agreed is None else ""
+    practice = " [sandbox]" if state.sandbox else ""
+    talk(f"ledger {ledger}{new} · batch {state.name}{fresh}{practice} → {state.folder}")
 
 
 def callback_lines(settings: Settings, before: BatchState, accounts: Sequence[Account]) -> tuple[str, ...]:

@@ -41,12 +41,12 @@ from bydawn.preparing import (
     new_batch,
     no_batch_error,
     refuse_mixed,
+    say_where,
     show_plan,
     talker,
 )
 from bydawn.request import Request, Settings, settings_now
 from bydawn.running import go_on
-from bydawn.saying import say_where
 from bydawn.selection import ledger_path
 from bydawn.spending import buy_batch, plan_of
 from bydawn.takeover import opened_for_buying

@@ -30,6 +30,7 @@ from bydawn.preparing import (
     new_batch,
     no_batch_error,
     refuse_mixed,
+    say_where,
     show_plan,
     state_before,
     talker,
@@ -37,7 +38,6 @@ from bydawn.preparing import (
 from bydawn.quoting import quotes_of_plan
 from bydawn.request import Request, Settings, settings_now
 from bydawn.resuming import resume_lines, resumed
-from bydawn.saying import say_where
 from bydawn.selection import ledger_path
 from bydawn.shapes import groups_of, part_of
 from bydawn.spending import buy_batch, plan_of

@@ -26,9 +26,8 @@ from bydawn.quoting import tell_prices, with_quotes
 from bydawn.remedies import clock_lines, held_lines
 from bydawn.request import Request, Settings, changed_settings, now_us, supposing
 from bydawn.resuming import again_words, resume_lines, resumed
-from bydawn.saying import say_summary
 from bydawn.shapes import groups_of, sample_of, shapes_of, share_of, wanted_tasks
-from bydawn.summary import summarise
+from bydawn.summary import say_summary, summarise
 from bydawn.takeover import waiting_through
 from bydawn.trusting import trust_lines, trust_of
 from bydawn.webhooks import Calling, calling_of

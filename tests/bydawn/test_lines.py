@@ -14,8 +14,7 @@ from bydawn.buying import Ended
 from bydawn.cli.main import main
 from bydawn.cli.show import task_lines
 from bydawn.lines import DOLLARS, Line, Lines, lines_data, stored_lines, told_lines, told_money
-from bydawn.saying import say_summary
-from bydawn.summary import summarise
+from bydawn.summary import say_summary, summarise
 from bydawn.verdicts import ABSENT, HELD, IN_DOUBT
 from ledger.commands import Decide, Record, TaskCommand
 from ledger.events import (
