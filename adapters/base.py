@@ -173,8 +173,11 @@ class Failed(msgspec.Struct, frozen=True):
     charged: bool = False
 
 
-class Pending(msgspec.Struct, frozen=True):
-    """Still running."""
+class Pending(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Still running.  ``unnamed`` is a state that the codec does not know: for a while it is taken for a new way of
+    running, but it may as well be one of having ended."""
+
+    unnamed: str = ""
 
 
 class NotVisible(msgspec.Struct, frozen=True):

@@ -298,7 +298,8 @@ class GoogleBatchCodec:
             case "STATE_EXPIRED":
                 return Failed("expired", "the batch was not done within 48 hours")
             case "STATE_CANCELLED":
-                return Failed("cancelled", "the batch was cancelled")
+                # By us, or by whoever has the key: buying again is for the user to say.
+                return Failed("cancelled", "the batch was cancelled", retryable=False)
             case "STATE_FAILED":
                 return Failed("provider", operation.error.text or "the batch failed")
             case _:

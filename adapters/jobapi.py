@@ -45,6 +45,7 @@ Refusals: TypeAlias = Callable[[int, str], RefusedReason | None]  # of code and 
 
 _USER_AGENT = "Mozilla/5.0 (compatible; bydawn/0.1)"
 _FAILED_STATES = ("fail", "failed", "error", "timeout", "cancelled", "canceled")  # Kie: fail; the rest of ApiPass
+_RUNNING_STATES = ("waiting", "queuing", "generating", "pending", "queued", "processing", "running")
 _EDGE_BLOCK = b"error code: 1010"
 _NO_MODEL = re.compile(r"\bmodel name\b.{0,40}\bnot supported", re.IGNORECASE)
 
@@ -174,7 +175,7 @@ def read_task(
         case 200:
             if not state:
                 raise MalformedReply("task: a success without a state")
-            return Pending()  # any state that nobody names is taken for a new way of running
+            return Pending("" if state in _RUNNING_STATES else words(state) or "?")
         case 404 | 422:
             return NotVisible()
         case code if code in failed_codes and 200 <= reply.status < 300:
@@ -241,10 +242,12 @@ def _finished(record: _Record, life_s: float, credit_microusd: int) -> Finished:
 
 
 def _failed(record: _Record, envelope: Envelope, credit_microusd: int) -> Failed:
-    """A policy failure is final, and so is one of validation; another may go better next time."""
+    """A policy failure is final, and so are a cancel and one of validation; another may go better next time."""
     detail = words(record.failMsg) if isinstance(record.failMsg, str) else ""
     detail = detail or envelope.text or f"code {envelope.code}"
     cost = _cost(record, credit_microusd) or 0
+    if record.state in ("cancelled", "canceled"):  # by whoever has the key: buying again is for the user to say
+        return Failed("cancelled", detail, retryable=False, cost_microusd=cost)
     if is_policy(detail):
         return Failed("policy", detail, retryable=False, cost_microusd=cost)
     retryable = str(record.failCode) not in ("400", "422")

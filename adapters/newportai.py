@@ -257,7 +257,8 @@ class NewportAi:
             case 4:
                 return _failed(result.task)
             case state if state in (1, 2) or result.task.taskId:
-                return Pending()  # 1 submitted, 2 running; 0 has been seen, and what else there may be runs too
+                # 1 submitted, 2 running, and 0 has been seen; what else there may be runs too, as far as is known.
+                return Pending("" if state in (0, 1, 2) else str(state))
             case _:
                 # Zeroes throughout may stand for a task that the key does not see: it must not count as seen.
                 raise MalformedReply("task: neither a state nor a name")

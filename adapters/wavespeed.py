@@ -444,10 +444,11 @@ def _outcome(prediction: _Prediction) -> PollOutcome:
             return Failed("expired", "timed out at WaveSpeed", retryable=False)
         case "cancelled" | "deleted":
             return Failed("cancelled", f"{prediction.status} at WaveSpeed", retryable=False, charged=True)
-        case _:
-            # "created", "processing".  Three of the final states are in no document, only in their clients: what is
-            # unknown is taken for running, and asked for again.
+        case "created" | "processing":
             return Pending()
+        case state:
+            # Three of the final states are in no document, only in their clients: there may be others.
+            return Pending(words(state) or "?")
 
 
 def _without_image(prediction: _Prediction) -> Gone:

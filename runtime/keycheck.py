@@ -43,6 +43,8 @@ def seen(outcome: PollOutcome | BatchOutcome) -> Seen:
     """
     if isinstance(outcome, Throttled) or (isinstance(outcome, Unreadable) and not outcome.unauthorized):
         return "later"
+    if isinstance(outcome, Pending) and outcome.unnamed:  # perhaps the name of a job that the key does not see
+        return "later"
     return "yes" if isinstance(outcome, Pending | Finished | ResultFile | Gone) else "no"
 
 

@@ -3,7 +3,7 @@
 None of this is a local timeout of the job (MON-6): a job that only runs for long is asked for as long as it runs.
 """
 
-from adapters.base import NotVisible, PollOutcome, Throttled, Unreadable
+from adapters.base import NotVisible, Pending, PollOutcome, Throttled, Unreadable
 from adapters.batchfile import BatchOutcome
 from adapters.capabilities import Capabilities
 from runtime.ports import Clock
@@ -36,7 +36,8 @@ class Patience:
         refused = isinstance(outcome, Unreadable) and outcome.unauthorized
         if not refused or work.refused_at is None:
             work.refused_at = now if refused else None
-        if isinstance(outcome, Unreadable) and outcome.garbled:
+        unnamed = isinstance(outcome, Pending) and outcome.unnamed
+        if unnamed or (isinstance(outcome, Unreadable) and outcome.garbled):
             work.garbled_at = now if work.garbled_at is None else work.garbled_at
         elif not isinstance(outcome, Throttled | Unreadable):
             work.garbled_at = None
@@ -66,6 +67,10 @@ class Patience:
         long that asking on would only keep the night from ending."""
         longest_s = _GARBLED_AGAIN_S if self._is_older(work) else _GARBLED_S
         return work.garbled_at is not None and self._clock.monotonic() - work.garbled_at > longest_s
+
+    def unnamed_for_good(self, work: Work) -> bool:
+        """Whether a job is in a state without a known name for longer than a job may take."""
+        return work.garbled_at is not None and self._clock.monotonic() - work.garbled_at > _LONGEST_JOB_S
 
     def outlived(self, work: Work) -> bool:
         """Whether the job's result, if there was one, has expired by now: only then is it lost (RES-6)."""

@@ -351,10 +351,9 @@ class Poller:
                 self._pause(outcome)
                 self._again(work)
             case Unreadable(garbled=True, detail=detail) if self._patience.garbled_for_good(work):
-                if self._patience.outlived(work):
-                    await self._lost(work, "no answer about it could be read for as long as a result is kept")
-                else:
-                    self._strand(work, f"its answers cannot be read ({detail})")
+                await self._never_read(work, f"its answers cannot be read ({detail})")
+            case Pending(unnamed=state) if state and self._patience.unnamed_for_good(work):
+                await self._never_read(work, f"it is in a state that nobody knows ({state})")
             case Unreadable(unauthorized=True, detail=detail):
                 self._told.unauthorized(detail)
                 if self._patience.refused_for_good(work):
@@ -407,6 +406,12 @@ class Poller:
                 await self._lost(work, "the provider does not know the job")
             case _:
                 self._again(work)
+
+    async def _never_read(self, work: Work, why: str) -> None:
+        if self._patience.outlived(work):
+            await self._lost(work, "no answer about it could be read for as long as a result is kept")
+        else:
+            self._strand(work, why)
 
     def _strand(self, work: Work, why: str) -> None:
         _log.error("%r: %s: it is asked for again by the next run", work, why)

@@ -358,6 +358,16 @@ json_values = st.recursive(
     max_leaves=8,
 )
 codes = st.sampled_from([200, 400, 401, 402, 404, 408, 422, 429, 433, 455, 500, 501, 505]) | st.integers()
+
+
+@pytest.mark.parametrize("state", ["cancelled", "canceled"])
+def test_a_task_that_somebody_cancelled_is_not_bought_again(state: str) -> None:
+    """MON-2: by whoever has the key; it counted as the provider's failure, and was bought again at once."""
+    body = {"code": 200, "data": {"taskId": "bf5a", "state": state, "failMsg": "by the user"}}
+    outcome = KIE.read_poll(HttpReply(200, {}, msgspec.json.encode(body)))
+    assert outcome == Failed("cancelled", "by the user", retryable=False)
+
+
 states = st.sampled_from(["waiting", "success", "fail", "", "sucess"])
 results = st.sampled_from(['{"resultUrls":["https://a.example/x.png"]}', '"\\ud800"', '{"resultUrls":[]}', ""])
 near_misses = st.fixed_dictionaries(

@@ -91,7 +91,7 @@ def test_an_answer_of_zeroes_shows_no_task(name: object, state: int) -> None:
         NEWPORTAI.read_poll(reply(200, {"code": 0, "message": "success", "data": {"task": task, "images": []}}))
     named = {"taskId": "b0c4", "status": state}
     body = {"code": 0, "message": "success", "data": {"task": named, "images": []}}
-    assert NEWPORTAI.read_poll(reply(200, body)) == Pending()
+    assert NEWPORTAI.read_poll(reply(200, body)) == Pending(str(state) if state else "")
 
 
 def test_a_poll_is_a_post_with_the_task_in_its_body() -> None:

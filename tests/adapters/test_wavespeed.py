@@ -331,7 +331,8 @@ def test_failures_are_sorted_by_their_words(text: object, reason: str, retryable
     [
         ("timeout", Failed("expired", "timed out at WaveSpeed", retryable=False)),
         ("cancelled", Failed("cancelled", "cancelled at WaveSpeed", retryable=False, charged=True)),
-        ("queued-somewhere-new", Pending()),
+        ("queued-somewhere-new", Pending("queued-somewhere-new")),
+        ("", Pending("?")),
     ],
 )
 def test_statuses_that_no_document_lists(status: str, outcome: object) -> None:

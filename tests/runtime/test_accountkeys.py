@@ -144,6 +144,7 @@ def test_a_job_that_could_not_be_read_is_asked_for_again_for_a_while() -> None:
     ("outcome", "told"),
     [
         (Pending(), "yes"),
+        (Pending("upscaling"), "later"),
         (Finished(url="https://x/1.png"), "yes"),
         (Gone("expired"), "yes"),
         (ResultFile("files/1"), "yes"),

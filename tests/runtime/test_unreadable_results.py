@@ -39,6 +39,36 @@ def test_it_is_asked_for_a_while_and_then_left_to_the_next_run(older: bool) -> N
     assert "AttemptLost" not in bench.journal.types()
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_a_state_that_nobody_knows_is_running_for_an_hour(older: bool) -> None:
+    """LIVE-1, MON-6: it counted as running for ever; then the job is left to the next run, and bought by none."""
+    bench = Bench()
+    bench.provider.say("poll", Pending("upscaling"))
+
+    async def body(following: Following) -> None:
+        work = await following.accepted()
+        bench.journal.epoch += older
+        following.poller.overdue(work)
+        await trio.sleep(3_590.0)
+        assert following.told == []
+        await trio.sleep(120.0)
+        assert work.state.phase == "accepted"
+
+    assert follow(bench, body).told == ["stranded"]
+    assert "AttemptLost" not in bench.journal.types()
+
+
+def test_a_known_state_begins_that_hour_anew() -> None:
+    bench = Bench()
+    bench.provider.say("poll", *[Pending("upscaling")] * 100, Pending(), Pending("upscaling"))
+
+    async def body(following: Following) -> None:
+        following.poller.overdue(await following.accepted())
+        await trio.sleep(3_700.0)
+
+    assert follow(bench, body).told == []
+
+
 def test_it_is_taken_when_it_can_be_read_after_all() -> None:
     bench = Bench()
     bench.provider.say("poll", *[GARBLED] * 20, LINK)
