@@ -4,11 +4,10 @@ Tasks that are held for such a cause need no decision: once it is gone, the next
 """
 
 from collections import Counter
-from collections.abc import Iterable
 
 from bydawn.cli.formats import counted, duration
-from ledger.openwork import LiveAttempt
 from ledger.reader import Reader
+from runtime.accountbook import history_of
 
 _TOLERATED_US = 60_000_000
 _LOOKED_AT = 1000  # records; the newest of other lives are among them
@@ -32,13 +31,17 @@ def clock_lines(reader: Reader, *, now_us: int) -> list[str]:
     ]
 
 
-def held_lines(held: Iterable[LiveAttempt]) -> list[str]:
-    """What helps those of the held tasks that wait for a cause to go away."""
+def held_lines(reader: Reader, batch: int) -> list[str]:
+    """What helps those held tasks of a batch that wait for a cause to go away."""
+    keys = {row.name: history_of(reader, row.n)[0] for row in reader.accounts()}
     times = Counter[tuple[str, str]]()
-    for each in held:
+    for each in reader.held(batch):
         attempt = each.state.attempts[each.attempt - 1]
-        if attempt.reason in _HELP and each.state.phase == "held":
-            times[attempt.account, attempt.reason] += 1
+        if attempt.reason not in _HELP or each.state.phase != "held":
+            continue
+        if attempt.reason == "account_changed" and not keys[attempt.account].foreign(attempt.epoch):
+            continue  # the key of then is back, and still nobody can be asked
+        times[attempt.account, attempt.reason] += 1
     return [
         f"{counted(n, 'task')} at {account}: {_HELP[reason].format(account=account)}"
         for (account, reason), n in sorted(times.items())

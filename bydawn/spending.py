@@ -323,5 +323,5 @@ def _tell(opened: Opened, buying: Buying, state: BatchState, ended: Ended, talk:
         if buying.as_json:
             sys.stdout.write(json.dumps({"type": "summary", **summary.data()}) + "\n")
         else:
-            say_summary(summary, ended, state, talk, helps=held_lines(reader.held(buying.batch)))
+            say_summary(summary, ended, state, talk, helps=held_lines(reader, buying.batch))
     return exit_code(ended, failed=summary.failed, held=summary.held)

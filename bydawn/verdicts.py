@@ -34,7 +34,7 @@ HELD: dict[str, str] = {
     "no_evidence": "{title} cannot be asked, or not about so old a purchase",
     "listing_failed": "{title}'s list or lookup could not be read",
     "several_fit": "{title} shows jobs of that time and not what they were for",
-    "account_changed": "the key or base URL of {account} is another one now",
+    "account_changed": "when it was looked up, {account} had another key or base URL than it was bought with",
     "clock_changed": "a clock was wrong, so the times in {title}'s list mean nothing",
     "taken_over": "another copy of the ledger may have bought it again",
     "listing_assumed": "that {title}'s list is complete is only assumed",
