@@ -6,7 +6,7 @@ Read from the views only, so that a batch of a million tasks answers as fast as 
 from collections import Counter
 from typing import NamedTuple
 
-from bydawn.lines import Lines, stored_lines
+from bydawn.moneylines import Lines, stored_lines
 from ledger.money import Balance, account_money
 from ledger.reader import BatchRow, Reader
 

@@ -11,7 +11,7 @@ from datetime import datetime, time, timedelta, tzinfo
 import msgspec
 
 from bydawn.errors import UserError
-from bydawn.lines import lines_data, lines_of
+from bydawn.moneylines import lines_data, lines_of
 from bydawn.overview import IN_FLIGHT, PHASES, SETTLED
 from ledger.engine import Store
 from ledger.events import PayloadRef, Recorded

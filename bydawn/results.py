@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from bydawn.lines import lines_data, stored_lines
+from bydawn.moneylines import lines_data, stored_lines
 from ledger.events import AttemptUnknown, TaskCancelled, TaskCompleted, TaskFailed, TaskShared
 from ledger.reader import Reader
 from ledger.streams import stream_parts

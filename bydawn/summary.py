@@ -7,7 +7,7 @@ import msgspec
 
 from bydawn.buying import Ended
 from bydawn.cli.formats import count, counted, dollar_column, dollars, duration
-from bydawn.lines import Lines, lines_data, places_of, stored_lines, told_lines
+from bydawn.moneylines import Lines, lines_data, places_of, stored_lines, told_lines
 from ledger.folds import BatchState
 from ledger.reader import Reader
 

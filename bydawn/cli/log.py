@@ -10,7 +10,7 @@ import click
 from bydawn.cli.formats import clip, count, dollar_column, duration, moment, percent
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import bad, doubtful, faint, good, json_line, line, strong, table, talk
-from bydawn.lines import Lines, lines_data, stored_lines
+from bydawn.moneylines import Lines, lines_data, stored_lines
 from bydawn.overview import SETTLED
 from bydawn.runs import Run, done_by, runs, took_s
 from bydawn.selection import open_batch, open_ledger, readable_ledgers

@@ -113,7 +113,7 @@ def stamp(seq: int, at_us: int) -> str:
 
 
 def show_moment(moment: "Moment", name: str) -> None:
-    from bydawn.lines import lines_of, told_money
+    from bydawn.moneylines import lines_of, told_money
     from bydawn.replaying import by_state, in_flight
 
     line(f"{strong(plain(name))}  {faint(stamp(moment.seq, moment.at_us))}")
@@ -212,7 +212,7 @@ def show_tasks(moment: "Moment") -> None:
 
 
 def show_difference(step: "Difference", name: str, told: list[str]) -> None:
-    from bydawn.lines import DOLLARS
+    from bydawn.moneylines import DOLLARS
     from bydawn.replaying import attempts_of, money_of
 
     line(strong(plain(name)))

@@ -16,7 +16,7 @@ from bydawn.cli.eventwords import tell
 from bydawn.cli.formats import clip, clock_time, count, dollars, local, moment, plain, size
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import faint, json_line, line, pairs, state_paint, strong, table
-from bydawn.lines import Lines, lines_data, lines_of, told_money
+from bydawn.moneylines import Lines, lines_data, lines_of, told_money
 from bydawn.selection import find_task, open_batch, target
 from bydawn.verdicts import held_because, keeps_jobs, title_of, verdicts
 from ledger.events import PayloadRef

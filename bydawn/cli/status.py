@@ -11,7 +11,7 @@ import click
 from bydawn.cli.formats import clock_time, count, counted, dollar_column, dollars, duration, percent, plain
 from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import doubtful, faint, good, json_line, line, on_terminal, pairs, strong, table
-from bydawn.lines import lines_data, places_of, told_money
+from bydawn.moneylines import lines_data, places_of, told_money
 from bydawn.overview import IN_FLIGHT, Overview, account_lines, overview
 from bydawn.runs import Run, runs
 from bydawn.selection import open_batch, open_ledger, readable_ledgers

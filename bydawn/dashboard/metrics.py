@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from bydawn.cli.formats import MICRO
 from bydawn.dashboard.board import Board
-from bydawn.lines import lines_data
+from bydawn.moneylines import lines_data
 from bydawn.overview import PHASES, Overview
 
 _Labels = Mapping[str, str]

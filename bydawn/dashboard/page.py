@@ -11,7 +11,7 @@ from typing import NewType
 
 from bydawn.cli.formats import clock_time, count, counted, dollar_column, dollars, duration, moment, percent, plain
 from bydawn.dashboard.board import Board
-from bydawn.lines import told_lines
+from bydawn.moneylines import told_lines
 from bydawn.overview import IN_FLIGHT, AccountLine, Overview
 from bydawn.runs import took_s
 

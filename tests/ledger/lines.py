@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from bydawn.lines import DOLLARS
+from bydawn.moneylines import DOLLARS
 from ledger.folds import TaskState
 
 

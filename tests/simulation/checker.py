@@ -9,7 +9,7 @@ from functools import lru_cache
 from adapters.registry import codec
 from adapters.sandbox.house import BillLine
 from adapters.sandbox.picture import read_digest, request_digest
-from bydawn.lines import lines_data, stored_lines
+from bydawn.moneylines import lines_data, stored_lines
 from ledger.audit import verify
 from ledger.folds import LIVE, AttemptState, TaskState
 from ledger.money import account_money, batch_money, risk_money

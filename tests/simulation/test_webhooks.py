@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapters.sandbox.faults import ChaosProfile
-from bydawn.lines import stored_lines
+from bydawn.moneylines import stored_lines
 from ledger.commands import Intend, Record
 from ledger.decisions import Append, Decision
 from ledger.events import AttemptAdopted, AttemptAmbiguous, AttemptUnknown

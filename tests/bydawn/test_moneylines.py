@@ -13,7 +13,7 @@ from adapters.base import ImageRequest
 from bydawn.buying import Ended
 from bydawn.cli.main import main
 from bydawn.cli.show import task_lines
-from bydawn.lines import DOLLARS, Line, Lines, lines_data, stored_lines, told_lines, told_money
+from bydawn.moneylines import DOLLARS, Line, Lines, lines_data, stored_lines, told_lines, told_money
 from bydawn.summary import say_summary, summarise
 from bydawn.verdicts import ABSENT, HELD, IN_DOUBT
 from ledger.commands import Decide, Record, TaskCommand
