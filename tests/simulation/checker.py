@@ -119,9 +119,13 @@ def _task(
             yield f"attempt {attempt.number} is failed ({attempt.reason}), and {attempt.job} is done (MON-6)"
         if line.charged_microusd and attempt.phase not in ("failed", "lost", "surplus"):
             charged.append(attempt.job)
+        cost = attempt.cost_microusd or 0
         stated = attempt.provider in PRICED and attempt.phase in ("done", "failed", "surplus")
-        if stated and (attempt.cost_microusd or 0) != line.charged_microusd:
-            yield f"attempt {attempt.number} cost {attempt.cost_microusd}, the bill says {line.charged_microusd}"
+        if stated and cost != line.charged_microusd:
+            yield f"attempt {attempt.number} cost {cost}, the bill says {line.charged_microusd} (MON-10)"
+        # Where nobody says what a job cost, it may be thought dearer than it was, and never cheaper.
+        if attempt.phase in ("done", "failed", "surplus", "lost") and cost < line.charged_microusd:
+            yield f"attempt {attempt.number} {attempt.phase} for {cost}, the bill says {line.charged_microusd} (MON-8)"
     if len(charged) > 1 + state.permissions:
         yield f"paid more than once: {charged}"
     if owner is not None and state.attempts:
