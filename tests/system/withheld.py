@@ -1,23 +1,34 @@
 """Kills while purchases are in the air: however fast the machine is, so many have arrived, and no answer has."""
 
 import http.client
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.system.shop import PATIENCE_S, Shop, kill, wait_until
+from tests.system.shop import PATIENCE_S, Done, Shop, wait, wait_until
 
 
-def killed_in_the_air(shop: Shop, *command: str, least: int = 2) -> None:
-    """Kill a run when the providers have taken at least so many purchases, whose answers it did not get."""
+def killed_in_the_air(shop: Shop, *command: str, least: int) -> Done:
+    """Kill a run when the providers have taken at least so many purchases, whose answers it did not get.
+
+    What was on its way is on the bill then, or never will be.
+    """
     before = len(shop.bill())
     with withheld(shop.url) as way:
         shop.env["BYDAWN_SANDBOX_URL"] = way
         process = shop.start(*command)
         wait_until(lambda: len(shop.bill()) >= before + least)
-        kill(process)
+        process.kill()
+        killed = wait(process)
     shop.env["BYDAWN_SANDBOX_URL"] = shop.url
+    assert killed.code == -signal.SIGKILL, killed.err
+    return killed
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # at the end, what has come in is passed on first
 
 
 @contextmanager
@@ -53,7 +64,7 @@ def withheld(url: str) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's word
             """Keep the test's output to the test."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Way) as server:
+    with _Server(("127.0.0.1", 0), Way) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         try:
