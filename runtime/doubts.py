@@ -197,9 +197,10 @@ class Doubts:
             return True
         self._failures += 1
         _log.warning("%s: doubtful attempts could not be looked up: %s", self._account.name, looked.trouble)
-        for key in ripe & looked.unanswered:
-            if key in self._works and self._unanswered[key] >= _TRIES_WHEN_RIPE and self._called_until[key] <= now:
-                await self._unknown(works[key], "clock_changed" if looked.clocks_apart else "listing_failed", judged)
+        for key, work in works.items():
+            given_up = key in ripe and key in looked.unanswered and self._unanswered[key] >= _TRIES_WHEN_RIPE
+            if given_up and key in self._works and self._called_until[key] <= now:
+                await self._unknown(work, "clock_changed" if looked.clocks_apart else "listing_failed", judged)
         return False
 
     def _believed(self, work: Work, verdict: Judgement) -> Judgement:
@@ -214,7 +215,7 @@ class Doubts:
 
     async def _judge_claims(self, judged: Callable[[Work], None]) -> None:
         """Look at the jobs that callbacks named."""
-        jobs = {job for claims in self._claimed.values() for job in claims}
+        jobs = list(dict.fromkeys(job for claims in self._claimed.values() for job in claims))
         verdicts = await self._claims.judge(jobs) if jobs else {}
         for key, claims in list(self._claimed.items()):
             for job, settled in list(claims.items()):

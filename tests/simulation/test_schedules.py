@@ -109,6 +109,17 @@ def test_two_hundred_seeds_keep_the_promises() -> None:
     assert set(total.jobs) == set(PROVIDERS)
 
 
+def test_a_seed_is_the_same_night_in_another_process() -> None:
+    """Every process has an order of its own for the members of a set, and a night must not follow it.
+
+    In some of these nights several tasks are given up at once, or callbacks name several jobs.
+    """
+    seeds = range(3, 22)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        elsewhere = pool.submit(played, seeds)
+        assert played(seeds).heads == elsewhere.result().heads
+
+
 def test_what_breaks_a_promise_says_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.simulation.schedules.torn", lambda world: ["a planted complaint"])
     with pytest.raises(AssertionError, match="a planted complaint") as caught:
