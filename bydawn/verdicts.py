@@ -19,6 +19,7 @@ from ledger.events import (
     Fact,
     OperatorDecided,
     Recorded,
+    ResultReady,
     ResultSpared,
 )
 from ledger.folds import FOUND, AttemptState
@@ -76,17 +77,28 @@ def held_because(attempt: AttemptState) -> str:
 def verdicts(events: Sequence[Recorded], attempts: Sequence[AttemptState]) -> list[Told]:
     """Every step of doubt, evidence and loss of a task's attempts, in order."""
     found = []
+    stated = stated_costs(events)
     for recorded in events:
         number = getattr(recorded.event, "attempt", 0)
         if 1 <= number <= len(attempts):
-            text = _told(recorded.event, attempts[number - 1], clock_time(recorded.at_us)[:8])
+            text = _told(recorded.event, attempts[number - 1], clock_time(recorded.at_us)[:8], stated=number in stated)
             if text:
                 found.append(Told(number, recorded.at_us, text))
     return found
 
 
-def _told(event: Fact, attempt: AttemptState, at: str) -> str:
+def stated_costs(events: Sequence[Recorded]) -> frozenset[int]:
+    """The attempts whose provider said with the result what it charged; the cost of others is by our prices."""
+    return frozenset(
+        each.event.attempt
+        for each in events
+        if isinstance(each.event, ResultReady) and each.event.cost_microusd is not None
+    )
+
+
+def _told(event: Fact, attempt: AttemptState, at: str, *, stated: bool) -> str:
     title = title_of(attempt.provider)
+    whose = "" if stated else f" by our prices: {title} named no cost"
     match event:
         case AttemptAmbiguous() if attempt.route in ("takeover", FOUND):
             return f"bought with another copy of the ledger, as was seen at {at}"
@@ -110,9 +122,9 @@ def _told(event: Fact, attempt: AttemptState, at: str) -> str:
         case AttemptFailed(cost_microusd=cost) if cost:
             return f"failed at {at}, and charged all the same: {dollars(cost)}"
         case AttemptLost(cost_microusd=cost, reason=reason):
-            return f"paid and lost, seen at {at}: {reason} ({dollars(cost)})"
+            return f"paid and lost, seen at {at}: {reason} ({dollars(cost)}{whose})"
         case ResultSpared(cost_microusd=cost):
-            return f"paid and not needed, kept at {at} as spare ({dollars(cost)})"
+            return f"paid and not needed, kept at {at} as spare ({dollars(cost)}{whose})"
     return ""
 
 

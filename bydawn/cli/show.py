@@ -18,7 +18,7 @@ from bydawn.cli.options import json_option, ledger_options
 from bydawn.cli.output import faint, json_line, line, pairs, state_paint, strong, table
 from bydawn.moneylines import Lines, lines_data, lines_of, told_money
 from bydawn.selection import find_task, open_batch, target
-from bydawn.verdicts import held_because, keeps_jobs, title_of, verdicts
+from bydawn.verdicts import held_because, keeps_jobs, stated_costs, title_of, verdicts
 from ledger.events import PayloadRef
 from ledger.folds import AttemptState, TaskState
 from ledger.money import Balance, holdings
@@ -86,6 +86,7 @@ def gather(reader: "Reader", batch: "BatchRow", row: "TaskRow") -> Dossier:
 
 def as_data(dossier: Dossier) -> dict[str, object]:
     row, state, wanted = dossier.row, dossier.state, dossier.wanted
+    stated = stated_costs(dossier.events)
     return {
         "batch": dossier.batch.name,
         "id": row.id,
@@ -100,7 +101,10 @@ def as_data(dossier: Dossier) -> dict[str, object]:
         "request": msgspec.to_builtins(wanted.request) if wanted else None,
         "columns": wanted.columns if wanted else None,
         "attempts": [
-            {name: value for name, value in msgspec.to_builtins(attempt).items() if name != "url"}
+            {
+                **{name: value for name, value in msgspec.to_builtins(attempt).items() if name != "url"},
+                "cost_stated": attempt.number in stated,
+            }
             for attempt in state.attempts
         ],
         "verdicts": [msgspec.to_builtins(told) for told in verdicts(dossier.events, state.attempts)],

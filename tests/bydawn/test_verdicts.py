@@ -25,6 +25,7 @@ from ledger.streams import task_stream
 from tests.ledger.ledgers import do, opened
 
 AT_DOUBT = Record(AttemptAmbiguous(attempt=1, reason="crash"))
+SPARED = ResultSpared(attempt=1, sha256="", size=1, media_type="image/png", cost_microusd=40_000)
 READY = (Record(AttemptAccepted(attempt=1, job="j")), Record(ResultReady(attempt=1)))
 
 
@@ -126,16 +127,21 @@ def test_what_another_copy_bought_is_told_as_that(tmp_path: Path, before: tuple[
     [
         (AttemptFailed(attempt=1, reason="policy", cost_microusd=40_000), "and charged all the same: $0.04"),
         (AttemptLost(attempt=1, reason="expired", cost_microusd=40_000), "expired ($0.04)"),
-        (
-            ResultSpared(attempt=1, sha256="", size=1, media_type="image/png", cost_microusd=40_000),
-            "as spare ($0.04)",
-        ),
+        (SPARED, "as spare ($0.04)"),
     ],
 )
 def test_what_was_paid_for_nothing_is_told_in_dollars(tmp_path: Path, fact: TaskEvent, words: str) -> None:
     """MON-9, MON-10."""
-    (text,) = told(tmp_path / "l.db", "kie", *READY, Record(fact))
+    stated = Record(ResultReady(attempt=1, cost_microusd=40_000))
+    (text,) = told(tmp_path / "l.db", "kie", READY[0], stated, Record(fact))
     assert text.endswith(words)
+
+
+@pytest.mark.parametrize("fact", [SPARED, AttemptLost(attempt=1, reason="expired", cost_microusd=40_000)])
+def test_dollars_that_no_provider_named_are_told_as_ours(tmp_path: Path, fact: TaskEvent) -> None:
+    """MON-10: a surplus that was found at a takeover looked as sure as one that the provider put a price on."""
+    (text,) = told(tmp_path / "l.db", "kie", *READY, Record(fact))
+    assert text.endswith(" ($0.04 by our prices: Kie named no cost)")
 
 
 def test_a_failure_that_cost_nothing_needs_no_words(tmp_path: Path) -> None:
