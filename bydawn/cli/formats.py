@@ -1,5 +1,6 @@
 """Numbers and times as people read them.  Pure text in, text out; what scripts read never passes through here."""
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -111,6 +112,14 @@ def harmless(text: str) -> str:
 
 def _uncontrolled(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\t\n" else "�" for char in text)
+
+
+def harmless_json(text: str) -> str:
+    """The same for a line of JSON, which means what it meant: JSON itself spells only some control characters out, and
+    a terminal obeys others, too."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def width(text: str) -> int:

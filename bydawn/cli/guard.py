@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import click
 
-from bydawn.cli.formats import harmless
+from bydawn.cli.formats import harmless, harmless_json
 from bydawn.errors import UserError
 
 INTERRUPTED = 130
@@ -114,7 +114,7 @@ def ledger_trouble(error: Exception) -> UserError:
 def _write_json(line: dict[str, str | int]) -> None:
     import json
 
-    sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
+    sys.stderr.write(harmless_json(json.dumps(line, ensure_ascii=False)) + "\n")
 
 
 def _coloured() -> bool:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import click
 import msgspec
 
-from bydawn.cli.formats import harmless, plain, width
+from bydawn.cli.formats import harmless, harmless_json, plain, width
 
 Cell = str | int
 ExceptionInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -51,7 +51,7 @@ def log_to_stderr(level: int, form: str) -> None:
 
 def json_line(kind: str, **fields: object) -> None:
     """One object, ``type`` first.  Amounts are micro-dollars, times are UTC microseconds."""
-    sys.stdout.write(msgspec.json.encode({"type": kind, **fields}).decode() + "\n")
+    sys.stdout.write(harmless_json(msgspec.json.encode({"type": kind, **fields}).decode()) + "\n")
 
 
 def on_terminal() -> bool:

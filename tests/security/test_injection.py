@@ -6,6 +6,7 @@ with such texts in every place they can reach.
 
 import csv
 import io
+import json
 import logging
 import os
 import pty
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bydawn.cli.formats import harmless
+from bydawn.cli.formats import harmless, harmless_json
 from bydawn.cli.main import main
 from bydawn.cli.output import LogFormatter
 from ledger.events import AccountOpened, AttemptAccepted, AttemptFailed, EpochEnded, TaskFailed
@@ -67,6 +68,7 @@ READING = [
     ["replay", f"batch{EVIL}", "--diff", "1", "9"],
     ["resolve", f"batch{EVIL}"],
 ]
+STREAMED = [["tasks", "--json"], ["show", "#1", "--json"], ["status", "--json"], ["log", "--json"]]
 FAILING = [
     [EVIL],
     ["status", EVIL],
@@ -82,7 +84,7 @@ FAILING = [
 ]
 
 
-@pytest.mark.parametrize("arguments", [*READING, *FAILING], ids=lambda arguments: " ".join(arguments)[:24])
+@pytest.mark.parametrize("arguments", [*READING, *FAILING, *STREAMED], ids=lambda arguments: " ".join(arguments)[:24])
 def test_no_command_lets_a_text_steer_the_terminal(
     folder: Path, arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +160,14 @@ def test_on_a_terminal_colours_are_ours_and_nothing_else_comes_through(folder: P
     text = said.decode("utf-8")
     assert COLOUR.search(text)
     assert steers(text.replace("\r\n", "\n")) == ""
+
+
+@given(st.text(max_size=80))
+def test_json_says_the_same_and_cannot_steer(text: str) -> None:
+    """SEC-5, also for who looks at a stream with a terminal."""
+    told = harmless_json(json.dumps({"id": text}, ensure_ascii=False))
+    assert told.isprintable()
+    assert json.loads(told) == {"id": text}
 
 
 @given(st.text(max_size=80))
