@@ -17,6 +17,8 @@ import msgspec
 
 FOLDER = Path(__file__).resolve().parent
 
+_GIT_SAYS = re.compile(r"^(?:diff --git|index) .*\n", re.MULTILINE)  # between the files; no line of a hunk looks so
+
 
 class PatchFails(Exception):
     """A patch does not fit the tree: what it breaks looks different now, so write it anew."""
@@ -43,7 +45,8 @@ def planted() -> list[Planted]:
 
 
 def parsed(name: str, text: str) -> Planted:
-    """Read a patch.  Raises PatchFails."""
+    """Read a patch, as ``git diff`` writes it.  Raises PatchFails."""
+    text = _GIT_SAYS.sub("", text)
     head, _, body = text.partition("\n--- ")
     told = dict(re.findall(r"^(Breaks|Caught by|Says): (.+)$", head, re.MULTILINE))
     if told.keys() != {"Breaks", "Caught by", "Says"}:

@@ -18,8 +18,10 @@ def copied(bug: Planted, tree: Path) -> None:
         (tree / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
 
 
-def test_there_are_fifteen() -> None:
-    assert [bug.name[:2] for bug in planted()] == [f"{n:02}" for n in range(1, 16)]
+def test_there_are_fifteen_or_more() -> None:
+    bugs = planted()
+    assert len(bugs) >= 15
+    assert [bug.name[:2] for bug in bugs] == [f"{n:02}" for n in range(1, len(bugs) + 1)]
 
 
 @pytest.mark.parametrize("bug", planted(), ids=lambda bug: bug.name)
@@ -56,6 +58,16 @@ def test_nothing_is_written_when_one_of_two_files_does_not_fit(tmp_path: Path) -
     with pytest.raises(PatchFails, match=r"no y\.py"):
         plant(parsed("p", both), tmp_path)
     assert (tmp_path / "x.py").read_text() == "one\ntwo\nthree\n"
+
+
+def test_what_git_writes_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("one\ntwo\nthree\n")
+    (tmp_path / "y.py").write_text("index = 1\n")
+    said = "diff --git a/{0}.py b/{0}.py\nindex 2e7f150..9975ed1 100644\n"
+    second = said.format("y") + "--- a/y.py\n+++ b/y.py\n@@ -1 +1 @@\n-index = 1\n+index = 2\n"
+    plant(parsed("p", PATCH.replace("--- a/", said.format("x") + "--- a/") + second), tmp_path)
+    assert (tmp_path / "x.py").read_text() == "one\n2\nthree\n"
+    assert (tmp_path / "y.py").read_text() == "index = 2\n"
 
 
 @pytest.mark.parametrize(
