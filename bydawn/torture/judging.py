@@ -11,7 +11,7 @@ bydawn: it is the second opinion on this one, and a test holds the two against e
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -119,63 +119,32 @@ def judge(
     again: Again | None = None,
 ) -> Verdict:
     """Say what came of a round, and which promises were not kept.  ``again``: where buying again was allowed."""
-    owners: dict[str, list[Wanted]] = defaultdict(list)
-    for task in tasks:
-        if not task.shared:
-            owners[task.digest].append(task)
-    # An image is bought twice when two images were made: what is charged for a failure buys nothing.
-    images: dict[str, list[BillLine]] = defaultdict(list)
-    for line in bill:
-        if line.charged_microusd and line.state == "succeeded":
-            images[line.digest].append(line)
-
-    unknown = again.unknown if again else {}
-    twice: dict[str, int] = {}  # digest -> what was charged too much
-    unpaid: list[str] = []
-    lost: list[str] = []
-    for digest, alike in owners.items():
-        paid = [line.charged_microusd for line in images.get(digest, ())]
-        surplus = paid[sum(task.versions for task in alike) :]
-        owned_up = terms.spoils and sum(task.cost_microusd for task in alike) >= sum(paid)
-        if surplus and not owned_up:
-            twice[digest] = sum(surplus)
-        done = [task for task in alike if task.status == "succeeded"]
-        if len(done) > len(paid):
-            unpaid += [task.id for task in done[len(paid) :]]
-        without = [task for task in alike if task.status in ("failed", "cancelled")]
-        shown = sum(unknown.get(task.id, 0) for task in without)
-        if without and len(paid) > len(done) + shown and not owned_up:
-            lost += [task.id for task in without]
-
+    owners, images = _owners(tasks), _images(bill)
+    weighed = _weigh(owners, images, unknown=again.unknown if again else {}, spoils=terms.spoils)
     waiting = again.waiting if again else {}
     held = [task for task in tasks if (task.status == "held" or task.id in waiting) and not task.shared]
-    unfinished = [task.id for task in tasks if task.status not in SETTLED and task.id not in waiting]
-    twice_ids = tuple(owners[digest][0].id for digest in twice)
+    unfinished = tuple(task.id for task in tasks if task.status not in SETTLED and task.id not in waiting)
+    twice = tuple(owners[digest][0].id for digest in weighed.twice)
+    twice_microusd = sum(weighed.twice.values())
     broken = [
-        Broken("nothing that was paid for is lost", tuple(lost)),
-        Broken("every task ends", tuple(unfinished)),
+        Broken("nothing that was paid for is lost", weighed.lost),
+        Broken("every task ends", unfinished),
         Broken("every image is the one that was asked for", tuple(task.id for task in tasks if not task.own)),
         Broken("every image is on the disk as it was recorded", tuple(task.id for task in tasks if not task.whole)),
-        Broken("every image was paid for", tuple(unpaid)),
+        Broken("every image was paid for", weighed.unpaid),
         Broken("no finished task is asked for again", tuple(_asked_again(owners, bill, cuts))),
-        Broken(
-            "every job on the bill belongs to a task",
-            (),
-            ", ".join(line.job for line in bill if line.digest not in owners),
-        ),
+        Broken("every job on the bill belongs to a task", (), _strangers(owners, bill)),
         Broken("verify finds nothing", (), "" if verified else "verify ended with a mismatch"),
     ]
     if again is None:
-        broken.append(Broken("nothing is paid twice", twice_ids))
+        broken.append(Broken("nothing is paid twice", twice))
     else:
-        broken += _within_the_budget(again, twice_ids, sum(twice.values()))
+        broken += _within_the_budget(again, twice, twice_microusd)
     if not terms.loses_answers:
-        open_once = frozenset[str]().union(*(cut.open for cut in cuts))
-        calm = [owners[digest][0].id for digest in twice if open_once.isdisjoint(task.id for task in owners[digest])]
-        stray = sorted({task.id for task in held} - open_once)
+        calm, stray = _not_open_at_a_kill(owners, weighed.twice, held, cuts)
         broken += [
-            Broken("only what was open at a kill is bought again", tuple(calm) if again else ()),
-            Broken("only what was open at a kill is held", tuple(stray)),
+            Broken("only what was open at a kill is bought again", calm if again else ()),
+            Broken("only what was open at a kill is held", stray),
             Broken("where a purchase can be found again, nothing is held", tuple(_findable(played, held, bill))),
         ]
     if not terms.spoils:
@@ -186,16 +155,85 @@ def judge(
         jobs=len(bill),
         charged_microusd=sum(line.charged_microusd for line in bill),
         fruitless_microusd=sum(line.charged_microusd for line in bill if line.state != "succeeded"),
-        twice=twice_ids,
-        twice_microusd=sum(twice.values()),
+        twice=twice,
+        twice_microusd=twice_microusd,
         held=tuple(task.id for task in held),
         held_billed=sum(task.digest in images for task in held),
-        lost=tuple(lost),
-        unfinished=tuple(unfinished),
+        lost=weighed.lost,
+        unfinished=unfinished,
         failed=sum(task.status == "failed" for task in tasks),
         broken=tuple(each for each in broken if each.tasks or each.detail),
         again=again,
     )
+
+
+def _owners(tasks: Sequence[Wanted]) -> dict[str, list[Wanted]]:
+    """The tasks that buy an image of their own, by what they ask for."""
+    owners: dict[str, list[Wanted]] = defaultdict(list)
+    for task in tasks:
+        if not task.shared:
+            owners[task.digest].append(task)
+    return owners
+
+
+def _images(bill: Sequence[BillLine]) -> dict[str, list[BillLine]]:
+    """The images that were charged: what is charged for a failure buys nothing, so it is no image bought twice."""
+    images: dict[str, list[BillLine]] = defaultdict(list)
+    for line in bill:
+        if line.charged_microusd and line.state == "succeeded":
+            images[line.digest].append(line)
+    return images
+
+
+class _Weighed(msgspec.Struct, frozen=True):
+    """The images of the bill against the tasks that asked for them.
+
+    ``twice``: what was charged too much, by what was asked for.  ``unpaid``: tasks with an image that nobody charged.
+    ``lost``: tasks without one, of which there is one on the bill.
+    """
+
+    twice: Mapping[str, int]
+    unpaid: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def _weigh(
+    owners: Mapping[str, Sequence[Wanted]],
+    images: Mapping[str, Sequence[BillLine]],
+    *,
+    unknown: Mapping[str, int],
+    spoils: bool,
+) -> _Weighed:
+    twice: dict[str, int] = {}
+    unpaid: list[str] = []
+    lost: list[str] = []
+    for digest, alike in owners.items():
+        paid = [line.charged_microusd for line in images.get(digest, ())]
+        surplus = paid[sum(task.versions for task in alike) :]
+        owned_up = spoils and sum(task.cost_microusd for task in alike) >= sum(paid)
+        if surplus and not owned_up:
+            twice[digest] = sum(surplus)
+        done = [task for task in alike if task.status == "succeeded"]
+        unpaid += [task.id for task in done[len(paid) :]]
+        without = [task for task in alike if task.status in ("failed", "cancelled")]
+        shown = sum(unknown.get(task.id, 0) for task in without)
+        if without and len(paid) > len(done) + shown and not owned_up:
+            lost += [task.id for task in without]
+    return _Weighed(twice, tuple(unpaid), tuple(lost))
+
+
+def _strangers(owners: Collection[str], bill: Iterable[BillLine]) -> str:
+    """The jobs that nobody asked for."""
+    return ", ".join(line.job for line in bill if line.digest not in owners)
+
+
+def _not_open_at_a_kill(
+    owners: Mapping[str, Sequence[Wanted]], twice: Iterable[str], held: Iterable[Wanted], cuts: Sequence[Cut]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What was bought twice, and what is held, though it was open at no kill."""
+    open_once = frozenset[str]().union(*(cut.open for cut in cuts))
+    calm = [owners[digest][0].id for digest in twice if open_once.isdisjoint(task.id for task in owners[digest])]
+    return tuple(calm), tuple(sorted({task.id for task in held} - open_once))
 
 
 def _within_the_budget(again: Again, twice: tuple[str, ...], twice_microusd: int) -> Iterator[Broken]:
