@@ -8,6 +8,7 @@ permission.  **Intend never answers "on record already"**: its caller would take
 second intent for the same purchase is always refused.
 """
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -194,8 +195,7 @@ def _intend(state: TaskState, command: Intend) -> tuple[TaskEvent, ...]:
     leave: tuple[OperatorDecided, ...] = ()
     if command.beside and state.phase == "held":
         leave = _decided(state, "buy_again", command.beside)
-        for event in leave:
-            state = evolve_task(state, event, epoch=0, at_us=0)
+        state = _after(state, leave)
     if state.phase != "queued" or state.owner or state.filled:
         raise _refuse(state, "cannot be bought")
     permission = 0
@@ -245,6 +245,8 @@ def _record(state: TaskState, command: Record) -> tuple[TaskEvent, ...]:
     legal = LEGAL.get(type(fact))
     if legal is None:
         raise _refuse(state, f"{fact.TYPE} is no fact about an attempt")
+    if isinstance(fact, AttemptAdopted) and state.erased:
+        raise _refuse(state, "its texts were erased: nothing can be adopted")
     number: int = fact.attempt  # type: ignore[union-attr]  # every event named in LEGAL has it
     attempt = _attempt(state, number)
     if attempt.phase not in legal:
@@ -301,7 +303,11 @@ def _cancel(state: TaskState, command: Cancel) -> tuple[TaskEvent, ...]:
             return (TaskCancelled(operator=command.operator),)
         case "held":
             # Whoever cancels a held task gives its doubtful purchase up: that ends the money at risk.
-            return (*_decided(state, "give_up", command.operator), TaskCancelled(operator=command.operator))
+            given_up = _decided(state, "give_up", command.operator)
+            if _after(state, given_up).phase == "queued":
+                return (*given_up, TaskCancelled(operator=command.operator))
+            # An earlier purchase that turned up is under way beside it.
+            return (*given_up, *(() if state.cancel_asked else (CancelAsked(operator=command.operator),)))
         case "intended" | "ambiguous" | "accepted" | "ready":
             return () if state.cancel_asked else (CancelAsked(operator=command.operator),)
         case "succeeded" | "failed" | "cancelled":
@@ -329,6 +335,13 @@ def _retry(state: TaskState, command: Retry) -> tuple[TaskEvent, ...]:
         *_decided(state, "buy_again", command.operator),
         TaskRetried(operator=command.operator, version=slot),
     )
+
+
+def _after(state: TaskState, events: Sequence[TaskEvent]) -> TaskState:
+    """The state as these events will leave it."""
+    for event in events:
+        state = evolve_task(state, event, epoch=0, at_us=0)
+    return state
 
 
 def _decided(state: TaskState, decision: str, operator: str) -> tuple[OperatorDecided, ...]:
@@ -362,8 +375,9 @@ def _decide(state: TaskState, command: Decide) -> tuple[TaskEvent, ...]:
                 raise _refuse(state, "nothing to buy again")
             return (decided,)
         case "give_up":
-            follow = (TaskFailed(reason="given_up"),) if state.phase == "held" else ()
-            return (decided, *follow)
+            # An earlier purchase may have turned up, and be under way: then what comes of that settles the task.
+            over = state.phase == "held" and _after(state, (decided,)).phase == "queued"
+            return (decided, *((TaskFailed(reason="given_up"),) if over else ()))
         case "adopt":
             if state.erased:
                 raise _refuse(state, "its texts were erased: nothing can be adopted")
@@ -413,10 +427,7 @@ def _erase(state: TaskState, command: Erase) -> tuple[TaskEvent, ...]:
         return ()
     # What was never bought cannot be bought without its text.
     cancelled = (TaskCancelled(operator=command.operator),) if state.phase == "queued" else ()
-    after = state
-    for event in cancelled:
-        after = evolve_task(after, event, epoch=0, at_us=0)
-    wrong = _erasure_breach(after)
+    wrong = _erasure_breach(_after(state, cancelled))
     if wrong:
         raise _refuse(state, f"{wrong}, cannot be erased")
     return (*cancelled, TaskErased(operator=command.operator, files=command.files))

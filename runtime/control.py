@@ -17,7 +17,7 @@ from ledger.commands import Cancel, Decide, Retry, TaskCommand
 from ledger.decisions import Append, Committed, Decision, Outcome, Repeated
 from ledger.errors import CommandRejected
 from ledger.events import BatchCancelled, ControlTaken, Event
-from ledger.folds import TaskPhase
+from ledger.folds import LIVE, SETTLED, TaskPhase
 from ledger.reader import Reader
 from ledger.streams import StreamKey, batch_stream, runtime_stream
 from ledger.tasklist import TaskRow
@@ -115,14 +115,15 @@ class Controller:
         if cancel_wish(self._reader, batch).epoch < self._journal.epoch:  # also again, for what was bought since (W15)
             await self._append(batch_stream(batch), BatchCancelled(operator=message.operator))
         stopped = await self._each(batch, ("queued", "held"), Cancel(operator=message.operator))
-        asked, charged = 0, 0
+        asked, charged = 0, sum(self._comes_home(WorkKey(batch, row.n)) for row in self._rows(batch, ("held",)))
         for row in self._rows(batch, ("intended", "ambiguous", "accepted", "ready")):
             work = self._tell.owned(WorkKey(batch, row.n))
             if work is not None and self._tell.cancel_job(work, message.operator):
                 asked += 1
             else:
                 charged += 1
-        return Done(changed=len(stopped), free=len(stopped), charged=charged, unknown=asked)
+        free = sum(work.state.phase == "cancelled" for work in stopped)  # else a purchase that turned up is under way
+        return Done(changed=len(stopped), free=free, charged=charged, unknown=asked)
 
     async def sweep(self, batch: int) -> None:
         """Settle what of a cancelled batch came home without an image and was queued again."""
@@ -153,6 +154,9 @@ class Controller:
             if not held or (message.provider and held[-1].provider != message.provider):
                 continue
             if message.older_s and held[-1].intended_at_us > oldest_us:
+                continue
+            if self._comes_home(work.key):
+                skipped += 1
                 continue
             job, ceiling = jobs.get(row.n, ""), held[-1].ceiling_microusd
             command = Decide(operator=message.operator, decision=message.decision, attempt=held[-1].number, job=job)
@@ -211,12 +215,20 @@ class Controller:
             round_.clear()
 
         for row in self._rows(batch, states, only=only):
+            if self._comes_home(WorkKey(batch, row.n)):
+                continue
             with suppress(TextErased):  # settled for good
                 round_.append(load_work(self._reader, batch, row.n))
             if len(round_) >= _TOGETHER:
                 await flush()
         await flush()
         return changed
+
+    def _comes_home(self, key: WorkKey) -> bool:
+        """Whether somebody follows a purchase of a task that is settled or held for another one.  The stream is his:
+        what was changed under him would end the night with his next news.  What comes of it may settle the task."""
+        work = self._tell.owned(key)
+        return work is not None and work.state.phase in SETTLED and work.phase in LIVE
 
     async def _record(self, work: Work, command: TaskCommand) -> bool:
         """False when the task is no longer in a state for the command: somebody was faster, nothing is wrong."""

@@ -3,13 +3,22 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
-from ledger.commands import Record, TaskCommand
-from ledger.events import AttemptAccepted, AttemptAdopted, AttemptFailed, ControlTaken
+from ledger.commands import Decide, Record, TaskCommand
+from ledger.events import (
+    AttemptAccepted,
+    AttemptAdopted,
+    AttemptAmbiguous,
+    AttemptFailed,
+    AttemptUnknown,
+    ControlTaken,
+    ResultReady,
+)
 from ledger.streams import runtime_stream
 from runtime.control import Controller, Done, Listeners
 from runtime.history import cancel_wish
-from runtime.inbox import CancelBatch, ResolveTasks, RetryTasks
+from runtime.inbox import CancelBatch, Control, ResolveTasks, RetryTasks
 from runtime.simulated import EPOCH_US
 from runtime.work import StreamConflict, Work, WorkKey
 from tests.runtime.nights import OpenLedger, with_ledger
@@ -208,6 +217,70 @@ def test_no_more_is_bought_again_than_was_agreed_to(tmp_path: Path) -> None:
         assert opened.phases() == "queued queued held queued"
 
     with_ledger(tmp_path, body)
+
+
+def test_a_task_whose_late_image_comes_home_is_left_to_whoever_brings_it(tmp_path: Path) -> None:
+    """MON-9, LIVE-3: a message about a settled or held task changed its stream under the purchase that was followed,
+    and the news of that ended the whole night."""
+
+    async def body(opened: OpenLedger) -> None:
+        adopted = Record(AttemptAdopted(attempt=1, job="j", evidence="callback"))
+        await opened.hold(1)
+        given_up = await opened.do(1, Decide(operator="me", decision="give_up", attempt=1), adopted)
+        await opened.hold(2)
+        await opened.do(2, Decide(operator="me", decision="buy_again", attempt=1))
+        await opened.intend(2)
+        held = await opened.do(
+            2,
+            adopted,
+            Record(AttemptAmbiguous(attempt=2, reason="no_reply")),
+            Record(AttemptUnknown(attempt=2, reason="no_evidence")),
+        )
+        assert (given_up.state.phase, held.state.phase) == ("failed", "held")
+        owned = {WorkKey(1, 1): given_up, WorkKey(1, 2): held}
+        control = controller(opened, Listeners(owned=owned.get))
+        assert (await control.apply(RetryTasks(batch=1, operator="me", tasks=(1,)))).skipped == 1
+        done = await control.apply(ResolveTasks(batch=1, operator="me", decision="buy_again"))
+        assert (done.changed, done.skipped) == (0, 1)
+        done = await control.apply(CancelBatch(batch=1, operator="me"))
+        assert (done.free, done.charged) == (2, 1)
+        for work in owned.values():  # whoever follows them can still say what came of them
+            await opened.log.record(work, Record(ResultReady(attempt=1)))
+
+    with_ledger(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        CancelBatch(batch=1, operator="me"),
+        ResolveTasks(batch=1, operator="me", decision="give_up"),
+        ResolveTasks(batch=1, operator="me", decision="buy_again"),
+    ],
+    ids=("cancel", "give up", "buy again"),
+)
+def test_what_turned_up_is_under_way_beside_what_is_decided(tmp_path: Path, order: Control) -> None:
+    """MON-9, LED-7: such a task could not be cancelled or given up; the command ended with a broken rule each time."""
+
+    async def body(opened: OpenLedger) -> None:
+        await opened.hold(1)
+        await opened.do(1, Decide(operator="me", decision="buy_again", attempt=1))
+        await opened.intend(1)
+        await opened.do(
+            1,
+            Record(AttemptAmbiguous(attempt=2, reason="no_reply")),
+            Record(AttemptUnknown(attempt=2, reason="no_evidence")),
+            Record(AttemptAdopted(attempt=1, job="j", evidence="callback")),
+        )
+        assert opened.work(1).state.phase == "held"
+        done = await controller(opened).apply(order)
+        assert done.changed == (4 if isinstance(order, CancelBatch) else 1)
+        assert (done.free, done.charged) == ((3, 1) if isinstance(order, CancelBatch) else (0, 0))
+        state = opened.work(1).state
+        assert (state.phase, state.cancel_asked) == ("accepted", isinstance(order, CancelBatch))
+        assert not any(attempt.doubtful for attempt in state.attempts)
+
+    with_ledger(tmp_path, body, tasks=4)
 
 
 def test_only_old_ones_at_one_provider(tmp_path: Path) -> None:
