@@ -8,8 +8,10 @@ from collections import Counter
 
 import msgspec
 
+from adapters import registry
 from bydawn.cli.formats import count, counted, dollars
 from bydawn.onunknown import allowance, at_risk_of
+from bydawn.takeover import waiting_through
 from ledger.folds import BatchState
 from ledger.money import (
     Balance,
@@ -23,6 +25,7 @@ from ledger.money import (
 from ledger.openwork import LiveAttempt
 from ledger.reader import Reader
 from ledger.twice import bought_before
+from runtime.candidates import how_asked
 
 ASK_ABOVE_PERCENT = 1
 
@@ -53,6 +56,8 @@ class Resumed(msgspec.Struct, frozen=True):
     again: Part
     bought_microusd: int  # what the batch has bought so far
     at_risk_microusd: int
+    unasked: Part = Part()
+    waiting: Part = Part()
 
     @property
     def asks(self) -> bool:
@@ -82,16 +87,19 @@ def resumed(reader: Reader, batch: int, state: BatchState) -> Resumed:
     apart = sum(book(name(batch)).captured for name in (failed_money, lost_money, surplus_money))
     live = [each for each in reader.live() if each.batch == batch]
     known = [each for each in live if each.phase in ("accepted", "ready")]
-    doubtful = _part([each for each in live if each.phase in ("intended", "ambiguous")])
+    in_doubt = [each for each in live if each.phase in ("intended", "ambiguous")]
+    doubtful = _part(in_doubt)
     held = _part(reader.held(batch))
-    before = bought_before(reader, batch)
+    through = waiting_through(reader, batch)
+    waiting = reader.queued_through(batch, through)
+    before = [each for each in bought_before(reader, batch) if each.n > through]
     again = Part(len(before), sum(each.microusd for each in before))
     if state.settings.on_unknown == "resubmit":
         left = max(0, allowance(state) - book(duplicates_money(batch)).total)
         if left:
             doubts = held.microusd + doubtful.microusd
             again = Part(again.n + held.n + doubtful.n, again.microusd + min(left, doubts))
-    fresh = max(0, counts["queued"] - len(before))
+    fresh = max(0, counts["queued"] - waiting - len(before))
     fetched = _part(known)
     return Resumed(
         reused=Part(counts["succeeded"], spent - apart),
@@ -104,6 +112,8 @@ def resumed(reader: Reader, batch: int, state: BatchState) -> Resumed:
         again=again,
         bought_microusd=spent + fetched.microusd,
         at_risk_microusd=book(risk_money(batch)).reserved,
+        unasked=_part([each for each in in_doubt if not _can_be_asked(each)]),
+        waiting=Part(waiting, _expected(waiting, state)),
     )
 
 
@@ -115,15 +125,18 @@ def resume_lines(found: Resumed, state: BatchState) -> list[str]:
         parts.append(f"{counted(found.fetched.n, 'job')} fetched ({_at_most(found.fetched)})")
     if found.adopted.n:
         parts.append(f"{count(found.adopted.n)} of them adopted ({_at_most(found.adopted)})")
-    if found.doubtful.n:
-        parts.append(
-            f"{count(found.doubtful.n)} in doubt are looked up ({_at_most(found.doubtful)}) and adopted where found"
-        )
+    asked = Part(found.doubtful.n - found.unasked.n, found.doubtful.microusd - found.unasked.microusd)
+    if asked.n:
+        parts.append(f"{count(asked.n)} in doubt are looked up ({_at_most(asked)}) and adopted where found")
+    if found.unasked.n:
+        parts.append(f"{count(found.unasked.n)} in doubt that nobody can be asked about ({_at_most(found.unasked)})")
     if found.new.n:
         price = f" (about {dollars(found.new.microusd)})" if found.new.microusd else ""
         part = state.settings.limit or state.settings.sample or state.settings.sample_ppm
         what = "not bought yet, of which this run buys a part" if part else f"bought new{price}"
         parts.append(f"{count(found.new.n)} {what}")
+    if found.waiting.n:
+        parts.append(f"{count(found.waiting.n)} not bought before: bydawn ledger takeover --buy-queued")
     if found.failed:
         parts.append(f"{count(found.failed)} failed stay")
     if found.held.n:
@@ -154,6 +167,11 @@ def again_words(found: Resumed) -> str:
 
 def _part(attempts: list[LiveAttempt]) -> Part:
     return Part(len(attempts), sum(each.state.attempts[each.attempt - 1].ceiling_microusd for each in attempts))
+
+
+def _can_be_asked(attempt: LiveAttempt) -> bool:
+    codec = registry.find(attempt.state.attempts[attempt.attempt - 1].provider)
+    return codec is not None and how_asked(codec) != "nothing"
 
 
 def _at_most(part: Part) -> str:

@@ -315,6 +315,14 @@ class Reader:
         """A page of tasks that may be bought, in input order, with their requests."""
         return queued_tasks(self.store, batch, after=after, limit=limit)
 
+    def queued_through(self, batch: int, n: int) -> int:
+        """How many tasks up to a number wait to be bought, followers included."""
+        row = self.store.row(
+            "SELECT count(*) FROM tasks WHERE phase = 'queued' AND stream > ? AND stream <= ?",
+            (task_stream(batch, 0), task_stream(batch, n)),
+        )
+        return 0 if row is None else int(row[0])
+
     def queued_shapes(self, batch: int) -> list[QueuedShape]:
         """The tasks that may be bought, counted by their shape."""
         return queued_shapes(self.store, batch)

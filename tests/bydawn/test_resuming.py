@@ -9,10 +9,15 @@ import pytest
 from bydawn.consent import ask_leave_again, given_already
 from bydawn.errors import UserError
 from bydawn.resuming import Part, Resumed, again_words, resume_lines, resumed
-from ledger.events import SpendAgreed
+from ledger.commands import Decide, Intend
+from ledger.decisions import Append, Committed, Decision
+from ledger.events import LedgerTakenOver, SpendAgreed, WaitingTasks
 from ledger.folds import BatchState
 from ledger.reader import Reader
+from ledger.streams import runtime_stream
 from tests.bydawn.a_night import tell
+from tests.ledger.ledgers import do, opened
+from tests.ledger.stories import UNKNOWN
 
 AGREED = SpendAgreed(images=10, expected_microusd=600_000, worst_microusd=2_250_000, by="yes", operator="ada")
 NOTHING = Part()
@@ -53,6 +58,33 @@ def test_each_part_has_its_dollars(night: Reader) -> None:
             "1 failed stay, 1 held (at most $0.075 may have been paid)"
         )
         assert found.data()["again_microusd"] == 0
+
+
+def test_what_nobody_can_be_asked_about_is_not_said_to_be_looked_up(tmp_path: Path) -> None:
+    """REC-4: Kie has no list and no lookup; Segmind has a history."""
+    with opened(tmp_path / "l.db", tasks=3) as ledger:
+        for n, provider in ((1, "kie"), (2, "segmind"), (3, "segmind")):
+            do(ledger, n, Intend(provider, provider, "default", "only", 60_000, "d", 0))
+    with Reader(tmp_path / "l.db") as reader:
+        found = resumed(reader, 1, as_agreed(reader))
+        assert (found.doubtful, found.unasked) == (Part(3, 180_000), Part(1, 60_000))
+        (line,) = resume_lines(found, as_agreed(reader))
+    assert "2 in doubt are looked up (at most $0.12) and adopted where found" in line
+    assert "1 in doubt that nobody can be asked about (at most $0.06)" in line
+
+
+def test_what_waits_since_a_takeover_is_not_said_to_be_bought(tmp_path: Path) -> None:
+    """REC-10: neither what was never bought nor what was given leave to be bought again."""
+    with opened(tmp_path / "l.db", tasks=4) as ledger:
+        do(ledger, 1, *UNKNOWN, Decide("ann", "buy_again", 1))
+        taken = LedgerTakenOver("ann", "m", 1, 1, waiting=(WaitingTasks(1, 3),))
+        (outcome,) = ledger.commit([Decision((Append(runtime_stream(), 1, (taken,)),), at_us=9)])
+        assert isinstance(outcome, Committed)
+    with Reader(tmp_path / "l.db") as reader:
+        found = resumed(reader, 1, as_agreed(reader))
+        assert (found.waiting.n, found.new.n, found.again.n) == (3, 1, 0)
+        (line,) = resume_lines(found, as_agreed(reader))
+    assert "3 not bought before: bydawn ledger takeover --buy-queued" in line
 
 
 def test_what_is_held_may_be_bought_again_under_resubmit_within_its_budget(night: Reader) -> None:

@@ -30,7 +30,7 @@ def test_resubmit_buys_what_is_in_doubt_again_and_nothing_else(shop: Shop) -> No
     done = shop.run(*command, "--on-unknown", "resubmit", "--max-duplicate-usd", "5", "--json")
     assert done.code == 0, done.err
     assert "goes on: " in done.err
-    assert "in doubt are looked up (at most $" in done.err
+    assert "in doubt that nobody can be asked about (at most $" in done.err
     assert "may be bought again, for at most $5.00 in this batch" in done.err
     assert done.json()[-1]["duplicates_paid"] == doubtful > 0
     verdict = shop.verdict("pots")
