@@ -115,42 +115,26 @@ async def search(
     intended that has no outcome on record, None when there is none.
     """
     codec = account.codec
-    how = how_asked(codec)
-    beyond: frozenset[WorkKey] = frozenset()
-    busy: frozenset[str] = frozenset()
+    asked = Asked(how_asked(codec))
     try:
         if isinstance(codec, BatchFiles):
-            found = await _by_file(account, codec, held, query, clock)
+            asked = Asked("batches", candidates=await _by_file(account, codec, held, query, clock))
         elif isinstance(codec, LooksUp):
-            found = await _by_reference(account, codec, held, query, ledger_id)
-        elif isinstance(codec, Lists) and how == "listing":
-            reasons = {each.work.key: beyond_listing(account, clock, each.work) for each in held}
-            beyond = frozenset(key for key, reason in reasons.items() if reason)
-            within = [each for each in held if reasons[each.work.key] != "no_evidence"]
-            if within:
-                jobs = await _listed(account, codec, within, beyond, query, clock)
-                if sending_since_us is not None:
-                    from_us = sending_since_us - int(SKEW_S / 2 * 1e6)
-                    busy = frozenset(job.job for job in jobs if job.created_us >= from_us)
-                taken = busy.union(bound({job.job for job in jobs}))
-                free = [job for job in jobs if job.job not in taken]
-                found = _fitting(account, codec, within, beyond, free, clock, ledger_id)
-            else:
-                found = {}
-        else:
-            found = {}
+            asked = Asked("lookup", candidates=await _by_reference(account, codec, held, query, ledger_id))
+        elif isinstance(codec, Lists) and asked.how == "listing":
+            asked = await _by_listing(account, codec, held, query, clock, ledger_id, bound, sending_since_us)
         named = {job for each in held for job in each.named}
         named -= set(bound(named)) if named else set()
         states = dict(await _together(sorted(named), lambda job: state_of(account, job, query)))
     except CannotLook as exc:
-        return Asked(how, trouble=str(exc))
+        return Asked(asked.how, trouble=str(exc))
     candidates: dict[WorkKey, Sequence[Candidate]] = {}
     for each in held:
-        mine = found.get(each.work.key, [])
+        mine = asked.candidates.get(each.work.key, ())
         known = {candidate.job for candidate in mine}
         called = [Candidate(job, states[job], "callback") for job in each.named if job in states and job not in known]
         candidates[each.work.key] = [*(one for one in called if one.state != "not there"), *mine]
-    return Asked(how, candidates=candidates, beyond=beyond, busy=busy)
+    return msgspec.structs.replace(asked, candidates=candidates)
 
 
 async def state_of(account: Account, job: str, query: Query) -> Told:
@@ -220,6 +204,32 @@ def _intended_us(held: Held, timeless: Collection[WorkKey], clock: Clock) -> int
     if held.work.key in timeless:
         return clock.now_us() - CLOCKS_APART_US
     return intended_at(clock, held.work)
+
+
+async def _by_listing(
+    account: Account,
+    codec: Lists,
+    held: Sequence[Held],
+    query: Query,
+    clock: Clock,
+    ledger_id: str,
+    bound: Bound,
+    sending_since_us: int | None,
+) -> Asked:
+    reasons = {each.work.key: beyond_listing(account, clock, each.work) for each in held}
+    beyond = frozenset(key for key, reason in reasons.items() if reason)
+    within = [each for each in held if reasons[each.work.key] != "no_evidence"]
+    if not within:
+        return Asked("listing", beyond=beyond)
+    jobs = await _listed(account, codec, within, beyond, query, clock)
+    busy: frozenset[str] = frozenset()
+    if sending_since_us is not None:
+        from_us = sending_since_us - int(SKEW_S / 2 * 1e6)
+        busy = frozenset(job.job for job in jobs if job.created_us >= from_us)
+    taken = busy.union(bound({job.job for job in jobs}))
+    free = [job for job in jobs if job.job not in taken]
+    found = _fitting(account, codec, within, beyond, free, clock, ledger_id)
+    return Asked("listing", candidates=found, beyond=beyond, busy=busy)
 
 
 async def _listed(
