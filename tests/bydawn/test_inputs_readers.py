@@ -159,7 +159,7 @@ def test_all_cells_are_text_as_spelled(tmp_path: Path) -> None:
         (b"prompt\tx\na\t1\nb\t2\n", 2),
         (b'  [{"prompt":"a"}]', 1),
         (b'{"prompt":"a"}\n{"prompt":"b"}', 2),
-        (gzip.compress(b"prompt,x\na,1\n"), 1),
+        (gzip.compress(b"prompt,x\na,1\n", mtime=0), 1),
     ],
 )
 def test_standard_input_is_sniffed_and_its_copy_removed(data: bytes, count: int, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_the_digest_is_of_the_bytes_and_a_change_is_seen(tmp_path: Path) -> None
         ("t.csv", b"prompt,prompt\na,b\n", "BD-013"),
         ("t.csv", b"prompt\n", "BD-016"),
         ("t.csv", "prompt\na".encode("utf-16")[:-1], "BD-012"),
-        ("t.csv.gz", gzip.compress(b"prompt\na\n" * 100)[:-9], "BD-012"),
+        ("t.csv.gz", gzip.compress(b"prompt\na\n" * 100, mtime=0)[:-9], "BD-012"),
         ("t.json", b'{"prompt":"a"}', "BD-016"),
         ("t.json", b'[{"prompt":"a"}', "BD-016"),
         ("t.json", b'[{"prompt":"a"}] x', "BD-016"),
