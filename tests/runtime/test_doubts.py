@@ -10,6 +10,7 @@ from adapters.base import (
 )
 from runtime.ports import WireError
 from runtime.simulated import EPOCH_US
+from runtime.work import Work
 from tests.runtime.doubting import Doubting, doubt, job, one, serve
 from tests.runtime.fakes import CAPS, Bench, run
 
@@ -92,12 +93,16 @@ def test_crashed_intents_are_named_and_only_those_of_older_epochs() -> None:
     """REC-6."""
     bench = Bench()
     bench.provider.say("list", ())
+    works: list[Work] = []
 
     async def body(doubting: Doubting) -> None:
-        doubting.doubts.add(await doubting.doubtful(1, old=True, named=False))
+        works.extend([await doubting.doubtful(n, old=n == 1, named=False) for n in (1, 2)])
+        for work in works:
+            doubting.doubts.add(work)
 
     doubting = doubt(bench, body, seconds=1.0)
-    assert bench.journal.types() == ["AttemptIntended", "AttemptAmbiguous"]
+    assert bench.journal.types() == ["AttemptIntended", "AttemptIntended", "AttemptAmbiguous"]
+    assert [work.state.phase for work in works] == ["ambiguous", "intended"]
     assert doubting.passes == 1
 
 
