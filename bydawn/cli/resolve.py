@@ -68,40 +68,23 @@ def resolve(
       bydawn resolve products --all --buy-again
       bydawn resolve products --adopt mug-17=task_9f2c
     """
-    decisions = sum((bool(adopt), buy_again, give_up))
-    if decisions > 1:
+    if sum((bool(adopt), buy_again, give_up)) > 1:
         raise UserError("BD-020", "give one of --adopt, --buy-again, --give-up", where="resolve")
+    chooses = bool(tasks or everything or provider or older)
     with Asked(ledger, batch, sandbox=sandbox) as asked:
         held = held_rows(asked)
         numbers = task_numbers(asked, tasks)
         older_s = duration_s(older, where="--older") if older else 0.0
         rows = chosen(held, numbers=frozenset(numbers), provider=provider, older_s=older_s)
-        if not decisions:
-            told = ask_providers(asked, rows)
-            if as_json:
-                tell_scripts(rows, told)
-            else:
-                show(rows, told, f"bydawn resolve {plain(batch)}" + (" --sandbox" if asked.sandbox else ""))
-            return 0
+        practice = " --sandbox" if asked.sandbox else ""
         if adopt:
-            if tasks or everything or provider or older:
-                raise UserError("BD-020", "--adopt names its tasks itself", where="resolve")
-            wanted = [_task_and_job(text) for text in adopt]
-            found = check_adoptions(asked, held, wanted)
-            message = ResolveTasks(
-                batch=asked.batch,
-                operator=operator(),
-                decision="adopt",
-                tasks=tuple(row.n for row in found),
-                jobs=tuple(job for _, job in wanted),
-            )
-        else:
-            if not (tasks or everything or provider or older):
+            message = _adoption(asked, held, adopt, chooses=chooses)
+        elif buy_again or give_up:
+            if not chooses:
                 fix = "--all, --task ID, --provider NAME or --older 2h"
                 raise UserError("BD-020", "say which held tasks", where="resolve", fix=fix)
             if not rows:
                 return _nothing(as_json)
-            worst = sum(row.at_risk_microusd for row in rows)
             message = ResolveTasks(
                 batch=asked.batch,
                 operator=operator(),
@@ -109,16 +92,15 @@ def resolve(
                 tasks=tuple(row.n for row in rows) if len(rows) <= MOST_NAMED else numbers,
                 provider=provider,
                 older_s=older_s,
-                most_microusd=worst if buy_again else None,
+                most_microusd=_leave_to_buy_again(asked, rows, yes) if buy_again else None,
             )
-            if buy_again:
-                _, cost = price_of(asked, [row.n for row in rows], ("held",))
-                ask_leave(
-                    f"Buy {counted(len(rows), 'image')} again for about {dollars(cost)}? "
-                    f"At most {dollars(worst)} would then be paid twice.",
-                    yes or asked.sandbox,
-                )
-        practice = " --sandbox" if asked.sandbox else ""
+        else:
+            told = ask_providers(asked, rows)
+            if as_json:
+                tell_scripts(rows, told)
+            else:
+                show(rows, told, f"bydawn resolve {plain(batch)}{practice}")
+            return 0
         path = asked.path
     done = send(path, message)
     if as_json:
@@ -129,6 +111,33 @@ def resolve(
         if message.decision != "give_up" and not done.running:
             talk(f"go on: bydawn run {plain(batch)}{practice}")
     return 0
+
+
+def _adoption(asked: Asked, held: list[HeldRow], adopt: tuple[str, ...], *, chooses: bool) -> ResolveTasks:
+    """Bind the jobs that a person names to their tasks, after a look at each."""
+    if chooses:
+        raise UserError("BD-020", "--adopt names its tasks itself", where="resolve")
+    wanted = [_task_and_job(text) for text in adopt]
+    found = check_adoptions(asked, held, wanted)
+    return ResolveTasks(
+        batch=asked.batch,
+        operator=operator(),
+        decision="adopt",
+        tasks=tuple(row.n for row in found),
+        jobs=tuple(job for _, job in wanted),
+    )
+
+
+def _leave_to_buy_again(asked: Asked, rows: list[HeldRow], yes: bool) -> int:
+    """Ask, with what it costs; returns how much may be paid twice."""
+    worst = sum(row.at_risk_microusd for row in rows)
+    _, cost = price_of(asked, [row.n for row in rows], ("held",))
+    ask_leave(
+        f"Buy {counted(len(rows), 'image')} again for about {dollars(cost)}? "
+        f"At most {dollars(worst)} would then be paid twice.",
+        yes or asked.sandbox,
+    )
+    return worst
 
 
 def _task_and_job(text: str) -> tuple[str, str]:
