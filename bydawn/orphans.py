@@ -36,7 +36,9 @@ from adapters.base import (
     ListedJob,
     Lists,
     LooksUp,
+    LookupOutcome,
     MalformedReply,
+    NotVisible,
     Throttled,
     Unreadable,
 )
@@ -211,13 +213,17 @@ async def _made_with(
     troubles: list[str] = []
     turns = trio.CapacityLimiter(_AT_ONCE)
 
-    async def ask(query: Query, work: Work, attempt: int) -> None:
+    async def outcome_of(query: Query, reference: str) -> LookupOutcome:
         async with turns:
-            reference = work.reference(ledger_id, attempt)
             try:
-                outcome = codec.read_lookup(await query(codec.build_lookup(reference, account.context())))
+                return codec.read_lookup(await query(codec.build_lookup(reference, account.context())))
             except (WireError, MalformedReply) as exc:
-                outcome = Unreadable(str(exc))
+                return Unreadable(str(exc))
+
+    async def ask(query: Query, work: Work, attempt: int) -> None:
+        outcome = await outcome_of(query, work.reference(ledger_id, attempt))
+        if isinstance(outcome, NotVisible):  # the other copy may have been run by an earlier version
+            outcome = await outcome_of(query, work.early_reference(ledger_id, attempt))
         match outcome:
             case Accepted(job=job):
                 found.setdefault(work.key, []).append(job)

@@ -24,6 +24,7 @@ class Intend(msgspec.Struct, frozen=True):
     callback: bool = False
     uploads: tuple[PayloadRef, ...] = ()
     file: str = ""
+    reference: str = ""
     beside: str = ""
 
 

@@ -347,6 +347,7 @@ class AttemptIntended(Fact, frozen=True):
     callback: bool = False  # the provider was told where to call back
     uploads: tuple[PayloadRef, ...] = ()  # where its local references were uploaded to, in order
     file: str = ""  # the display name of the batch file that carries it; "" = it has a request of its own
+    reference: str = ""  # ours, where a lookup goes by one; "" also: made by a version that did not record it
 
 
 class AttemptResent(Fact, frozen=True):

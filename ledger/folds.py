@@ -123,6 +123,7 @@ class AttemptState(msgspec.Struct, frozen=True, gc=False):
     callback: bool = False
     uploads: tuple[PayloadRef, ...] = ()
     file: str = ""
+    reference: str = ""
 
     @property
     def doubtful(self) -> bool:
@@ -247,6 +248,7 @@ def _intended(state: TaskState, event: AttemptIntended, epoch: int, at_us: int) 
         callback=event.callback,
         uploads=event.uploads,
         file=event.file,
+        reference=event.reference,
     )
     phase: TaskPhase = state.phase if state.phase in ENDED else "intended"
     return replace(state, version=state.version + 1, phase=phase, attempts=(*state.attempts, attempt))

@@ -220,6 +220,7 @@ def _intent(state: TaskState, command: Intend, *, permission: int) -> AttemptInt
         callback=command.callback,
         uploads=command.uploads,
         file=command.file,
+        reference=command.reference,
     )
 
 

@@ -181,7 +181,7 @@ async def _by_file(account: Account, codec: BatchFiles, held: Sequence[Held], qu
 
 async def _by_reference(account: Account, codec: LooksUp, held: Sequence[Held], query: Query, ledger_id: str) -> _Found:
     async def look(work: Work) -> Candidate | None:
-        reference = work.reference(ledger_id, work.attempt.number)
+        reference = work.given_reference(ledger_id)
         try:
             outcome: LookupOutcome = codec.read_lookup(await query(codec.build_lookup(reference, account.context())))
         except (WireError, MalformedReply) as exc:

@@ -136,7 +136,7 @@ class LookupEvidence:
         return min((at + self._lag_s for at in self._missed_at.values()), default=float("inf"))
 
     async def _ask(self, work: Work) -> LookupOutcome:
-        reference = work.reference(self._ledger_id, work.attempt.number)
+        reference = work.given_reference(self._ledger_id)
         try:
             reply = await self._query(self._codec.build_lookup(reference, self._account.context()))
             return self._codec.read_lookup(reply)

@@ -22,6 +22,7 @@ from adapters.base import (
     HttpReply,
     ImageRequest,
     Lists,
+    LooksUp,
     MalformedReply,
     Refused,
     SubmitOutcome,
@@ -250,6 +251,7 @@ class Gateway:
             deadline_us=self._clock.now_us() + int(codec.capabilities.submit_timeout_s.value * 1e6),
             callback=bool(callback_url),
             uploads=uploads,
+            reference=work.reference(self._ledger_id, number) if isinstance(codec, LooksUp) else "",
             beside=submission.beside,
         )
         try:

@@ -131,12 +131,27 @@ class Work:
         return int.from_bytes(digest[:4], "big") % 0x7FFFFFFF + 1
 
     def reference(self, ledger_id: str, attempt: int) -> str:
-        """Return a reference of ours that a provider may be given: the same for the same attempt, and for no other."""
-        return "bd-" + hashlib.sha256(f"{ledger_id}/{self.batch}/{self.n}/{attempt}".encode()).hexdigest()[:32]
+        """Return a reference of ours that a provider may be given: the same for the same attempt, and for no other.
+
+        The salt tells tasks apart that two copies of a ledger imported under one number (REC-10).
+        """
+        return _reference(f"{ledger_id}/{self.batch}/{self.n}/{attempt}".encode() + self.salt)
+
+    def early_reference(self, ledger_id: str, attempt: int) -> str:
+        """Return the reference that versions before the salt gave."""
+        return _reference(f"{ledger_id}/{self.batch}/{self.n}/{attempt}".encode())
+
+    def given_reference(self, ledger_id: str) -> str:
+        """Return the reference that the attempt which is followed was sent with."""
+        return self.attempt.reference or self.early_reference(ledger_id, self.attempt.number)
 
     def body_digest(self, body: bytes) -> str:
         """Digest of a request body, salted so that an erased prompt cannot be guessed back from it (SEC-8)."""
         return hashlib.sha256(self.salt + body).hexdigest()[:32]
+
+
+def _reference(named: bytes) -> str:
+    return "bd-" + hashlib.sha256(named).hexdigest()[:32]
 
 
 def load_work(reader: Reader, batch: int, n: int) -> Work:

@@ -1,6 +1,6 @@
 """What another copy of the ledger bought is bound to the task that wanted it, once, and to no other (REC-5, REC-10)."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from ledger.reader import Reader
 from ledger.streams import batch_stream, task_stream
 from runtime.accounts import Account
 from runtime.pricing import quote_by
+from runtime.work import Work
 from tests.ledger.ledgers import opened as ledger_of
 from tests.runtime.nights import OpenLedger, with_ledger
 
@@ -160,6 +161,7 @@ class Register:
         return HttpReply(404 if job is None else 200, {}, (job or "").encode())
 
 
+@pytest.mark.parametrize("reference_of", [Work.reference, Work.early_reference])
 @pytest.mark.parametrize(
     ("made", "newest"),
     [
@@ -170,13 +172,17 @@ class Register:
     ],
 )
 def test_of_several_attempts_of_the_other_copy_the_newest_is_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: dict[int, str], newest: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made: dict[int, str],
+    newest: str,
+    reference_of: Callable[[Work, str, int], str],
 ) -> None:
     """REC-10: the earlier ones came to nothing, and who took over one of them would buy the image again."""
 
     async def body(opened: OpenLedger) -> None:
         work, ledger_id = opened.work(2), opened.ledger.ledger_id
-        register = Register({work.reference(ledger_id, attempt): job for attempt, job in made.items()})
+        register = Register({reference_of(work, ledger_id, attempt): job for attempt, job in made.items()})
 
         @asynccontextmanager
         async def wire() -> AsyncIterator[Register]:

@@ -222,9 +222,10 @@ class Market:
         for n, buy in enumerate(scene.buys, 1):
             work = self.bench.work(n, prompt=buy.prompt)
             file = f"bydawn-file-{n}" if isinstance(self.codec, BatchFiles) else ""
-            await self.bench.log.record(
-                work, Intend(self.account.name, self.account.name, "x", "only", 60_000, "d", 0, file=file)
-            )
+            asked = work.reference(LEDGER, 1) if isinstance(self.codec, LooksUp) else ""
+            name = self.account.name
+            intend = Intend(name, name, "x", "only", 60_000, "d", 0, file=file, reference=asked)
+            await self.bench.log.record(work, intend)
             await trio.sleep(0.5)
             if buy.sent != "lost":
                 job = self.make(work, file=file)

@@ -9,6 +9,7 @@ from adapters.base import (
     Context,
     HttpCall,
     HttpReply,
+    ImageRequest,
     LookupOutcome,
     MalformedReply,
     NotVisible,
@@ -22,13 +23,17 @@ from runtime.ports import WireError
 from runtime.reconcile import Found, Judgement, NotThere
 from runtime.work import Work
 from tests.runtime.fakes import CAPS, Bench, FakeProvider, known, run
+from tests.runtime.test_gateway import buy
 
 LAG_S = 4.0
 QUARANTINE_S = 10.0  # of the bench's account
 
 
 class Directory(FakeProvider):
-    """A provider that finds jobs by the reference they were made with."""
+    """A provider that finds jobs by the reference they were made with; submits say which one it is."""
+
+    def build_submit(self, request: ImageRequest, ctx: Context) -> HttpCall:
+        return HttpCall("POST", f"submit/{ctx.reference}", {})
 
     def build_lookup(self, reference: str, ctx: Context) -> HttpCall:
         return HttpCall("GET", f"lookup/{reference}", {})
@@ -54,7 +59,8 @@ class Asking:
     async def works(self, count: int) -> list[Work]:
         works = [self.bench.work(n) for n in range(1, count + 1)]
         for work in works:
-            await self.bench.log.record(work, Intend("fake", "fake", "1:1", "only", 40_000, "d", 0))
+            asked = work.reference("ledger", 1)
+            await self.bench.log.record(work, Intend("fake", "fake", "1:1", "only", 40_000, "d", 0, reference=asked))
         return works
 
 
@@ -68,6 +74,39 @@ def test_a_reference_belongs_to_one_attempt() -> None:
     }
     assert len(references) == 8
     assert all(len(reference) <= 40 and set(reference) <= set("bd-0123456789acef") for reference in references)
+
+
+def test_a_reference_tells_the_tasks_of_two_copies_apart() -> None:
+    """REC-5: where both imported more, the same number names different tasks; only copies of one share its salt."""
+    task, copy, other = Bench().work(1), Bench().work(1), Bench().work(1)
+    other.salt = b"another import's"
+    assert task.reference("a", 1) == copy.reference("a", 1) != other.reference("a", 1)
+
+
+def test_the_intent_says_which_reference_is_sent() -> None:
+    """MON-1: it is on record before, and is what a lookup asks for after a crash."""
+    asking = Asking()
+    asking.provider.say("submit", Accepted("j1"))
+    asking.bench.account, asking.bench.provider = asking.account, asking.provider
+    work = asking.bench.work()
+    buy(asking.bench, work)
+    assert work.attempt.reference == work.given_reference("ledger") == work.reference("ledger", 1)
+    assert asking.provider.calls == [f"submit/{work.attempt.reference}"]
+
+
+def test_what_an_earlier_version_intended_is_asked_for_by_the_reference_that_it_gave() -> None:
+    """LED-9, MON-1: asked for by another one it would seem absent, and be bought a second time."""
+    asking = Asking()
+    asking.provider.say("lookup", Accepted("j1"))
+
+    async def go() -> None:
+        work = asking.bench.work(1)
+        await asking.bench.log.record(work, Intend("fake", "fake", "1:1", "only", 40_000, "d", 0))
+        await asking.evidence.look({work.key: work}, ripe=())
+        assert asking.provider.calls == [f"lookup/{work.early_reference('ledger', 1)}"]
+        assert work.early_reference("ledger", 1) != work.reference("ledger", 1)
+
+    run(go)
 
 
 def test_a_job_that_is_found_by_our_reference_is_ours() -> None:
