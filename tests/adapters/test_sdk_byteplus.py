@@ -53,7 +53,7 @@ def test_the_image_is_behind_a_url(client: Any) -> None:
     (item,) = answer.data
     assert (answer.model, item.size, item.b64_json) == (MODEL, "736x1312", None)
     assert (answer.usage.generated_images, answer.usage.total_tokens) == (1, 736 * 1312 // 256)
-    assert read_digest(httpx.get(item.url).content) == request_digest("a red kettle", (URL,), "9:16", "1K")
+    assert read_digest(httpx.get(item.url, timeout=60).content) == request_digest("a red kettle", (URL,), "9:16", "1K")
 
 
 @pytest.mark.conformance(sdk="byteplus-python-sdk-v2", operation="create")
@@ -68,7 +68,7 @@ def test_our_call_gets_an_image_too(base_url: str) -> None:
     reply = httpx.post(call.url, headers=call.headers, content=call.body, timeout=60)
     outcome = BYTEPLUS.read_submit(HttpReply(reply.status_code, dict(reply.headers), reply.content))
     assert isinstance(outcome, Finished)
-    image = httpx.get(outcome.url)
+    image = httpx.get(outcome.url, timeout=60)
     assert image.headers["content-type"] == "image/png"
     assert read_digest(image.content) == request_digest("ours", (), "21:9", "2K")
 

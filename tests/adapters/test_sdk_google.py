@@ -55,7 +55,7 @@ def image_in(answer: types.GenerateContentResponse | None) -> bytes:
 def finished(client: genai.Client, name: str | None) -> types.BatchJob:
     """Poll as the client's documentation says, until the batch has ended."""
     assert name is not None
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (job := client.batches.get(name=name)).done:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -63,7 +63,7 @@ def test_create_poll_and_fetch(client: Client) -> None:
     prediction = create(client)
     assert (prediction.status, prediction.input) == ("starting", INPUT)
     assert status_after_wait(prediction) == "succeeded"
-    image = httpx.get(str(prediction.output)).content
+    image = httpx.get(str(prediction.output), timeout=60).content
     assert read_digest(image) == request_digest("a red kettle", (), "1:1", "1K")
 
 
@@ -77,13 +77,13 @@ def test_what_the_client_bought_our_codec_reads_and_the_other_way_round(client: 
     assert isinstance(outcome, Finished)
     assert outcome.url == prediction.output
     call = REPLICATE.build_submit(ImageRequest("a blue kettle"), ctx)
-    created = httpx.post(call.url, headers=call.headers, content=call.body)
+    created = httpx.post(call.url, headers=call.headers, content=call.body, timeout=60)
     shown = client.predictions.get(created.json()["id"])
     assert (shown.input or {})["prompt"] == "a blue kettle"
 
 
 def _send(url: str, ctx: Context) -> HttpReply:
-    reply = httpx.get(url, headers={"Authorization": f"Bearer {ctx.key.reveal()}"})
+    reply = httpx.get(url, headers={"Authorization": f"Bearer {ctx.key.reveal()}"}, timeout=60)
     return HttpReply(reply.status_code, dict(reply.headers), reply.content)
 
 
@@ -107,7 +107,7 @@ def test_create_by_version_and_wait(client: Client) -> None:
 @pytest.mark.conformance(sdk="replicate", operation="create")
 def test_run(client: Client) -> None:
     output = client.run(MODEL, input={**INPUT, "output_format": "png"})
-    assert httpx.get(str(output)).headers["content-type"] == "image/png"
+    assert httpx.get(str(output), timeout=60).headers["content-type"] == "image/png"
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_a_webhook_arrives_and_its_signature_holds(client: Client) -> None:
         hook = f"http://127.0.0.1:{server.server_port}/r?task=1"
         events = ["completed"]
         prediction = client.models.predictions.create(MODEL, input=INPUT, webhook=hook, webhook_events_filter=events)
-        assert arrived.wait(20)
+        assert arrived.wait(60)
         server.shutdown()
         thread.join()
     headers, body = got[0]
@@ -207,7 +207,7 @@ def test_a_file_is_uploaded_and_used(client: Client, base_url: str, tmp_path: Pa
     assert stored.checksums["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     steps = REPLICATE.upload(FileBytes("k.png", "image/png", path.read_bytes()), Context(Secret(KEY), base_url))
     call = next(steps)
-    reply = httpx.post(call.url, headers=call.headers, content=call.body)
+    reply = httpx.post(call.url, headers=call.headers, content=call.body, timeout=60)
     with pytest.raises(StopIteration) as ended:
         steps.send(HttpReply(reply.status_code, dict(reply.headers), reply.content))
     assert ended.value.value.url == stored.urls["get"]

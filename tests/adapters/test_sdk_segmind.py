@@ -43,9 +43,9 @@ def client(base_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SegmindCl
 def test_submit_wait_and_fetch(client: SegmindClient) -> None:
     job = client.submit_async(MODEL, prompt="red mug", aspect_ratio="9:16", output_format="png", seed=7)
     assert job.status()["request_id"] == job.request_id
-    done = job.wait(timeout=20, interval=0.05)
+    done = job.wait(timeout=60, interval=0.05)
     assert done["metrics"]["cost"] == 0.084
-    image = httpx.get(done["output"]).content
+    image = httpx.get(done["output"], timeout=60).content
     assert read_digest(image) == request_digest("red mug", (), "9:16", "1K")
 
 
@@ -55,7 +55,7 @@ def test_a_failed_request_raises_from_its_422(tmp_path: Path) -> None:
     with served(tmp_path / "box", "segmind", "--latency", "0.1", "--chaos", always(tmp_path, "fail_job")) as url:
         made = SegmindClient(api_key=KEY, base_url=f"{url}/v1")
         with made._client, pytest.raises(InferenceFailed) as caught:
-            made.submit_async(MODEL, prompt="x").wait(timeout=20, interval=0.05)
+            made.submit_async(MODEL, prompt="x").wait(timeout=60, interval=0.05)
     assert caught.value.detail == "The upstream model did not answer in time"
     assert caught.value.status_body["status"] == "FAILED"
 
@@ -71,7 +71,7 @@ def test_the_blocking_form(client: SegmindClient) -> None:
 @pytest.mark.conformance(sdk="segmind", operation="list")
 def test_the_history_shows_what_was_sent(client: SegmindClient) -> None:
     job = client.submit_async(MODEL, prompt="for the record", seed=4_711)
-    job.wait(timeout=20, interval=0.05)
+    job.wait(timeout=60, interval=0.05)
     (row,) = [row for row in client.generations.history(per_page=100)["data"] if row["request_id"] == job.request_id]
     assert row["request_body"] == {"prompt": "for the record", "seed": 4_711}
     assert (row["model_status"], row["credits_deduction"]) == ("COMPLETED", 0.084)
@@ -83,7 +83,7 @@ def test_what_the_client_bought_our_codec_reads(client: SegmindClient, base_url:
     request, ctx = ImageRequest("ours"), Context(key=Secret(KEY), base_url=base_url, marker=99)
     fields: dict[str, Any] = msgspec.json.decode(SEGMIND.build_submit(request, ctx).body)
     job = client.submit_async(MODEL, **fields)
-    done = job.wait(timeout=20, interval=0.05)
+    done = job.wait(timeout=60, interval=0.05)
     outcome = SEGMIND.read_poll(_get(SEGMIND.build_poll(job.request_id, ctx).url))
     assert isinstance(outcome, Finished)
     assert (outcome.url, outcome.job) == (done["output"], job.request_id)
@@ -96,7 +96,7 @@ def test_what_the_client_bought_our_codec_reads(client: SegmindClient, base_url:
 
 
 def _get(url: str) -> HttpReply:
-    reply = httpx.get(url, headers={"x-api-key": KEY})
+    reply = httpx.get(url, headers={"x-api-key": KEY}, timeout=60)
     return HttpReply(reply.status_code, dict(reply.headers), reply.content)
 
 
@@ -121,8 +121,8 @@ def test_an_upload(client: SegmindClient, tmp_path: Path) -> None:
     picture.write_bytes(b"png")
     (url,) = client.files.upload(picture)["file_urls"]
     assert url.startswith("https://images.segmind.com/assets/")
-    done = client.submit_async(MODEL, prompt="the same mug", image_urls=[url]).wait(timeout=20, interval=0.05)
-    image = httpx.get(done["output"]).content
+    done = client.submit_async(MODEL, prompt="the same mug", image_urls=[url]).wait(timeout=60, interval=0.05)
+    image = httpx.get(done["output"], timeout=60).content
     assert read_digest(image) == request_digest("the same mug", (url,), "1:1", "1K")
 
 
@@ -132,7 +132,7 @@ def test_the_credits_fall_by_what_the_client_bought(client: SegmindClient, base_
     """The client has no call for the credits; our codec asks for them."""
     call = SEGMIND.build_check(Context(key=Secret(KEY), base_url=base_url))
     before = SEGMIND.read_check(_get(call.url))
-    client.submit_async(MODEL, prompt="x", output_resolution="4K").wait(timeout=20, interval=0.05)
+    client.submit_async(MODEL, prompt="x", output_resolution="4K").wait(timeout=60, interval=0.05)
     after = SEGMIND.read_check(_get(call.url))
     assert (before.balance_microusd or 0) - (after.balance_microusd or 0) == 168_000
 

@@ -59,7 +59,7 @@ def test_the_image_is_in_the_answer(client: Together) -> None:
 def test_the_image_is_behind_a_url(client: Together) -> None:
     (item,) = client.images.generate(model=MODEL, prompt="a blue kettle").data  # a URL is the default
     assert isinstance(item, ImageDataURL)
-    assert read_digest(httpx.get(item.url).content) == request_digest("a blue kettle", (), "1:1", "1K")
+    assert read_digest(httpx.get(item.url, timeout=60).content) == request_digest("a blue kettle", (), "1:1", "1K")
 
 
 def test_our_call_gets_an_image_too(base_url: str) -> None:

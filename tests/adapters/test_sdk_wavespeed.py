@@ -63,7 +63,7 @@ def context(base_url: str, key: str = KEY) -> Context:
 @pytest.mark.conformance(sdk="wavespeed", operation="create")
 def test_run_and_fetch(client: Client) -> None:
     (url,) = client.run(MODEL, INPUT, poll_interval=0.05)["outputs"]
-    reply = httpx.get(url)
+    reply = httpx.get(url, timeout=60)
     assert reply.headers["content-type"] == "image/png"  # their default
     assert read_digest(reply.content) == DIGEST
 
@@ -83,7 +83,7 @@ def test_what_the_client_bought_our_codec_reads_and_the_other_way_round(client: 
 def test_sync_mode_answers_with_the_end(client: Client) -> None:
     told = run(client, enable_sync_mode=True)
     assert told["status"] == "completed"
-    assert read_digest(httpx.get(told["outputs"][0]).content) == DIGEST
+    assert read_digest(httpx.get(told["outputs"][0], timeout=60).content) == DIGEST
 
 
 @pytest.mark.conformance(sdk="wavespeed", operation="upload")
@@ -92,7 +92,7 @@ def test_an_upload_is_referred_to(client: Client, tmp_path: Path) -> None:
     picture.write_bytes(b"png bytes")
     url = client.upload(str(picture))
     told = run(client, "google/nano-banana-2/edit", {"prompt": "the same mug", "images": [url]})
-    image = httpx.get(told["outputs"][0]).content
+    image = httpx.get(told["outputs"][0], timeout=60).content
     assert read_digest(image) == request_digest("the same mug", (url,), "auto", "1K")
     assert client.upload(str(picture)) == url
 
@@ -128,7 +128,7 @@ def test_the_client_runs_again_what_our_codec_calls_retryable(
     with served(tmp_path / "box", "wavespeed", *arguments) as url:
         made = Client(api_key=KEY, base_url=url, max_retries=1, retry_interval=0.01)
         told = run(made)
-        bill = httpx.get(url.removesuffix("/wavespeed") + "/sandbox/bill").text.splitlines()
+        bill = httpx.get(url.removesuffix("/wavespeed") + "/sandbox/bill", timeout=60).text.splitlines()
         outcome = WAVESPEED.read_poll(send(WAVESPEED.build_poll(told["task_id"], context(url))))
     assert told["status"] == "failed"
     assert len(bill) == buys
@@ -169,8 +169,10 @@ def test_the_client_knows_what_became_of_a_deleted_task(tmp_path: Path) -> None:
 def test_a_callback_arrives_and_its_signature_holds(client: Client, base_url: str) -> None:
     with called_back() as (address, heard):
         told = run(client, f"{MODEL}?webhook={quote(address, safe='')}")
-        headers, body = heard.get(timeout=20)
-    secret = httpx.get(f"{base_url}/api/v3/webhook/secret", headers={"Authorization": f"Bearer {KEY}"}).json()
+        headers, body = heard.get(timeout=60)
+    secret = httpx.get(
+        f"{base_url}/api/v3/webhook/secret", headers={"Authorization": f"Bearer {KEY}"}, timeout=60
+    ).json()
     secrets = [Secret("whsec_older"), Secret(secret["data"]["secret"])]
     assert WAVESPEED.verify_callback(headers, body, secrets=secrets, now_s=time.time())
     assert not WAVESPEED.verify_callback(headers, body + b" ", secrets=secrets, now_s=time.time())
@@ -191,7 +193,7 @@ def test_the_balance_falls_by_what_the_client_bought(base_url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.conformance(sdk="wavespeed", operation="models")
 def test_the_catalogue_has_our_models(base_url: str) -> None:
-    told = httpx.get(f"{base_url}/api/v3/models", headers={"Authorization": f"Bearer {KEY}"}).json()
+    told = httpx.get(f"{base_url}/api/v3/models", headers={"Authorization": f"Bearer {KEY}"}, timeout=60).json()
     assert {model.provider_id for model in WAVESPEED.capabilities.models.value} <= {
         row["model_id"] for row in told["data"]
     }

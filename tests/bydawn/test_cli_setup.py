@@ -215,13 +215,13 @@ def test_the_sandbox_serves_until_it_is_stopped_and_check_works_against_it(tmp_p
     with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ) as served:
         assert served.stdout is not None
         told = json.loads(served.stdout.readline())
-        with urllib.request.urlopen(f"{told['url']}/sandbox", timeout=10) as reply:
+        with urllib.request.urlopen(f"{told['url']}/sandbox", timeout=60) as reply:
             assert json.load(reply)["bydawn_sandbox"] == 1
         good = checked(tmp_path, environ | told["environment"])
         wrong = {name: "sandbox-wrong" for name in told["environment"] if name.endswith(("_KEY", "_TOKEN"))}
         refused = checked(tmp_path, environ | told["environment"] | wrong)
         served.send_signal(signal.SIGTERM)
-        assert served.wait(20) == 0
+        assert served.wait(60) == 0
     assert good.returncode == 0, good.stderr
     assert {json.loads(line)["state"] for line in good.stdout.splitlines()} == {"ok"}
     assert refused.returncode == 4

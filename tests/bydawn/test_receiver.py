@@ -229,7 +229,7 @@ def test_one_of_the_same_ledger_waits_and_takes_over(ledger: Path) -> None:
             assert len(said) == 1
             assert "another process of this ledger" in said[0]
             first.cancel_scope.cancel()
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             await took_over.wait()
         assert said[1] == f"listening for callbacks at {place.text}"
 

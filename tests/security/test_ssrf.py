@@ -23,7 +23,7 @@ METADATA = "169.254.169.254"
 OURS = Egress(ca_file=str(TLS / "cert.pem"))
 RULES = FetchRules(hosts=("cdn.example.com", "api.example.com"))
 SIGNED = "https://cdn.example.com/a.png?signature=bearer"
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 async def nothing(chunk: bytes) -> None:

@@ -29,7 +29,7 @@ from runtime.inbox import Hint, hints, inbox_of
 
 HOOK = b'{"data":{"taskId":"job7"}}'
 SILENT = b"HTTP/1.1 404 \r\ncontent-length: 0\r\ndate: *\r\nConnection: close\r\n\r\n"
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 Connect: TypeAlias = Callable[[], Awaitable[trio.SocketStream]]
 
@@ -263,7 +263,7 @@ def test_connections_are_bounded_and_the_next_one_waits_its_turn(ledger: Path) -
     receiver = made(ledger)
 
     async def body(connect: Connect) -> None:
-        strangers = [await connect() for _ in range(6)]
+        strangers = [await connect() for _ in range(4)]
         for stranger in strangers:
             await stranger.send_all(b"POST /slow HTTP/1.1\r\nHost: a\r\nX-")  # and no more of it
         async with await connect() as stream:
@@ -272,7 +272,7 @@ def test_connections_are_bounded_and_the_next_one_waits_its_turn(ledger: Path) -
         for stranger in strangers:
             await stranger.aclose()
 
-    listening(receiver, body, most=2, longest_s=0.2)
+    listening(receiver, body, most=2, longest_s=1.0)  # it is that long for the callback too
     assert len(kept(ledger)) == 1
 
 
