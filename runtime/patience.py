@@ -3,12 +3,12 @@
 None of this is a local timeout of the job (MON-6): a job that only runs for long is asked for as long as it runs.
 """
 
-from adapters.base import NotVisible, Pending, PollOutcome, Throttled, Unreadable
+from adapters.base import Gone, NotVisible, Pending, PollOutcome, Throttled, Unreadable
 from adapters.batchfile import BatchOutcome
 from adapters.capabilities import Capabilities
 from runtime.ports import Clock
 from runtime.reconcile import SKEW_S
-from runtime.work import TaskLog, Work
+from runtime.work import TaskLog, Work, WorkKey
 
 _LOST_AFTER_S = 600.0  # an accepted job that is older than this and invisible is lost,
 _UNSEEN_S = 60.0  # once it has been so for this long: a single "not found" may be a slow replica
@@ -25,6 +25,7 @@ class Patience:
         self._caps = caps
         self._clock = clock
         self._log = log
+        self._gone_at: dict[tuple[WorkKey, int], float] = {}  # by attempt; since when its result is said to be gone
 
     def heard(self, work: Work, outcome: PollOutcome | BatchOutcome) -> None:
         """Note an answer.  A broken or refused one says nothing of the job, and so does not make it visible again."""
@@ -33,6 +34,10 @@ class Patience:
             work.unseen_at = now if work.unseen_at is None else work.unseen_at
         elif not isinstance(outcome, Throttled | Unreadable):
             work.unseen_at = None
+        if isinstance(outcome, Gone):
+            self._gone_at.setdefault((work.key, work.attempt.number), now)
+        elif not isinstance(outcome, Throttled | Unreadable):
+            self._gone_at.pop((work.key, work.attempt.number), None)
         refused = isinstance(outcome, Unreadable) and outcome.unauthorized
         if not refused or work.refused_at is None:
             work.refused_at = now if refused else None
@@ -58,6 +63,11 @@ class Patience:
         if work.followed_at is not None and self._clock.monotonic() - work.followed_at > longest_s:
             return True
         return self._is_older(work) and self._age_s(work) > longest_s + SKEW_S
+
+    def gone_for_good(self, work: Work) -> bool:
+        """Whether it is no answer of a moment, in which a job had ended and its result was not there yet."""
+        gone_at = self._gone_at.get((work.key, work.attempt.number))
+        return gone_at is not None and self._clock.monotonic() - gone_at >= _UNSEEN_S
 
     def refused_for_good(self, work: Work) -> bool:
         return work.refused_at is not None and self._clock.monotonic() - work.refused_at > _REFUSED_S

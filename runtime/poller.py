@@ -341,8 +341,9 @@ class Poller:
                 await self._ready(work, outcome)
             case Failed():
                 await self._failed(work, outcome)
-            case Gone(detail=detail):
-                await self._lost(work, detail or "the provider no longer has the result")
+            case Gone() if self._patience.gone_for_good(work):
+                recalled = await self.recall(work)
+                await self._recalled(work, outcome if isinstance(recalled, NotVisible | Pending) else recalled)
             case NotVisible() if foreign and self._patience.unseen(work):
                 self._strand(work, "it was bought with another key than the account has now")
             case NotVisible() if not foreign and self._patience.invisible_for_good(work):
@@ -360,7 +361,7 @@ class Poller:
                     self._strand(work, "the account's key is refused")
                 else:
                     self._schedule(work, 30.0)
-            case Pending() | NotVisible() | Unreadable():
+            case Pending() | NotVisible() | Gone() | Unreadable():
                 self._again(work)
 
     def _pause(self, throttled: Throttled) -> None:

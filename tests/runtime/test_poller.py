@@ -86,7 +86,6 @@ def follow(bench: Bench, body: Callable[[Following], Awaitable[None]], *, key_ep
         (LINK, "ready", "ResultReady"),
         (Failed("provider"), "ended True", "AttemptFailed"),
         (Failed("policy", retryable=False), "ended False", "AttemptFailed"),
-        (Gone("removed"), "ended False", "AttemptLost"),
     ],
 )
 def test_an_end_is_recorded_and_told_once(answer: PollOutcome, told: str, event: str) -> None:
@@ -100,6 +99,52 @@ def test_an_end_is_recorded_and_told_once(answer: PollOutcome, told: str, event:
     assert follow(bench, body).told == [told]
     assert bench.journal.types().count(event) == 1
     assert bench.provider.count("poll") == 4
+
+
+def test_a_result_is_gone_when_that_is_said_for_a_minute() -> None:
+    """RES-6: one answer of the moment between the end of a job and its result was enough, and the image was lost."""
+    bench = Bench()
+    bench.provider.say("poll", Gone("removed"), Unreadable("500"), Gone("removed"))
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        await trio.sleep(55.0)
+        assert following.told == []
+        await trio.sleep(100.0)
+
+    assert follow(bench, body).told == ["ended False"]
+    assert bench.journal.types()[-2:] == ["AttemptLost", "TaskFailed"]
+
+
+@pytest.mark.parametrize("between", [(), (Pending(),)])
+def test_a_result_that_comes_after_the_end_of_its_job_is_taken(between: tuple[PollOutcome, ...]) -> None:
+    """RES-6, MON-9."""
+    bench = Bench()
+    bench.provider.say("poll", Gone("without an output"), *between, Gone("without an output"), LINK)
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        await trio.sleep(60.0)
+
+    assert follow(bench, body).told == ["ready"]
+
+
+@pytest.mark.parametrize(
+    ("recalled", "told"), [(LINK, "ready"), (NotVisible(), "ended False"), (Pending(), "ended False")]
+)
+def test_what_is_gone_is_asked_for_in_the_slower_place(recalled: PollOutcome, told: str) -> None:
+    """RES-6, LIVE-1: before a loss."""
+    bench = Bench()
+    bench.provider = Recalling()
+    bench.account = msgspec.structs.replace(bench.account, codec=bench.provider)
+    bench.provider.say("poll", Gone("without an output"))
+    bench.provider.say("recall", recalled)
+
+    async def body(following: Following) -> None:
+        following.poller.accepted(await following.accepted())
+        await trio.sleep(200.0)
+
+    assert follow(bench, body).told == [told]
 
 
 def test_what_a_failed_job_cost_is_told() -> None:
