@@ -267,8 +267,7 @@ def open_writer(path: Path) -> Store:
         store.run("PRAGMA main.secure_delete = ON")
         store.run("PRAGMA cache_size = -16000")
         store.run(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-        store.run("PRAGMA synchronous = FULL")
-        check_promises(path, store.row("PRAGMA journal_mode = WAL"), store.row("PRAGMA synchronous"))
+        make_durable(store)
         if not _up_to_date(store):
             _migrate(connection)
     except BaseException:
@@ -296,10 +295,13 @@ def _migrate(connection: "sqlite3.Connection") -> None:
         raise translated(exc) from exc
 
 
-def check_promises(path: Path, journal_mode: Row | None, synchronous: Row | None) -> None:
-    """SQLite does not fail when it cannot do what a pragma asks: it says what it does instead (LED-10)."""
+def make_durable(store: Store) -> None:
+    """Ask for full syncing and write-ahead logging, and read the answers: SQLite does not fail when it cannot do what a
+    pragma asks, it says what it does instead (LED-10).  Raises LedgerPlace."""
+    store.run("PRAGMA synchronous = FULL")
+    journal_mode, synchronous = store.row("PRAGMA journal_mode = WAL"), store.row("PRAGMA synchronous")
     if journal_mode != ("wal",) or synchronous != (2,):
-        raise LedgerPlace(f"{path}: SQLite answers journal_mode {journal_mode}, synchronous {synchronous}")
+        raise LedgerPlace(f"{store.path}: SQLite answers journal_mode {journal_mode}, synchronous {synchronous}")
 
 
 def open_reader(path: Path) -> Store:

@@ -18,9 +18,10 @@ from ledger.commands import Cancel, Erase
 from ledger.decisions import Append, Committed, Decision
 from ledger.encoding import decode_event
 from ledger.engine import (
+    Store,
     check_place,
-    check_promises,
     engine_facts,
+    make_durable,
     network_filesystem,
     read_mounts,
     translated,
@@ -157,9 +158,13 @@ def test_events_cannot_be_changed_or_removed_even_by_us(tmp_path: Path) -> None:
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
-    """LED-5."""
-    with opened(tmp_path / "bydawn.db") as ledger, ledger.reader() as reader, pytest.raises(CommitFailed):
-        reader.store.run("DELETE FROM tasks")
+    """LED-5: neither by its file nor by its connection; each alone is enough."""
+    with opened(tmp_path / "bydawn.db") as ledger, ledger.reader() as reader:
+        assert reader.store.row("PRAGMA query_only") == (1,)
+        for _ in range(2):
+            with pytest.raises(CommitFailed):
+                reader.store.run("DELETE FROM tasks")
+            reader.store.run("PRAGMA query_only = OFF")
 
 
 def test_a_newer_ledger_is_shown_and_never_written(tmp_path: Path) -> None:
@@ -422,12 +427,18 @@ def test_driver_errors_become_ours(message: str, error: type[Exception]) -> None
 
 
 def test_a_connection_that_promises_less_is_refused(tmp_path: Path) -> None:
-    """LED-10."""
-    path = tmp_path / "bydawn.db"
-    check_promises(path, ("wal",), (2,))
-    for mode, synchronous in (("delete", 2), ("wal", 1)):
-        with pytest.raises(LedgerPlace):
-            check_promises(path, (mode,), (synchronous,))
+    """LED-10: as where no memory can be shared, or no log be kept; SQLite says so and goes on without."""
+    opened(tmp_path / "bydawn.db").close()
+    for place in (f"file:{tmp_path / 'other.db'}?vfs=unix-dotfile", "file::memory:"):
+        store = Store(sqlite3.connect(place, uri=True, isolation_level=None), tmp_path)
+        with pytest.raises(LedgerPlace, match="SQLite answers"):
+            make_durable(store)
+        store.close()
+    store = Store(sqlite3.connect(tmp_path / "bydawn.db", isolation_level=None), tmp_path)
+    store.run("PRAGMA synchronous = NORMAL")
+    make_durable(store)
+    assert store.row("PRAGMA synchronous") == (2,)
+    store.close()
 
 
 def test_no_driver_error_leaves_a_connection(tmp_path: Path) -> None:
