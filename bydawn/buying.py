@@ -61,13 +61,14 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Buying(msgspec.Struct, frozen=True):
-    """What one run is to do.  ``follow`` are all accounts with keys, ``buy_from`` the chosen ones; ``places`` says
-    where local reference files were found just now, by digest."""
+    """What one run is to do.  ``follow`` are all accounts with keys, ``buy_from`` the chosen ones but for
+    ``late``, which the deadline leaves no time; ``places`` says where local reference files were found just now."""
 
     batch: int
     terms: Terms
     follow: tuple[Account, ...]
     buy_from: frozenset[str]
+    late: frozenset[str]
     prices: PriceBook
     egress: Egress
     max_attempts: int
@@ -160,6 +161,7 @@ def _night(opened: Opened, buying: Buying, reader: Reader, disk: RealDisk, folde
             terms=buying.terms,
             accounts=buying.follow,
             buy_from=buying.buy_from,
+            late=buying.late,
             max_attempts=buying.max_attempts,
             deadline_s=buying.deadline_s,
             webhook_url=buying.calling.url if buying.calling else "",

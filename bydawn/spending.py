@@ -128,6 +128,7 @@ def buy_batch(
 
 
 def _asked(run: _Run, before: BatchState) -> _Asked:
+    """What this call changes; an option that was not given keeps its last value, a deadline as long as it is ahead."""
     given_us = run.settings.moment_us("deadline")
     change = changed_settings(before, run.request, run.settings)
     state = supposing(before, change)
@@ -284,11 +285,13 @@ def _buying(
     if asked.calling is not None:
         run.say(asked.calling.lines(run.accounts))
     deadline_s = (asked.deadline_us - now_us()) / 1e6 if asked.deadline_us else None
+    late = frozenset(account.name for account in run.accounts if too_late(account, deadline_s) is not None)
     return Buying(
         batch=run.batch,
         terms=_terms(run, state, leave),
         follow=tuple(run.accounts),
-        buy_from=frozenset(account.name for account in run.accounts if too_late(account, deadline_s) is None),
+        buy_from=frozenset(account.name for account in run.accounts) - late,
+        late=late,
         prices=offer.prices,
         egress=run.egress,
         max_attempts=state.settings.attempts or DEFAULT_ATTEMPTS,

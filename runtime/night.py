@@ -75,7 +75,8 @@ class Seams(msgspec.Struct, frozen=True):
 class NightPlan(msgspec.Struct, frozen=True):
     """What to do tonight.
 
-    ``accounts`` are all that may be asked about open attempts, ``buy_from`` names those that may be bought from.
+    ``accounts`` are all that may be asked about open attempts, ``buy_from`` names those that may be bought from, and
+    ``late`` those that would be if the deadline were not so near: what only they take is left for another night.
     ``deadline_s``: stop buying so many seconds from the start.  ``grace_s``: how long the first signal waits for
     what is in flight.  ``webhook_url``: where providers that can shall call back; empty = nowhere.  ``places``: where
     local reference files were found just now, by digest.
@@ -84,6 +85,7 @@ class NightPlan(msgspec.Struct, frozen=True):
     terms: Terms
     accounts: tuple[Account, ...]
     buy_from: frozenset[str]
+    late: frozenset[str] = frozenset()
     max_attempts: int = 3
     deadline_s: float | None = None
     grace_s: float = 60.0
@@ -217,6 +219,7 @@ class Night:
             clock=seams.clock,
             quote=self._quote,
             disk_room=self._disk.room,
+            late=[account for account in plan.accounts if account.name in plan.late],
         )
         self.fetcher = Fetcher(
             wire=seams.wire,

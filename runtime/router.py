@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 import msgspec
 import trio
 
+from adapters.prices import Price
 from ledger.commands import Fail
 from ledger.decisions import Count, Exceeded, Guard, Reserve
 from ledger.errors import CommandRejected
@@ -24,6 +25,7 @@ from ledger.openwork import QueuedTask
 from ledger.reader import Reader
 from ledger.streams import task_stream
 from runtime.account import AccountActor
+from runtime.accounts import Account
 from runtime.gateway import Submission
 from runtime.ports import Clock
 from runtime.pricing import Quote
@@ -103,8 +105,10 @@ class Router:
         clock: Clock,
         quote: Quote,
         disk_room: Callable[[int], bool],
+        late: Sequence[Account] = (),
     ) -> None:
-        """``disk_room`` says whether the disk would still hold so many more images than are in flight."""
+        """``disk_room`` says whether the disk would still hold so many more images than are in flight, ``late`` are the
+        accounts that are too slow for tonight's deadline."""
         self.terms = terms
         self._actors = {actor.account.name: actor for actor in actors}
         self._reader = reader
@@ -112,6 +116,7 @@ class Router:
         self._clock = clock
         self._quote = quote
         self._disk_room = disk_room
+        self._late = late
         self._lines: dict[tuple[Choice, ...], deque[Work]] = {}
         self._full: dict[str, int] = {}  # what refused an intent -> the smallest ceiling, until something moves
         self._cursor = 0
@@ -303,11 +308,14 @@ class Router:
         self._line_up(work)
 
     async def _fail_unplaceable(self) -> None:
-        """Tasks that no account can take, now or later tonight, fail with that reason."""
+        """Tasks that no account can take fail with that reason; those that only the deadline keeps from one wait."""
         for work in self._lines.pop((), ()):
-            # An operator may have been faster; then there is nothing to do.
-            with contextlib.suppress(StreamConflict, CommandRejected):
-                await self._log.record(work, Fail(reason="no_provider"))
+            if any(self._price(account, work) for account in self._late):
+                self._set_aside = self._set_aside or "deadline"
+            else:
+                # An operator may have been faster; then there is nothing to do.
+                with contextlib.suppress(StreamConflict, CommandRejected):
+                    await self._log.record(work, Fail(reason="no_provider"))
             self.left(work)
 
     def _place(self) -> None:
@@ -393,16 +401,19 @@ class Router:
     def _choices(self, work: Work) -> tuple[Choice, ...]:
         """Return the lanes that can take the task, cheapest first (then by name, so that plans are stable)."""
         choices = []
-        for actor in self._actors.values():
-            codec = actor.account.codec
-            if actor.account.models and work.request.model not in actor.account.models:
-                continue
-            if work.wanted.provider not in ("", actor.account.provider) or codec.problem(work.request) is not None:
-                continue
-            price = self._quote(actor.account, work.request)
+        for account in (actor.account for actor in self._actors.values()):
+            price = self._price(account, work)
             if price is not None:
-                choices.append(Choice(price.ceiling_microusd, actor.account.name, codec.lane(work.request)))
+                choices.append(Choice(price.ceiling_microusd, account.name, account.codec.lane(work.request)))
         return tuple(sorted(choices, key=lambda choice: (choice.ceiling_microusd, choice.account)))
+
+    def _price(self, account: Account, work: Work) -> Price | None:
+        """What the task costs there; None where it cannot be bought."""
+        if account.models and work.request.model not in account.models:
+            return None
+        if work.wanted.provider not in ("", account.provider) or account.codec.problem(work.request) is not None:
+            return None
+        return self._quote(account, work.request)
 
     def _line_up(self, work: Work, *, first: bool = False) -> None:
         line = self._lines.setdefault(self._choices(work), deque())

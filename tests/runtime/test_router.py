@@ -91,6 +91,7 @@ class Routing:
         sample: int = 0,
         max_duplicate: int | None = None,
         leaves: int | None = None,
+        late: Sequence[str] = (),
     ) -> None:
         self.bench = Bench()
         self.actors = {
@@ -117,6 +118,7 @@ class Routing:
             clock=self.bench.clock,
             quote=self.quote,
             disk_room=lambda images: self.disk,
+            late=[msgspec.structs.replace(self.bench.account, name=name) for name in late],
         )
 
     def quote(self, account: Account, request: ImageRequest) -> Price | None:
@@ -432,6 +434,17 @@ def test_what_nobody_can_take_fails_and_the_others_are_bought() -> None:
         routing.router.settled(routing.take().work)
 
     assert route(routing, body) == ""
+
+
+def test_what_only_the_deadline_keeps_from_an_account_waits_for_another_night() -> None:
+    """LIVE-1: it failed for want of a provider, and was never bought unless somebody asked for it again."""
+    routing = Routing(["not at a", "unplaceable", "x"], rooms={"a": 1}, late=["b"])
+
+    async def body() -> None:
+        routing.router.settled(routing.take().work)
+
+    assert route(routing, body) == "deadline"
+    assert routing.bench.journal.types() == ["TaskFailed"]  # the one that nobody takes
 
 
 def test_a_task_that_nobody_can_follow_is_not_all_done() -> None:
