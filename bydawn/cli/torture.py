@@ -262,7 +262,8 @@ def where_killed(outcomes: Sequence[Outcome]) -> str:
     came = Counter(life.kill.at for outcome in outcomes for life in outcome.lives if life.killed and life.kill)
     points = sum(n for at, n in came.items() if at not in MOMENTS)
     chance = ", ".join(f"{count(came[at])} {words}" for at, words in BY_CHANCE.items() if came[at])
-    missed = sum(len(outcome.played.kills) - outcome.kills for outcome in outcomes)
+    # A round that was broken off has kills that nobody tried.
+    missed = sum(life.kill is not None and not life.killed for outcome in outcomes for life in outcome.lives)
     parts = (
         f"{counted(points, 'kill')} at fault points" if points else "",
         f"by chance {chance}" if chance else "",

@@ -75,6 +75,15 @@ def test_what_was_not_kept_is_named_with_the_command_that_shows_it(
     assert out.endswith("2 promises not kept\n")
 
 
+def test_kills_that_nobody_tried_did_not_come_too_late(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that ends as it should not breaks its round off."""
+    broken = Broken("every run ends as it should", (), "exit 1")
+    planned = tuple(Kill("random", 1, limit) for limit in (5, 10, 15, 20))
+    lives = (Life(planned[0], -signal.SIGKILL, 0.5, OPEN), Life(planned[1], 1, 0.5, Cut(3)))
+    out = told(capsys, tmp_path, Outcome(Round("kie", (KIE,), 20, planned), lives, verdict(broken)))
+    assert "1 after some request; 1 kill came too late: the run had ended" in out
+
+
 def test_what_buying_again_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     again = Again(2_000_000, purchases=5, cost_microusd=335_000)
     out = told(capsys, tmp_path, outcome(GOOGLE, verdict(again=again, twice=4), "random"))
