@@ -192,6 +192,7 @@ def test_nobody_is_shown_the_address_of_a_result(call: Caller, args: list[str]) 
 def test_show_as_json_gives_task_and_events(call: Caller) -> None:
     task, *events = call("show", "blue", "--json").lines
     assert (task["type"], task["id"], task["cost_microusd"]) == ("task", "blue", 60_000)
+    assert isinstance(task["attempts"], list)
     assert [attempt["cost_stated"] for attempt in task["attempts"]] == [False, True]
     assert [event["event"] for event in events][:3] == [
         "task.queued.v1",
