@@ -164,6 +164,7 @@ class Parts:
             bound=needs.bound,
             as_sent=self.references.as_sent,
             witnesses=needs.witnesses,
+            taken=needs.taken,
         )
         self.doubts = Doubts(
             account,

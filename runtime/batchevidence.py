@@ -63,6 +63,9 @@ class BatchEvidence:
             named = await read_batches(self._account, self._codec, query=self._query, clock=self._clock)
         except CannotLook as exc:
             return Looked([], str(exc), frozenset(works), isinstance(exc, ClocksApart))
+        # What is found, or in doubt no longer, is not waited for.
+        asked = {work.attempt.file for work in works.values()} - named.keys()
+        self._missed_at = {name: at for name, at in self._missed_at.items() if name in asked}
         verdicts: list[Judgement] = []
         missed = {works[key].attempt.file for key in ripe if key in works and works[key].attempt.file not in named}
         absent = {name for name in missed if self._missed_twice(name)}

@@ -304,19 +304,21 @@ def evidence_of(
     bound: Callable[[int], Collection[str]],
     as_sent: AsSent,
     witnesses: Witnesses = lambda since_us, until_us: (),
+    taken: Callable[[Collection[str]], Collection[str]] = lambda jobs: (),
 ) -> Evidence:
     """The best evidence that the provider has to give.
 
     ``query`` sends a free call under the account's query limit; ``busy`` names fingerprints of submits under way;
     ``bound`` gives the job ids that the ledger bound since a time (UTC microseconds); ``as_sent`` gives the request of
     an attempt as the provider was given it, None when nobody can know any more; ``witnesses`` gives jobs that must be
-    on a list: those of this account that were intended and answered between two times (UTC microseconds).
+    on a list: those of this account that were intended and answered between two times (UTC microseconds); ``taken``
+    gives those of some jobs that the ledger bound ever.
     """
     codec = account.codec
     if isinstance(codec, BatchFiles):
         return BatchEvidence(account, codec, query=query, clock=clock)
     if isinstance(codec, LooksUp):
-        return LookupEvidence(account, codec, query=query, clock=clock, ledger_id=ledger_id)
+        return LookupEvidence(account, codec, query=query, clock=clock, ledger_id=ledger_id, taken=taken)
     if isinstance(codec, Lists) and codec.capabilities.listing is not None:
         return ListingEvidence(
             account,

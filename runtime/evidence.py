@@ -4,6 +4,7 @@ Each kind answers the same question with the same verdicts (:mod:`runtime.reconc
 decides when to ask and records what comes of it.  A question that could not be answered proves nothing (REC-4).
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Literal, Protocol, TypeAlias
@@ -96,7 +97,17 @@ class LookupEvidence:
     found_by: AdoptEvidence = "lookup"
     absent_by: AbsentEvidence = "not_found"
 
-    def __init__(self, account: Account, codec: LooksUp, *, query: Query, clock: Clock, ledger_id: str) -> None:
+    def __init__(
+        self,
+        account: Account,
+        codec: LooksUp,
+        *,
+        query: Query,
+        clock: Clock,
+        ledger_id: str,
+        taken: Callable[[Collection[str]], Collection[str]] = lambda jobs: (),
+    ) -> None:
+        """``taken`` gives those of some jobs that an attempt was ever bound to."""
         record = account.codec.capabilities.lookup
         assert record is not None, f"{account.name}: a lookup in the codec and none in the record"
         self._lag_s = min(record.value.lag_s, account.quarantine)
@@ -105,11 +116,15 @@ class LookupEvidence:
         self._query = query
         self._clock = clock
         self._ledger_id = ledger_id
+        self._taken = taken
         self._missed_at: dict[tuple[WorkKey, int], float] = {}
 
     async def look(self, works: Mapping[WorkKey, Work], ripe: Collection[WorkKey]) -> Looked:
+        # What is no longer in doubt is not waited for: a time that is past would have the others asked for at once.
+        self._missed_at = {missed: at for missed, at in self._missed_at.items() if missed[0] in works}
         verdicts: list[Judgement] = []
         troubles: dict[WorkKey, str] = {}
+        found: dict[WorkKey, str] = {}
         turns = trio.CapacityLimiter(_LOOKUPS_AT_ONCE)
 
         async def ask(key: WorkKey, work: Work) -> None:
@@ -117,7 +132,7 @@ class LookupEvidence:
                 outcome = await self._ask(work)
             match outcome:
                 case Accepted(job=job):
-                    verdicts.append(Found(key, job))
+                    found[key] = job
                 case NotVisible() if key in ripe and self._missed_twice(key, work.attempt.number):
                     verdicts.append(NotThere(key))
                 case NotVisible():
@@ -130,6 +145,15 @@ class LookupEvidence:
         async with trio.open_nursery() as nursery:
             for key, work in works.items():
                 nursery.start_soon(ask, key, work)
+        times = Counter(found.values())
+        taken = set(self._taken(times)) if times else set()
+        for key, job in found.items():
+            # A reference is of one attempt, and so is its job (REC-5): a lookup that shows another's did not look.
+            if job in taken or times[job] > 1:
+                troubles[key] = "it shows a job of another purchase"
+            else:
+                verdicts.append(Found(key, job))
+                self._missed_at.pop((key, works[key].attempt.number), None)
         return Looked(verdicts, next(iter(troubles.values()), ""), frozenset(troubles))
 
     def next_look(self) -> float:
@@ -227,7 +251,8 @@ class ListingEvidence:
         verdicts += self._judged(doubts, jobs, since_us, busy)
         absent = frozenset(verdict.key for verdict in verdicts if isinstance(verdict, NotThere))
         if absent:
-            witnesses = self._witnesses(min(intended_us.values()), seen_by_us)
+            # Also of the minutes before, as far as clocks agree: a list that was cut short is without its oldest.
+            witnesses = self._witnesses(min(intended_us.values()) - int(SKEW_S / 2 * 1e6), seen_by_us)
             missing = set(witnesses) - {job.job for job in jobs}
             if missing:
                 kept = [verdict for verdict in verdicts if verdict.key not in absent]

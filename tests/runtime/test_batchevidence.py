@@ -55,6 +55,25 @@ def job(batch: str, n: int) -> str:
     return line_job(batch, key_of(n))
 
 
+def test_a_file_that_was_missed_and_found_is_not_waited_for() -> None:
+    """Its second look was past, and the account's list was read without a pause while anything else was in doubt."""
+    bench = FileBench()
+    bench.provider.say("batches", page(), page(("b1", "f1", 1)), page())
+
+    async def go() -> None:
+        one, other = await doubtful(bench, 1), await doubtful(bench, 2, "f2")
+        works, asked = {one.key: one}, evidence(bench)
+        await asked.look(works, works)
+        assert asked.next_look() < float("inf")
+        assert [type(verdict) for verdict in (await asked.look(works, works)).verdicts] == [Found]
+        assert asked.next_look() == float("inf")
+        await asked.look({other.key: other}, {other.key})
+        await asked.look({}, ())
+        assert asked.next_look() == float("inf")
+
+    run(go)
+
+
 def test_all_lines_of_a_file_are_found_by_its_name() -> None:
     bench = FileBench()
     bench.provider.say("batches", page(("b0", "f0", 1), ("b1", "f1", 2), ("b2", "", 3)))

@@ -53,8 +53,14 @@ class Asking:
         self.provider = Directory(caps=self.bench.provider.capabilities)
         self.account = msgspec.structs.replace(self.bench.account, codec=self.provider)
         self.evidence = LookupEvidence(
-            self.account, self.provider, query=self.provider.send, clock=self.bench.clock, ledger_id="ledger"
+            self.account,
+            self.provider,
+            query=self.provider.send,
+            clock=self.bench.clock,
+            ledger_id="ledger",
+            taken=lambda jobs: self.taken.intersection(jobs),
         )
+        self.taken: set[str] = set()
 
     async def works(self, count: int) -> list[Work]:
         works = [self.bench.work(n) for n in range(1, count + 1)]
@@ -111,7 +117,7 @@ def test_what_an_earlier_version_intended_is_asked_for_by_the_reference_that_it_
 
 def test_a_job_that_is_found_by_our_reference_is_ours() -> None:
     asking = Asking()
-    asking.provider.say("lookup", Accepted("j1"))
+    asking.provider.say("lookup", Accepted("j1"), Accepted("j2"), Accepted("j3"))
     found: list[Judgement] = []
 
     async def go() -> None:
@@ -125,6 +131,60 @@ def test_a_job_that_is_found_by_our_reference_is_ours() -> None:
     run(go)
     assert {type(verdict) for verdict in found} == {Found}
     assert len(found) == 3
+
+
+def test_a_lookup_that_shows_another_purchases_job_finds_nothing() -> None:
+    """REC-5, REC-4: it did not look for our reference, so it proves neither that there is a job nor that there is none.
+    The image of the other task was taken for this one's."""
+    asking = Asking()
+    asking.provider.say("lookup", Accepted("newest"))
+
+    async def go() -> None:
+        works = {work.key: work for work in await asking.works(2)}
+        looked = await asking.evidence.look(works, ripe=works)  # the same job for two references
+        assert looked.verdicts == []
+        assert looked.unanswered == works.keys()
+        asking.taken.add("newest")
+        one = dict(list(works.items())[:1])
+        looked = await asking.evidence.look(one, ripe=one)  # a job of which an attempt was told by an answer
+        assert looked.verdicts == []
+        assert looked.unanswered == one.keys()
+        assert looked.trouble
+
+    run(go)
+
+
+def test_what_was_found_after_it_was_missed_is_not_asked_for_at_once_for_ever() -> None:
+    """REC-4: the time of its second look was past, so the others in doubt were asked for without a pause."""
+    asking = Asking()
+    asking.provider.say("lookup", NotVisible(), NotVisible(), Accepted("j1"), NotVisible())
+
+    async def go() -> None:
+        works = {work.key: work for work in await asking.works(2)}
+        await asking.evidence.look(works, ripe=works)
+        await trio.sleep(LAG_S / 2)
+        (found,) = (await asking.evidence.look(works, ripe=works)).verdicts
+        assert isinstance(found, Found)
+        await trio.sleep(LAG_S)
+        left = {key: work for key, work in works.items() if key != found.key}
+        assert asking.evidence.next_look() <= asking.bench.clock.monotonic()  # the other one's
+        assert (await asking.evidence.look(left, ripe=left)).verdicts == [NotThere(*left)]
+        assert asking.evidence.next_look() == float("inf")
+
+    run(go)
+
+
+def test_what_is_in_doubt_no_longer_is_not_waited_for() -> None:
+    asking = Asking()
+    asking.provider.say("lookup", NotVisible())
+
+    async def go() -> None:
+        works = {work.key: work for work in await asking.works(2)}
+        await asking.evidence.look(works, ripe=works)
+        await asking.evidence.look({}, ripe=())
+        assert asking.evidence.next_look() == float("inf")
+
+    run(go)
 
 
 def test_absence_needs_two_answers_after_the_quarantine_and_apart_by_the_lag() -> None:
