@@ -182,6 +182,7 @@ class Market:
         self.emulator = make(sandbox(), **{option: scene.lag * (account.quarantine - 1.0)})
         self.account = msgspec.structs.replace(account, base_url=base_url(self.emulator))
         self.bound: dict[str, int] = {}
+        self.intended: dict[str, int] = {}  # when those were sent
         self.took: dict[str, tuple[str, int]] = {}  # job on this account -> its prompt, and the task that it was for
         self.judged: list[Work] = []
 
@@ -226,12 +227,14 @@ class Market:
             name = self.account.name
             intend = Intend(name, name, "x", "only", 60_000, "d", 0, file=file, reference=asked)
             await self.bench.log.record(work, intend)
+            intended_us = self.bench.clock.now_us()
             await trio.sleep(0.5)
             if buy.sent != "lost":
                 job = self.make(work, file=file)
                 self.took[job] = (buy.prompt, n)
                 if buy.sent == "answered":
                     self.bound[job] = self.bench.clock.now_us()
+                    self.intended[job] = intended_us
                     await self.bench.log.record(work, Record(AttemptAccepted(attempt=1, job=job)))
             if buy.sent != "answered":
                 doubtful.append(work)
@@ -282,7 +285,7 @@ class Market:
         return adopted | {job for job, bound_us in self.bound.items() if bound_us >= at_us}
 
     def _witnesses(self, since_us: int, until_us: int) -> set[str]:
-        return {job for job, bound_us in self.bound.items() if since_us <= bound_us <= until_us}
+        return {job for job, at_us in self.bound.items() if since_us <= self.intended[job] and at_us <= until_us}
 
     async def _as_sent(self, work: Work) -> ImageRequest:
         return work.request
@@ -325,6 +328,22 @@ def test_what_is_shown_late_may_be_hidden_once_more(provider: str) -> None:
 def test_a_list_that_always_stops_short_is_given_away_by_the_jobs_that_were_answered(provider: str) -> None:
     """REC-4: it leaves out what the provider itself said that it had taken."""
     scene = Scene([Buy("a blue jug", "arrived"), Buy("a red kettle", "answered")], [], ["cut"] * 200, lag=0.0, page=1)
+    market = Market(provider, scene)
+    found: list[Work] = []
+
+    async def go() -> None:
+        found.extend(await market.play(scene))
+
+    run(go)
+    assert [(work.state.phase, work.attempt.reason) for work in found] == [("held", "listing_failed")]
+
+
+@pytest.mark.parametrize("provider", ["replicate", "segmind"])
+def test_a_list_without_its_oldest_is_given_away_by_a_job_from_before_the_doubt(provider: str) -> None:
+    """REC-4: newest first, it stops short of both, and nothing was answered after what is in doubt."""
+    buys = [Buy("a red kettle", "answered"), Buy("a blue jug", "arrived")]
+    later = Stranger("a green mug", before=False, same_account=True)
+    scene = Scene(buys, [later], ["cut"] * 200, lag=0.0, page=1)
     market = Market(provider, scene)
     found: list[Work] = []
 
