@@ -235,11 +235,15 @@ class Shop:
     def wait_phases(self, process: "subprocess.Popen[str]", batch: str, *phases: str, least: int) -> None:
         """Wait until so many tasks are in the phases, while the process runs."""
         deadline = time.monotonic() + PATIENCE_S
-        while sum(self.phases(batch).get(phase, 0) for phase in phases) < least:
-            if process.poll() is not None or time.monotonic() > deadline:
+        while True:
+            over = process.poll() is not None or time.monotonic() > deadline  # asked first: it may just have got there
+            found = self.phases(batch)
+            if sum(found.get(phase, 0) for phase in phases) >= least:
+                return
+            if over:
                 process.kill()
                 _, err = process.communicate()
-                raise AssertionError(f"{least} {phases} not reached: {self.phases(batch)}, {process.returncode}\n{err}")
+                raise AssertionError(f"{least} {phases} not reached: {found}, {process.returncode}\n{err}")
             time.sleep(0.01)
 
 
