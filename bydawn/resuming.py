@@ -120,6 +120,7 @@ def resumed(reader: Reader, batch: int, state: BatchState) -> Resumed:
 def resume_lines(found: Resumed, state: BatchState) -> list[str]:
     """Say it in one line, and one more each where something may be bought a second time, and where held tasks leave
     little room for new purchases."""
+    practice = " --sandbox" if state.sandbox else ""
     parts = [f"{counted(found.reused.n, 'image')} reused ({dollars(found.reused.microusd)})"]
     if found.fetched.n:
         parts.append(f"{counted(found.fetched.n, 'job')} fetched ({_at_most(found.fetched)})")
@@ -136,7 +137,7 @@ def resume_lines(found: Resumed, state: BatchState) -> list[str]:
         what = "not bought yet, of which this run buys a part" if part else f"bought new{price}"
         parts.append(f"{count(found.new.n)} {what}")
     if found.waiting.n:
-        parts.append(f"{count(found.waiting.n)} not bought before: bydawn ledger takeover --buy-queued")
+        parts.append(f"{count(found.waiting.n)} not bought before: bydawn ledger takeover --buy-queued{practice}")
     if found.failed:
         parts.append(f"{count(found.failed)} failed stay")
     if found.held.n:
@@ -148,11 +149,11 @@ def resume_lines(found: Resumed, state: BatchState) -> list[str]:
     if state.settings.on_unknown == "resubmit":
         lines.append(f"  what is in doubt may be bought again, for at most {dollars(allowance(state))} in this batch")
     if found.held.n and found.new.n and found.at_risk_microusd > (most := at_risk_of(state)) // 2:
-        left = dollars(max(0, most - found.at_risk_microusd))
-        lines.append(
-            f"  held tasks leave {left} of the money at risk, so little is bought at one time: bydawn resolve "
-            f"{state.name}, or --max-at-risk"
-        )
+        left = most - found.at_risk_microusd
+        room = f"leave {dollars(left)}" if left > 0 else "take up all"
+        what = "little is bought at one time" if left > 0 else "nothing is bought"
+        decide = f"bydawn resolve {state.name}{practice}"
+        lines.append(f"  held tasks {room} of the money at risk, so {what}: {decide}, or --max-at-risk")
     return lines
 
 

@@ -90,10 +90,22 @@ def say_summary(
         talk(f"account {name} was parked: {why}")
     left = summary.tasks - summary.succeeded - summary.failed - summary.held - summary.cancelled
     if ended.stopped_by:
-        talk(f"stopped by {ended.stopped_by.replace('_', ' ')}; {counted(left, 'task')} are left")
+        are = "is" if left == 1 else "are"
+        talk(f"stopped by {ended.stopped_by.replace('_', ' ')}; {counted(left, 'task')} {are} left")
     if ended.stopped_by == "takeover":
         talk("they may have been bought with another copy of this ledger; to buy them here all the same:")
         talk(f"  bydawn ledger takeover --buy-queued{practice}")
     elif left:
-        talk(f"go on: bydawn run {state.name}{practice}")
+        talk(f"go on: {_how_on(ended.stopped_by, state)}")
     talk(f"manifest: {Path(state.folder) / 'manifest.jsonl'}")
+
+
+def _how_on(stopped_by: str, state: BatchState) -> str:
+    """The command that goes on, which is not always the same one again: what a bound has stopped, it stops again."""
+    again = f"bydawn run {state.name}{' --sandbox' if state.sandbox else ''}"
+    if stopped_by == "at_risk":
+        return f"decide the held tasks, then {again}; or {again} --max-at-risk USD, for more than now"
+    budget = state.settings.budget_microusd
+    if stopped_by == "budget" and budget is not None:
+        return f"{again} --budget USD, for more than {dollars(budget)}"
+    return again

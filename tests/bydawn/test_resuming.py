@@ -87,6 +87,25 @@ def test_what_waits_since_a_takeover_is_not_said_to_be_bought(tmp_path: Path) ->
     assert "3 not bought before: bydawn ledger takeover --buy-queued" in line
 
 
+@pytest.mark.parametrize(
+    ("cap", "words"),
+    [
+        (75_000, "held tasks take up all of the money at risk, so nothing is bought: bydawn resolve teapots, or"),
+        (
+            100_000,
+            "held tasks leave $0.025 of the money at risk, so little is bought at one time: bydawn resolve teapots",
+        ),
+    ],
+)
+def test_how_much_room_held_tasks_leave_is_told(night: Reader, cap: int, words: str) -> None:
+    """MON-3."""
+    with night:
+        state = as_agreed(night, max_at_risk_microusd=cap)
+        assert words in resume_lines(resumed(night, 1, state), state)[-1]
+        practice = msgspec.structs.replace(state, sandbox=True)
+        assert "bydawn resolve teapots --sandbox" in resume_lines(resumed(night, 1, practice), practice)[-1]
+
+
 def test_what_is_held_may_be_bought_again_under_resubmit_within_its_budget(night: Reader) -> None:
     """MON-4."""
     with night:
