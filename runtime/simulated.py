@@ -117,6 +117,8 @@ class SimDisk:
 
     def make_dir(self, path: Path) -> None:
         with self._effect("make directory", path):
+            if path in self._dirs:
+                return
             for directory in (path, *path.parents):
                 if directory in self._files:
                     raise DiskFailed(f"make directory {path}: a file is in the way")

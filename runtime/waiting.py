@@ -1,5 +1,7 @@
 """Small helpers for actors that sleep until something happens or a time comes."""
 
+import math
+
 import trio
 
 
@@ -12,8 +14,11 @@ class Bell:
     def ring(self) -> None:
         self._event.set()
 
-    async def wait_rung(self, *, deadline: float = float("inf")) -> None:
+    async def wait_rung(self, *, deadline: float = math.inf) -> None:
         """Return when the bell was rung since the last return, or at ``deadline`` (the trio clock)."""
-        with trio.move_on_at(deadline):
+        if deadline == math.inf:
             await self._event.wait()
+        else:
+            with trio.move_on_at(deadline):
+                await self._event.wait()
         self._event = trio.Event()

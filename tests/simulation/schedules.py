@@ -81,43 +81,41 @@ def play(schedule: Schedule, root: Path) -> tuple[World, list[str], Tally]:
         trust=schedule.trust,
         accounts_each=schedule.accounts_each,
     )
-    for life in schedule.lives:
-        world.live(life)
-        with Reader(world.path) as reader:
-            world.broken += [*missing_at_the_cut(world, reader), *torn(world)]
-            world.seen += at_the_cut(world, reader)
-    stopped = _settle(world)
-    for decision in schedule.orders:
-        for batch in range(1, world.batches + 1):
-            world.resolve(decision, batch)
-            world.retry(batch)
-        stopped = _settle(world)
-    complete = not {"budget", "at_risk"} & set(stopped)
-    found = problems(world, complete=complete)
-    found += _odd_stops(schedule, world, stopped)
-    if schedule.again and complete:
-        found += _live_again(world)
-    with Reader(world.path) as reader:
-        history = History(world, reader)
+    with Reader(world.path) as books:  # one for the night: each that is opened reads the schema anew
+        for life in schedule.lives:
+            world.live(life)
+            world.broken += [*missing_at_the_cut(world, books), *torn(world)]
+            world.seen += at_the_cut(world, books)
+        stopped = _settle(world, books)
+        for decision in schedule.orders:
+            for batch in range(1, world.batches + 1):
+                world.resolve(decision, batch)
+                world.retry(batch)
+            stopped = _settle(world, books)
+        complete = not {"budget", "at_risk"} & set(stopped)
+        found = problems(world, complete=complete)
+        found += _odd_stops(schedule, world, stopped)
+        if schedule.again and complete:
+            found += _live_again(world, books)
+        history = History(world, books)
         found += history.found
-        return world, found, tallied(world, history, reader)
+        return world, found, tallied(world, history, books)
 
 
-def _settle(world: World) -> list[StopReason | None]:
+def _settle(world: World, books: Reader) -> list[StopReason | None]:
     """Live until there is nothing to do: what a run of one batch learns may leave work for the other."""
     stopped = [world.live(Life(batch=batch)) for batch in range(1, world.batches + 1)]
-    for batch in _with_queued(world):
+    for batch in _with_queued(world, books):
         if stopped[batch - 1] == "":
             stopped[batch - 1] = world.live(Life(batch=batch))
     return stopped
 
 
-def _with_queued(world: World) -> list[int]:
+def _with_queued(world: World, books: Reader) -> list[int]:
     if world.batches == 1:
         return []
-    with Reader(world.path) as reader:
-        batches = range(1, world.batches + 1)
-        return [batch for batch in batches if any(row.state == "queued" for row in reader.counts(batch))]
+    batches = range(1, world.batches + 1)
+    return [batch for batch in batches if any(row.state == "queued" for row in books.counts(batch))]
 
 
 def _odd_stops(schedule: Schedule, world: World, stopped: list[StopReason | None]) -> list[str]:
@@ -133,15 +131,15 @@ def _odd_stops(schedule: Schedule, world: World, stopped: list[StopReason | None
     return [f"a night was stopped by {reason!r}" for reason in stopped if reason not in allowed]
 
 
-def _live_again(world: World) -> list[str]:
+def _live_again(world: World, books: Reader) -> list[str]:
     """REC-3, LIVE-2: what is settled stays as it is, and nobody is paid, however often a run begins.
 
     What is held may change: a callback that comes late ends the doubt, and what comes of it may be bought again.
     """
-    before = _phases(world)
+    before = _phases(world, books)
     jobs = len(world.bill())
-    _settle(world)
-    after = _phases(world)
+    _settle(world, books)
+    after = _phases(world, books)
     found = [
         f"task {key} was {phase} and is {after[key]}, and nothing was to be done (REC-3)"
         for key, phase in before.items()
@@ -152,13 +150,12 @@ def _live_again(world: World) -> list[str]:
     return found
 
 
-def _phases(world: World) -> dict[str, TaskPhase]:
-    with Reader(world.path) as reader:
-        return {
-            f"{batch}/{row.n}": row.phase
-            for batch in range(1, world.batches + 1)
-            for row in reader.tasks(batch, limit=10_000)
-        }
+def _phases(world: World, books: Reader) -> dict[str, TaskPhase]:
+    return {
+        f"{batch}/{row.n}": row.phase
+        for batch in range(1, world.batches + 1)
+        for row in books.tasks(batch, limit=10_000)
+    }
 
 
 def line(schedule: Schedule) -> str:

@@ -194,13 +194,14 @@ class World:
     def committed(self) -> None:
         """MON-3, MON-4, MON-8: at every commit, every cap holds."""
         assert self._reader is not None
+        actors = self._crew.actors if self._crew is not None else ()
+        lanes = [(lane_money(actor.account.name, ""), actor) for actor in actors]
         for name, balance in self._reader.money().items():
             most = self._caps.get(name)
             if most is not None and balance.total > most:
                 self.broken.append(f"{name}: {balance} is over {most} (MON-3, MON-4, MON-8)")
-            for actor in self._crew.actors if self._crew is not None else ():
-                ours = name.startswith(lane_money(actor.account.name, ""))
-                if ours and balance.open > actor.most_unacknowledged:
+            for lane, actor in lanes if balance.open else ():
+                if name.startswith(lane) and balance.open > actor.most_unacknowledged:
                     self.broken.append(f"{name}: {balance.open} submits are unanswered (MON-3)")
 
     # --- lives --------------------------------------------------------------------------------------------
@@ -221,7 +222,8 @@ class World:
         commits = self.hits["after_commit"]
         with self._process("run") as ledger, Reader(self.path) as self._reader:
             self.last_night = self.epoch
-            self._change_keys(life, something_open=bool(self._reader.live(None)))
+            if life.new_keys or life.rotated:
+                self._change_keys(life, something_open=bool(self._reader.live(None)))
             try:
                 stopped = self._night(WatchedLedger(ledger, self), self._reader, life)
             except (Crash, BaseExceptionGroup, ports.DiskFull, ports.DiskFailed) as exc:
