@@ -29,7 +29,7 @@ from bydawn.inputs.past import PastBatch
 from bydawn.keys import providers_with_keys
 from bydawn.localrefs import file_lines
 from bydawn.naming import check_template
-from bydawn.opening import Opened, held_error, operator
+from bydawn.opening import Opened, operator
 from bydawn.preparing import (
     KnownBatches,
     accounts_for,
@@ -46,11 +46,10 @@ from bydawn.preparing import (
     talker,
 )
 from bydawn.request import Request, Settings, settings_now
-from bydawn.running import go_on
+from bydawn.running import Call, go_on
 from bydawn.selection import ledger_path
 from bydawn.spending import buy_batch, plan_of
 from bydawn.takeover import opened_for_buying
-from ledger.errors import LedgerHeld
 from ledger.events import BatchConfigured
 from ledger.folds import EMPTY_BATCH, BatchState
 from ledger.past import bought
@@ -86,7 +85,7 @@ def start(request: Request) -> int:
     if target.state.sealed_through:
         accounts = accounts_for(request, settings, ledger_file, target.state)
         talk(f"{state.name} is being done again as {target.name}, which goes on; to begin one more: --new")
-        return go_on(request, settings, target.name, ledger_file, target.state, accounts, egress, talk)
+        return go_on(Call(request, settings, ledger_file, target.state, accounts, egress, talk), target.name)
     if not state.sealed_through:
         raise UserError("BD-078", f"{state.name} has no tasks", where=str(ledger_file), fix="bydawn run INPUT")
     accounts = accounts_for(request, settings, ledger_file, state)
@@ -108,20 +107,15 @@ def start(request: Request) -> int:
         return show_plan(request, plan, folder, checked, notes=notes)
     refuse_uncovered(plan)
     check_accounts(accounts, egress)
-    try:
-        with opened_for_buying(ledger_file, create=False) as opened:
-            batch = _find_or_open(opened, target, source, state, folder)
-            say_where(opened.ledger.path, opened.ledger.batch(batch), talk, created=opened.created)
-            _import(opened, batch, past, checked, talk)
-            code = buy_batch(
-                opened, batch, request, settings, accounts, egress, checked.groups, talk, places=past.places
-            )
-            with opened.ledger.reader() as reader:
-                for line in version_lines(found.versions, versions_of(bought(reader, batch))):
-                    talk(line)
-            return code
-    except LedgerHeld as exc:
-        raise held_error(ledger_file, exc) from exc
+    with opened_for_buying(ledger_file, create=False) as opened:
+        batch = _find_or_open(opened, target, source, state, folder)
+        say_where(opened.ledger.path, opened.ledger.batch(batch), talk, created=opened.created)
+        _import(opened, batch, past, checked, talk)
+        code = buy_batch(opened, batch, request, settings, accounts, egress, checked.groups, talk, places=past.places)
+        with opened.ledger.reader() as reader:
+            for line in version_lines(found.versions, versions_of(bought(reader, batch))):
+                talk(line)
+        return code
 
 
 def _target(reader: Reader, source: int, request: Request) -> _Target:

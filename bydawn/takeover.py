@@ -20,12 +20,13 @@ from adapters.batchfile import BatchFiles
 from bydawn.config import load_config
 from bydawn.errors import UserError
 from bydawn.keys import chosen_accounts
-from bydawn.opening import Opened, keyed_by, machine, opened_for_writing, operator
+from bydawn.opening import Opened, held_error, keyed_by, machine, opened_for_writing, operator
 from bydawn.orphans import Looked, adopt_orphans
 from bydawn.sandbox import find_or_start, practice_accounts
 from bydawn.sealing import HEAD, Sealer, sealed_heads
 from ledger.audit import SealedHead
 from ledger.decisions import Append, Decision
+from ledger.errors import LedgerHeld
 from ledger.events import LedgerTakenOver, WaitingTasks
 from ledger.folds import Place
 from ledger.life import Strange, contradiction, strange
@@ -71,19 +72,30 @@ class Standing(msgspec.Struct, frozen=True):
 
 @contextmanager
 def opened_for_buying(path: Path, *, create: bool) -> Iterator[Opened]:
-    """As :func:`bydawn.opening.opened_for_writing`, for what may buy.  Raises UserError where another copy may live."""
-    with opened_for_writing(path, create=create) as opened:
-        with opened.ledger.reader() as reader:
-            signs = signs_of(reader, _place(opened))
-        if signs:
-            raise UserError(
-                "BD-113",
-                "nothing is bought with this ledger until it is taken over",
-                where=str(path),
-                why="; ".join(each.text for each in signs) + "; two copies that both buy would pay twice",
-                fix="if no other copy goes on: bydawn ledger takeover" + _sandbox(path, opened),
-            )
-        yield opened
+    """As :func:`bydawn.opening.opened_for_writing`, for what may buy.
+
+    Raises:
+        UserError: another process has it, or another copy may live.
+    """
+    try:
+        with opened_for_writing(path, create=create) as opened:
+            _refuse_copies(path, opened)
+            yield opened
+    except LedgerHeld as exc:
+        raise held_error(path, exc) from exc
+
+
+def _refuse_copies(path: Path, opened: Opened) -> None:
+    with opened.ledger.reader() as reader:
+        signs = signs_of(reader, _place(opened))
+    if signs:
+        raise UserError(
+            "BD-113",
+            "nothing is bought with this ledger until it is taken over",
+            where=str(path),
+            why="; ".join(each.text for each in signs) + "; two copies that both buy would pay twice",
+            fix="if no other copy goes on: bydawn ledger takeover" + _sandbox(path, opened),
+        )
 
 
 def _sandbox(path: Path, opened: Opened) -> str:
