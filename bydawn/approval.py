@@ -7,7 +7,9 @@ import msgspec
 
 from bydawn.cli.formats import dollars
 from bydawn.errors import UserError
+from bydawn.outfile import write_out
 from runtime.planning import Plan
+from runtime.ports import DiskFailed, DiskFull
 
 
 class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,8 +37,8 @@ def approval(plan: Plan, input_digest: str) -> Approval:
 def save(path: Path, approved: Approval) -> None:
     """Write the plan for review.  Raises UserError when the file cannot be written."""
     try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(approved)) + b"\n")
-    except OSError as exc:
+        write_out(path, [msgspec.json.format(msgspec.json.encode(approved)) + b"\n"])
+    except (DiskFull, DiskFailed) as exc:
         raise UserError("BD-076", "the plan cannot be saved", where=str(path), why=str(exc)) from exc
 
 

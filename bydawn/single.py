@@ -7,7 +7,6 @@ budget, recovery, audit.  The same request again is the same task: its image is 
 import hashlib
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import msgspec
 
 from bydawn.errors import UserError
 from bydawn.opening import opened_for_writing, operator
+from bydawn.outfile import write_out
 from bydawn.request import Request
 from bydawn.running import start
 from bydawn.selection import ledger_path
@@ -25,6 +25,7 @@ from ledger.reader import Reader
 from ledger.rules import decide_task
 from ledger.streams import task_stream
 from runtime.disk import create_private
+from runtime.ports import DiskFailed, DiskFull
 
 NAME = "single"
 REQUEST = "request.jsonl"
@@ -137,13 +138,14 @@ def _image(ledger: Path, task_id: str) -> Path | None:
 
 def _copied(image: Path, to: Path) -> Path:
     try:
-        shutil.copyfile(image, to)
-    except OSError as exc:
+        to.parent.stat()  # one that is not there is a slip of the pen
+        write_out(to, [image.read_bytes()])
+    except (OSError, DiskFull, DiskFailed) as exc:
         raise UserError(
             "BD-104",
-            f"the image cannot be copied: {exc.strerror}",
+            "the image cannot be copied",
             where=str(to),
-            why=f"it is safe at {image}",
+            why=f"{exc}; it is safe at {image}",
             fix="copy it from there",
             exit_code=7,
         ) from exc

@@ -63,8 +63,7 @@ def _decoded(text: bytes) -> dict[str, str | int | float | bool | tuple[str, ...
 
 def write(output: Path, lines: Iterator[bytes], ticker: Ticker) -> int:
     """Write the file whole or not at all; returns how many lines it has."""
-    from runtime.disk import RealDisk
-    from runtime.outputs import write_lines
+    from bydawn.outfile import write_out
     from runtime.ports import DiskFailed, DiskFull
 
     number = 0
@@ -77,7 +76,7 @@ def write(output: Path, lines: Iterator[bytes], ticker: Ticker) -> int:
             yield text
 
     try:
-        write_lines(RealDisk(), output.absolute(), counted())
+        write_out(output, counted())
     except (DiskFull, DiskFailed) as error:
         raise UserError(
             "BD-104",

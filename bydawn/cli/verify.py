@@ -59,8 +59,20 @@ def verify(
     sealed = read_seal(against) if against else None
     agreed = [check(path, number, files=not no_files, sealed=sealed, as_json=as_json) for path in paths]
     if seal and all(agreed):
-        seal.write_bytes(msgspec.json.encode(export_head(paths[0])) + b"\n")
+        write_seal(seal, export_head(paths[0]))
     return 0 if all(agreed) else MISMATCH
+
+
+def write_seal(path: Path, head: SealedHead) -> None:
+    from bydawn.outfile import write_out
+    from runtime.ports import DiskFailed, DiskFull
+
+    try:
+        write_out(path, [msgspec.json.encode(head) + b"\n"])
+    except (DiskFull, DiskFailed) as error:
+        raise UserError(
+            "BD-104", f"{path} cannot be written", why=str(error), fix="another place: --seal FILE", exit_code=7
+        ) from error
 
 
 def read_seal(path: Path) -> SealedHead:
