@@ -63,13 +63,18 @@ def readable_ledgers(explicit: Path | None, *, sandbox: bool) -> list[Path]:
         wanted.append(ledger_path(None, sandbox=True))
     found = [path for path in wanted if path.is_file()]
     if not found:
+        # Commands that write look into one ledger, which they name here although nobody named it to them.
+        own = [ledger_path(None, sandbox=practice) for practice in (False, True)]
+        practised = wanted[0].with_name(SANDBOX_LEDGER_NAME)
         raise UserError(
             LedgerMissing.code,
             f"there is no ledger at {wanted[0]}",
             why="no run has been started here, or it was started in another folder"
-            if explicit is None
+            if wanted[0] in own
             else "the file named by --ledger does not exist",
-            fix="bydawn run INPUT starts one; in another folder: --ledger FILE",
+            fix=f"practice is in {practised.name}: --sandbox means that"
+            if wanted[0] in own and practised.is_file()
+            else "bydawn run INPUT starts one; in another folder: --ledger FILE",
             exit_code=10,
         )
     return found
