@@ -30,6 +30,7 @@ from adapters.sandbox.picture import read_digest
 from adapters.sandbox.server import Arrivals, SandboxBusy, SandboxSettings, serve
 from adapters.sandbox.webhooks import deliver_callbacks, now_us, post
 from adapters.sandbox.wirefmt import EmulatorSettings
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT_S = 60.0
@@ -385,7 +386,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def test_jobs_and_bill_survive_kill_9(tmp_path: Path) -> None:
-    first = Process(tmp_path)
+    first = Process(tmp_path, port=free_port())
     with httpx.Client(trust_env=False) as client:
         ctx = Context(key=Secret("sandbox-one"), base_url=f"{first.url}/kie")
         jobs: list[str] = []

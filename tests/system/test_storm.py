@@ -7,6 +7,7 @@ import pytest
 
 from ledger.money import batch_money
 from ledger.reader import Reader
+from tests.ports import free_port
 from tests.system.shop import Shop, kill, prompts, sandbox, wait
 
 pytestmark = pytest.mark.slow
@@ -36,13 +37,14 @@ def test_every_task_ends_and_the_books_agree(tmp_path: Path, killed: bool) -> No
 def test_providers_that_die_are_waited_for(tmp_path: Path) -> None:
     """All providers go down in the middle of everything, and come back: the run goes on by itself."""
     with ExitStack() as stack:
-        with sandbox(tmp_path / "sandbox") as url:
+        port = free_port()
+        with sandbox(tmp_path / "sandbox", port=port) as url:
             shop = stack.enter_context(Shop(tmp_path, url))
             table = shop.table("pots.jsonl", prompts("outage", 5 * TASKS))
             process = shop.start("run", table, "--sandbox", "--max-at-risk", "50")
             shop.wait_phases(process, "pots", "succeeded", least=TASKS)
         assert process.poll() is None
-        stack.enter_context(sandbox(tmp_path / "sandbox", port=int(url.rpartition(":")[2])))
+        stack.enter_context(sandbox(tmp_path / "sandbox", port=port))
         done = wait(process, timeout=300)
         rows = shop.manifest("pots")
         assert done.code in (0, 3), done.err
