@@ -151,7 +151,8 @@ class Router:
         if self.moving.get(work.key, work) is not work:
             return  # it was paged in meanwhile: the other one goes its way
         self._left_alone = self._left_alone or self.terms.waits(work.n)
-        if work.key.batch != self.terms.batch or self.stopped or not self.terms.wants(work.n):
+        follows = bool(work.state.owner)  # it shares the purchase of another task, and is never bought itself
+        if work.key.batch != self.terms.batch or self.stopped or follows or not self.terms.wants(work.n):
             self.left(work)
         else:
             self.moving[work.key] = work

@@ -168,6 +168,21 @@ def test_the_cheapest_takes_all_it_can_and_the_rest_spills() -> None:
     route(routing, body)
 
 
+def test_a_task_that_follows_another_is_not_bought_when_it_is_wanted_again() -> None:
+    """MON-2, LIVE-3: a retry in a running night lined it up, and the refused intent ended the night."""
+    routing = Routing(["x"], rooms={"a": 2})
+
+    async def body() -> None:
+        follower = routing.bench.work(7)
+        follower.state = msgspec.structs.replace(follower.state, owner=1)
+        routing.router.give_back(follower)
+        await trio.sleep(5.0)
+        assert routing.actors["a"].prompts() == ["x"]
+        routing.router.settled(routing.take("a").work)
+
+    assert route(routing, body) == ""
+
+
 def test_the_night_is_over_when_everything_is_settled() -> None:
     """LIVE-1."""
     routing = Routing(["x", "y", "z"], rooms={"a": 1})
