@@ -112,10 +112,11 @@ class KeyCheck:
         if strange:
             confirm = f"; if it is the same account: bydawn providers confirm {self._account}"
             _log.error(
-                "BD-118: %s: %d open purchases were made with another key or base URL, and this reads none of their "
+                "BD-118: %s: %d open %s made with another key or base URL, and this reads none of their "
                 "jobs: nothing is concluded about them%s",
                 self._account,
                 strange,
+                "purchase was" if strange == 1 else "purchases were",
                 confirm if self._log.keys.confirmable else "",
             )
 

@@ -91,7 +91,9 @@ class Work:
         self.expires = float("inf")  # monotonic seconds at which the result is gone, as far as is known
 
     def __repr__(self) -> str:
-        return f"<Work task-{self.batch}-{self.n} {self.state.phase}>"
+        """As the log names it to people, who know its id and not its number."""
+        named = self.state.queued.id if self.state.queued is not None else f"#{self.n}"
+        return f"<task {named}, {self.state.phase}>"
 
     @property
     def request(self) -> ImageRequest:

@@ -9,6 +9,7 @@ from ledger.commands import Cancel, Fail, Intend, Record
 from ledger.decisions import Exceeded, Guard, Reserve
 from ledger.errors import CommandRejected, CommitFailed
 from ledger.events import AttemptAccepted, AttemptFailed, PayloadRef
+from ledger.folds import EMPTY_TASK
 from runtime.work import Overtaken, StreamConflict, TaskLog, Work
 from tests.runtime.fakes import Bench, run
 
@@ -31,6 +32,13 @@ def test_the_state_moves_after_the_answer_and_not_before() -> None:
     assert phases == ["queued", "intended"]
 
 
+def test_the_log_names_a_task_by_the_id_that_people_know() -> None:
+    work = Bench().work(7)
+    assert repr(work) == "<task row7, queued>"
+    work.state = EMPTY_TASK  # of an event that was lost
+    assert repr(work) == f"<task #7, {EMPTY_TASK.phase}>"
+
+
 def test_what_is_on_record_already_is_not_appended_again() -> None:
     bench = Bench()
 
@@ -51,7 +59,7 @@ def test_a_second_owner_is_a_conflict_and_leaves_the_state() -> None:
     async def go() -> None:
         mine, theirs = bench.work(), bench.work()
         await bench.log.record(mine, INTEND)
-        with pytest.raises(StreamConflict, match="task-1-1"):
+        with pytest.raises(StreamConflict, match="row1"):
             await bench.log.record(theirs, INTEND)
         assert theirs.state.phase == "queued"
         with pytest.raises(CommandRejected):
@@ -136,7 +144,7 @@ def test_several_tasks_are_recorded_together_or_not_at_all() -> None:
         first, second, third = (bench.work(n) for n in (1, 2, 3))
         theirs = bench.work(2)
         await bench.log.record(theirs, INTEND)
-        with pytest.raises(Overtaken, match="task-1-2") as caught:
+        with pytest.raises(Overtaken, match="row2") as caught:
             await bench.log.record_all([(first, INTEND), (second, INTEND), (third, INTEND)])
         assert caught.value.work is second
         assert [first.state.phase, second.state.phase, third.state.phase] == ["queued"] * 3
