@@ -157,6 +157,25 @@ def cap(name: str) -> Reserve:
     return Reserve(name, 1)
 
 
+def test_a_purchase_is_held_to_the_budgets_of_its_account_and_of_its_day() -> None:
+    """MON-8: the day is that of the intent, which may be another one than when the task was offered."""
+    routing = Routing(["x"], rooms={"a": 1})
+    actor = routing.actors["a"]
+    actor.account = msgspec.structs.replace(actor.account, budget_microusd=700_000, budget_day_microusd=300_000)
+
+    async def body() -> None:
+        submission = routing.take()
+        for at_us, day in ((0, "1970-01-01"), (86_399_999_999, "1970-01-01"), (86_400_000_000, "1970-01-02")):
+            guards = submission.guards(at_us)
+            assert Reserve("account/a", 700_000) in guards
+            assert [each for each in guards if isinstance(each, Reserve) and each.account.startswith("day/")] == [
+                Reserve(f"day/a/{day}", 300_000)
+            ]
+        routing.router.settled(submission.work)
+
+    assert route(routing, body) == ""
+
+
 def test_the_cheapest_takes_all_it_can_and_the_rest_spills() -> None:
     routing = Routing(["x", "y"], rooms={"a": 1, "b": 1}, prices={"a": 50_000, "b": 40_000})
 

@@ -99,6 +99,19 @@ def test_a_budget_is_never_passed_and_ends_the_night(tmp_path: Path, seed: int) 
         assert {row.state for row in reader.counts(1)} == {"succeeded", "queued"} | ({"held"} & _states(reader))
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_budget_of_the_day_is_never_passed_and_ends_the_night(tmp_path: Path, seed: int) -> None:
+    """MON-8: of each account by itself, also for what a death left in doubt."""
+    world = World(tmp_path, seed, tasks=12, providers=("kie", "replicate"), account_day_microusd=200_000)
+    world.live(Life(crash_at=20 + 10 * seed))
+    assert world.live() == "budget"
+    assert problems(world, complete=False) == []
+    with Reader(world.path) as reader:
+        spent = [balance.total for name, balance in reader.money("day/").items()]
+    assert len(spent) == 2
+    assert all(0 < each <= 200_000 for each in spent)
+
+
 def test_money_at_risk_ends_the_night_only_when_held_attempts_fill_it(tmp_path: Path) -> None:
     """MON-3: with one place for doubt, the night goes on as long as answers come, and ends with the first held one."""
     world = World(tmp_path, seed=2, tasks=8, providers=("kie",), max_at_risk_microusd=80_000)

@@ -24,7 +24,7 @@ from ledger.decisions import Committed
 from ledger.errors import CommitFailed, DiskFull, LedgerError
 from ledger.events import Decided
 from ledger.journal import Ledger
-from ledger.money import account_money, batch_money, duplicates_money, lane_money, risk_money
+from ledger.money import account_money, batch_money, day_money, duplicates_money, lane_money, risk_money
 from ledger.reader import Reader
 from runtime import faults, ports, spool
 from runtime.accounts import Account
@@ -68,6 +68,7 @@ class World:
         files: bool = False,
         budget_microusd: int | None = None,
         account_budget_microusd: int | None = None,
+        account_day_microusd: int | None = None,
         max_at_risk_microusd: int = 100_000_000,
         max_duplicate_microusd: int | None = None,
         widths: Sequence[int | None] = (),
@@ -86,6 +87,7 @@ class World:
         self.batches = batches
         self.budget_microusd = budget_microusd
         self.account_budget_microusd = account_budget_microusd
+        self.account_day_microusd = account_day_microusd
         self.max_at_risk_microusd = max_at_risk_microusd
         self.max_duplicate_microusd = max_duplicate_microusd
         self.widths = dict(zip(self.providers, widths, strict=False))
@@ -256,6 +258,9 @@ class World:
         if self.account_budget_microusd is not None:
             for account in self._accounts():
                 yield account_money(account.name), self.account_budget_microusd
+        if self.account_day_microusd is not None:
+            for account in self._accounts():
+                yield day_money(account.name, self._now_us + self._wrong_us), self.account_day_microusd
 
     def _expected(self, exc: BaseException) -> None:
         """A death that was asked for; anything else is a bug."""
@@ -410,6 +415,7 @@ class World:
             loopback=True,
             max_inflight=self.widths.get(provider),
             budget_microusd=self.account_budget_microusd,
+            budget_day_microusd=self.account_day_microusd,
             quarantine_s=10.0 + 2 * self.weather.listing_lag_s,  # a late request arrives within 8 s
             latency_s=2.0,
         )
