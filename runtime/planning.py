@@ -235,9 +235,15 @@ def too_late(account: Account, deadline_s: float | None) -> str | None:
     if deadline_s is None or account.latency <= deadline_s:
         return None
     return (
-        f"{account.name}: an image usually takes {account.latency / 3600:.1f} h there, "
-        f"and the deadline comes in {max(0.0, deadline_s) / 3600:.1f} h"
+        f"{account.name}: an image usually takes {_span(account.latency)} there, "
+        f"and the deadline comes in {_span(max(0.0, deadline_s))}"
     )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _offer(account: Account, group: Group, prices: PriceBook) -> Price | str:

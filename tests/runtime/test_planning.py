@@ -230,5 +230,8 @@ def test_nothing_is_planned_where_an_image_takes_longer_than_the_deadline() -> N
     made = plan([square(100)], [ACCOUNTS[0], day], DEFAULT_BOOK, deadline_s=8 * 3600.0)
     assert {part.account: part.images for part in made.accounts} == {"kie": 100, "slow": 0}
     assert "usually takes 24.0 h there" in made.accounts[1].problems[0]
+    assert too_late(day, 600.0) == "slow: an image usually takes 24.0 h there, and the deadline comes in 10 min"
+    assert str(too_late(day, 2.0)).endswith("comes in 2 s")
+    assert str(too_late(day, -5.0)).endswith("comes in 0 s")
     assert too_late(day, None) is None
     assert too_late(day, 90_000.0) is None
