@@ -363,7 +363,7 @@ class Night:
         )
 
     def _let_go(self, work: Work) -> None:
-        """A held task that was followed for the sake of news alone; meanwhile somebody may have decided about it."""
+        """Nobody works on this open task now: somebody may have decided about it meanwhile."""
         self.router.left(work)
         now = load_work(self._reader, work.batch, work.n)
         if now.key in self.router.moving:
@@ -382,6 +382,8 @@ class Night:
                 self._adopted(work)
             else:
                 self.fetcher.take(work, actor)
+        elif work.state.phase in ("queued", "held"):  # held; or somebody changed it before it was bought
+            self._let_go(work)
         else:
             self.router.settled(work)
 

@@ -5,7 +5,7 @@ in the inbox while it runs.  In the end all caps are lifted, and the books must 
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,14 +20,37 @@ from runtime.router import StopReason
 from tests.simulation.checker import problems
 from tests.simulation.draws import PROVIDERS
 from tests.simulation.life import Life
-from tests.simulation.weather import WEATHERS
+from tests.simulation.weather import WEATHERS, Weather
 from tests.simulation.world import World
 
 _DECISIONS: tuple[Decided, ...] = ("buy_again", "give_up")
 
 
-class Crossing(World):
-    """A world whose settings may change between lives, and whose people leave messages in the middle of one."""
+class Told(World):
+    """A world whose people leave messages in the middle of a life, each after so many seconds."""
+
+    messages: Sequence[tuple[float, Control]] = ()
+
+    def queued(self) -> list[int]:
+        """Tasks that could be bought and were not."""
+        with Reader(self.path) as reader:
+            return [task.n for task in reader.queued(1)]
+
+    async def _signals(self, night: Night, life: Life) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(super()._signals, night, life)
+            for place, (at_s, message) in enumerate(self.messages):
+                nursery.start_soon(self._leave, at_s, message, place)
+
+    async def _leave(self, at_s: float, message: Control, place: int) -> None:
+        await trio.sleep(at_s)
+        assert self.inbox is not None
+        leave(self.inbox, message, name=f"{self.epoch:04}-{place}")
+        self.seen["messages"] += 1
+
+
+class Crossing(Told):
+    """One whose settings change between lives as well."""
 
     def __init__(self, root: Path, seed: int) -> None:
         self.draw = draw = random.Random(f"crossing {seed}")
@@ -48,7 +71,6 @@ class Crossing(World):
         )
         self.inbox = inbox_of(self.path)
         self.buying: frozenset[str] = frozenset()  # empty = all
-        self.messages: list[tuple[float, Control]] = []
 
     def change_minds(self) -> None:
         """Draw the settings of the next life, and what people will want in it."""
@@ -65,11 +87,6 @@ class Crossing(World):
         self.budget_microusd = self.max_duplicate_microusd = None
         self.max_at_risk_microusd = 100_000_000
         self.buying, self.messages = frozenset(), []
-
-    def queued(self) -> list[int]:
-        """Tasks that could be bought and were not."""
-        with Reader(self.path) as reader:
-            return [task.n for task in reader.queued(1)]
 
     def _message(self) -> Control:
         if self.draw.random() < 0.5:
@@ -89,18 +106,6 @@ class Crossing(World):
         if self.buying:
             night._plan = msgspec.structs.replace(night._plan, buy_from=self.buying)
         return await super()._one_life(night, life)
-
-    async def _signals(self, night: Night, life: Life) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(super()._signals, night, life)
-            for place, (at_s, message) in enumerate(self.messages):
-                nursery.start_soon(self._leave, at_s, message, place)
-
-    async def _leave(self, at_s: float, message: Control, place: int) -> None:
-        await trio.sleep(at_s)
-        assert self.inbox is not None
-        leave(self.inbox, message, name=f"{self.epoch:04}-{place}")
-        self.seen["messages"] += 1
 
 
 def lived(root: Path, seed: int) -> list[str]:
@@ -125,6 +130,19 @@ def test_people_may_change_their_minds_between_runs_and_in_them(tmp_path: Path, 
     In the last three a follower was wanted again in the middle of a run, and that its purchase was refused ended it.
     """
     assert lived(tmp_path, seed) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_decided_while_the_policy_waits_for_room_is_bought(tmp_path: Path, seed: int) -> None:
+    """LIVE-1, MON-2: a person was faster than the policy, and the task stayed queued while the run said that all was
+    done."""
+    world = Told(tmp_path, seed, tasks=8, providers=("kie",), widths=(1,), weather=Weather(lost_reply=0.6))
+    world.inbox = inbox_of(world.path)
+    assert world.live() == ""
+    world.max_duplicate_microusd = 50_000_000
+    world.messages = [(1.0, ResolveTasks(batch=1, operator="sim", decision="buy_again"))]
+    assert (world.live(), world.queued()) == ("", [])
+    assert problems(world) == []
 
 
 @pytest.mark.slow
