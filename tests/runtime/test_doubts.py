@@ -119,6 +119,17 @@ def test_attempts_of_another_key_are_unknown_in_every_later_run() -> None:
     assert bench.provider.calls == []
 
 
+def test_what_has_been_in_doubt_for_long_is_looked_for_from_its_intent_on() -> None:
+    """REC-4, REC-5: half an hour later, a list of the last ten minutes is without it, and it is there."""
+    bench = Bench()
+    bench.account = msgspec.structs.replace(bench.account, quarantine_s=3600.0)
+    bench.provider.say("list", *[WireError("reset", sent=True)] * 40, (job(),))
+    doubting = doubt(bench, one, seconds=3 * 3600.0)
+    assert [work.attempt.job for work in doubting.judged] == ["j1"]
+    assert len(doubting.asked_since) == 41
+    assert max(doubting.asked_since) <= EPOCH_US
+
+
 def test_a_clock_set_back_after_the_intent_does_not_hide_the_job() -> None:
     """REC-8: the listing was asked from the wrong time on, and the paid job bought again."""
     bench = Bench()
