@@ -145,6 +145,21 @@ def test_a_clock_set_back_after_the_intent_does_not_hide_the_job() -> None:
     assert doubting.asked_since[0] < true_us
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_a_clock_set_ahead_ends_no_quarantine(old: bool) -> None:
+    """REC-4, REC-8: a minute by the wall clock is none by the one that counts, also not for an older epoch's."""
+
+    async def body(doubting: Doubting) -> None:
+        work = await doubting.doubtful(1, old=old)
+        doubting.bench.clock.jump(60.0)
+        doubting.doubts.add(work)
+
+    for seconds, phases in ((9.0, []), (40.0, ["absent"])):
+        bench = Bench()
+        bench.provider.say("list", ())
+        assert [work.attempt.phase for work in doubt(bench, body, seconds=seconds).judged] == phases
+
+
 def test_an_old_intent_from_the_future_proves_nothing() -> None:
     """REC-8: its recorded time is of a clock that was wrong."""
     bench = Bench()
