@@ -1,9 +1,25 @@
 """The submit gateway: intent, act, record, whatever happens around it (MON-1, MON-5, LIVE-5)."""
 
+from collections.abc import Callable
+
+import msgspec
 import pytest
 import trio
 
-from adapters.base import Accepted, Failed, Finished, MalformedReply, Refused, SubmitOutcome, Throttled, Unclear
+from adapters.base import (
+    Accepted,
+    Context,
+    Failed,
+    Finished,
+    HttpCall,
+    HttpReply,
+    ImageRequest,
+    MalformedReply,
+    Refused,
+    SubmitOutcome,
+    Throttled,
+    Unclear,
+)
 from ledger.decisions import Exceeded, Guard, Reserve
 from ledger.errors import CommitFailed
 from runtime.gateway import Gateway, NotSent, Submission, SubmitResult, Superseded
@@ -103,6 +119,38 @@ def test_a_reply_that_breaks_the_protocol_is_doubtful() -> None:
     work = bench.work()
     assert buy(bench, work) == Unclear("malformed reply: no", likely_paid=True)
     assert work.attempt.reason == "no_job_id"
+
+
+def test_large_replies_wait_for_each_other_before_they_are_intended() -> None:
+    """SEC-9: two of 300 MiB would hold more than 512 at one time."""
+    bench = Bench()
+    bench.provider.say("submit", Accepted("j1"))
+    build, send = bench.provider.build_submit, bench.provider.send
+    open_then: list[int] = []
+
+    def large(request: ImageRequest, ctx: Context) -> HttpCall:
+        return msgspec.structs.replace(build(request, ctx), max_reply_bytes=300 << 20)
+
+    async def slow(call: HttpCall, on_sent: Callable[[], None] | None = None) -> HttpReply:
+        types = bench.journal.types()
+        open_then.append(types.count("AttemptIntended") - types.count("AttemptAccepted"))
+        await trio.sleep(1.0)
+        return await send(call, on_sent)
+
+    bench.provider.build_submit = large  # type: ignore[method-assign]  # the test's own fake
+    bench.provider.send = slow  # type: ignore[method-assign]
+
+    async def go() -> None:
+        counter = Counter(bench)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(counter.gateway.run)
+            for n in (1, 2, 3):
+                counter.start(bench.work(n))
+            await counter.wait_done(3)
+            nursery.cancel_scope.cancel()
+
+    run(go)
+    assert open_then == [1, 1, 1]
 
 
 def test_a_guard_that_refuses_sends_nothing() -> None:
