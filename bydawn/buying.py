@@ -153,8 +153,9 @@ def _night(opened: Opened, buying: Buying, reader: Reader, disk: RealDisk, folde
 
     store = BlobStore(disk, folder)
     store.sweep(opened.ledger.epoch)
-    open_attempts = {(live.batch, live.n, live.attempt) for live in reader.live(None)}
-    spool.sweep(store, lambda *attempt: attempt in open_attempts)
+    # Held ones too: their image may have come, and been out of reach when they were held.
+    waiting = {(each.batch, each.n, each.attempt) for each in (*reader.live(), *reader.held(buying.batch))}
+    spool.sweep(store, lambda *attempt: attempt in waiting)
     seed = os.environ.get("BYDAWN_SEED")
     return Night(
         NightPlan(

@@ -34,7 +34,8 @@ _log = logging.getLogger(__name__)
 
 _WORKERS = 24
 _TRIES = 8  # of one download that breaks on the way
-_BAD_TRIES = 2  # a bad image is fetched once more: the transfer may have been cut
+_BAD_TRIES = 2  # a bad image is fetched once more: the transfer may have been cut,
+_BAD_PAUSE_S = 10.0  # or a storage in trouble may have sent a page of its own with a 200
 _REFUSED_TRIES = 3  # our rules refuse the place: a name may resolve to another address next time
 _CRASHES = 3  # of the fetcher itself, by one task
 _TURNED_AWAY_S = 1800.0  # so long a result may be refused whose job is there; then the next run asks again
@@ -180,7 +181,8 @@ class Fetcher:
                         return
                 case _:
                     fetch.turned_away_at = None
-            pause_s = min(30.0, 0.5 * 2**tries) * self._random.uniform(0.5, 1.5)
+            least_s = _BAD_PAUSE_S if isinstance(got, BadImage) and self._url(work) else 0.0
+            pause_s = least_s + min(30.0, 0.5 * 2**tries) * self._random.uniform(0.5, 1.5)
             await self._clock.sleep_until(self._clock.monotonic() + pause_s)
         _log.warning("%r: the result could not be downloaded yet", work)
         self._line_up(fetch)  # it stays ready, and others get the slot in between

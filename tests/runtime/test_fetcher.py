@@ -104,13 +104,20 @@ class Fetching:
         raise AssertionError(reason)
 
 
-def fetch(bench: Bench, body: Callable[[Fetching], Awaitable[None]], *, seconds: float = 100.0) -> Fetching:
+def fetch(
+    bench: Bench,
+    body: Callable[[Fetching], Awaitable[None]],
+    *,
+    seconds: float = 100.0,
+    meanwhile: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+) -> Fetching:
     fetching = Fetching(bench)
 
     async def go() -> None:
         async with trio.open_nursery() as nursery:
             await body(fetching)
             nursery.start_soon(fetching.supervised)
+            nursery.start_soon(meanwhile)
             await trio.sleep(seconds)
             nursery.cancel_scope.cancel()
 
@@ -225,6 +232,23 @@ def test_a_bad_image_is_fetched_twice_kept_and_bought_again() -> None:
     assert bench.provider.count("fetch") == 2
     assert fetching.disk.names(Path("/out/disputed")) == ("5-1-1-1.bin",)
     assert fetching.actor.charges == [(1, 30_000)]
+
+
+def test_a_storage_that_sends_its_error_page_for_some_seconds_costs_no_second_purchase() -> None:
+    """MON-2: with a 200, in the place of the image."""
+    bench = Bench()
+
+    async def body(fetching: Fetching) -> None:
+        bench.provider.say("fetch", b"<html>busy</html>")
+        await one(fetching)
+
+    async def recovered() -> None:
+        await trio.sleep(5.0)
+        bench.provider.answers["fetch"].clear()
+        bench.provider.say("fetch", PICTURE)
+
+    fetching = fetch(bench, body, meanwhile=recovered)
+    assert fetching.told == [("settled", 1)]
 
 
 def test_a_transfer_that_was_cut_once_is_no_bad_image() -> None:
