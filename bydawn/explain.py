@@ -237,6 +237,12 @@ _RUNNING: dict[str, Explanation] = {
 }
 
 _COMMANDS: dict[str, Explanation] = {
+    "BD-082": Explanation(
+        "The folder of a batch's results is not there, and paid images may lie in it.",
+        "Some providers send the image inside the answer; it waits in that folder until it is recorded. To go on "
+        "without it would count such images as lost or in doubt.",
+        "Mount the disk or put the folder back; name it with --to if it is elsewhere; if gone, make an empty one.",
+    ),
     "BD-100": Explanation(
         "The command line cannot be understood.",
         "An option or a command that does not exist, or an argument too many or too few.",

@@ -37,7 +37,7 @@ from ledger.journal import Ledger
 from ledger.reader import Reader
 from runtime.accounts import Account
 from runtime.egress import Egress
-from runtime.history import open_elsewhere
+from runtime.history import may_be_spooled, open_elsewhere
 from runtime.planning import Group, Plan, too_late
 from runtime.planning import plan as make_plan
 from runtime.router import Terms
@@ -114,6 +114,7 @@ def buy_batch(
         run = _Run(batch, request, settings, accounts, egress, reader, talk)
         asked = _asked(run, ledger.batch(batch))
         _refuse_unreachable(run)
+        _refuse_without_results(run)
         run.say(clock_lines(reader, now_us=now_us()))
         offer = _offer(run, asked, groups)
         leave = _leave(run, asked, offer)  # the last step that may refuse
@@ -155,6 +156,21 @@ def _refuse_unreachable(run: _Run) -> None:
             fix="add it to --provider (and its key)",
             exit_code=4,
         )
+
+
+def _refuse_without_results(run: _Run) -> None:
+    """Raise when a folder is away in which images may lie that came inside their answers: to go on would lose them."""
+    for batch, count in may_be_spooled(run.reader, run.accounts).items():
+        state = run.reader.batch(batch)
+        if not Path(state.folder).is_dir():
+            raise UserError(
+                "BD-082",
+                f"the results of {state.name} are not there; {counted(count, 'paid image')} may lie among them",
+                where=state.folder,
+                why="answers that held the image itself are kept in that folder until they are recorded",
+                fix="mount it or put it back; if it is elsewhere now: --to FOLDER; if it is gone, make an empty one",
+                exit_code=7,
+            )
 
 
 # --- what it costs ----------------------------------------------------------------------------------------

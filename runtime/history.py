@@ -109,6 +109,18 @@ def open_elsewhere(reader: Reader, accounts: Sequence[Account]) -> dict[str, int
     return dict(Counter(each.account for each in reader.live() if each.account not in known))
 
 
+def may_be_spooled(reader: Reader, accounts: Sequence[Account]) -> dict[int, int]:
+    """Count by batch the open purchases whose image may lie in the folder of its results, and nowhere else: it came
+    inside the answer, recorded or not (W14)."""
+    inside = {account.name for account in accounts if account.codec.capabilities.shape.value == "sync"}
+    found = Counter[int]()
+    for each in reader.live():
+        attempt = each.state.attempts[each.attempt - 1]
+        recorded = attempt.phase == "ready" and attempt.url is None
+        found[each.batch] += recorded or (attempt.phase in ("intended", "ambiguous") and each.account in inside)
+    return {batch: count for batch, count in found.items() if count}
+
+
 class CancelWish(NamedTuple):
     """Who cancelled a batch last, and in which epoch; 0 = nobody did."""
 

@@ -220,6 +220,27 @@ def test_with_a_backup_of_the_middle_of_the_run(night: Night, how: str) -> None:
     assert shop.run("verify", "--sandbox").code == 0
 
 
+# --- without its results ------------------------------------------------------------------------------------
+
+
+def test_while_the_results_are_away_nothing_goes_on_that_would_lose_them(shop: Shop) -> None:
+    """MON-9, W14: paid images that came inside their answers lie there, and nowhere else."""
+    table = shop.table("pots.jsonl", prompts("on a disk that is not mounted", 4))
+    command = ("run", table, "--provider", "together", "--sandbox")
+    assert shop.run(*command, fault="reply_spooled:2").code == -9
+    results, away = shop.folder / "pots-sandbox", shop.folder / "unmounted"
+    results.rename(away)
+    for _ in range(2):
+        gone = shop.run(*command)
+        assert (gone.code, "BD-082" in gone.err) == (7, True), gone.err
+        assert not results.exists()
+    away.rename(results)
+    assert shop.run(*command).code in (0, 3)
+    assert shop.phases("pots").get("failed", 0) == 0
+    assert len(shop.verdict("pots").once) >= 2
+    assert shop.verdict("pots").agrees
+
+
 # --- two copies ---------------------------------------------------------------------------------------------
 
 
