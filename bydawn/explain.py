@@ -242,6 +242,7 @@ _COMMANDS: dict[str, Explanation] = {
         "Some providers send the image inside the answer; it waits in that folder until it is recorded. To go on "
         "without it would count such images as lost or in doubt.",
         "Mount the disk or put the folder back; name it with --to if it is elsewhere; if gone, make an empty one.",
+        7,
     ),
     "BD-100": Explanation(
         "The command line cannot be understood.",
