@@ -10,7 +10,8 @@ callback renews it.  So a receiver that nobody reaches costs nothing but the pol
 
 import heapq
 import logging
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import TypeAlias
 
@@ -172,7 +173,7 @@ class Poller:
         if not isinstance(codec, Polls):
             return Gone(detail="the image came inside a reply, and the reply is not there any more")
         try:
-            if work.cancel_by and isinstance(codec, Cancels):
+            if work.cancel_by and work.phase == "accepted" and isinstance(codec, Cancels):  # else it has ended already
                 return await self._cancelled(work, codec)
             return codec.read_poll(await self._wire.send(codec.build_poll(work.attempt.job, self._account.context())))
         except WireError as exc:
@@ -249,15 +250,17 @@ class Poller:
         try:
             codec = self._account.codec
             assert isinstance(codec, Sweeps)
-            works = [work for _, ticket, work in entries if self._to_poll(work, ticket)]
+            works = deque(work for _, ticket, work in entries if self._to_poll(work, ticket))
             for work in works:
                 work.polling = True
             try:
                 told = await self._asked_together(codec, works) if works else {}
-                for work in works:
+                while works:
+                    work = works[0]
                     if told is not None:
                         await self._swept(work, told)
-                    work.polling = False  # before its next poll is due, which it would keep away
+                    # Before its next poll is due, which it would keep away; and not again after that has begun.
+                    works.popleft().polling = False
                     if told is None:
                         self._schedule(work, 0.0)
             finally:
@@ -273,7 +276,7 @@ class Poller:
             outcome = await self.ask(work)
         await self._polled(work, outcome)
 
-    async def _asked_together(self, codec: Sweeps, works: list[Work]) -> Mapping[str, PollOutcome] | None:
+    async def _asked_together(self, codec: Sweeps, works: Collection[Work]) -> Mapping[str, PollOutcome] | None:
         """What it tells by job; None when it tells nothing."""
         margin_us, now_us = int(SKEW_S * 1e6), self._clock.now_us()
         # A clock that was set back since would ask for a time that ends before it begins; what such a question

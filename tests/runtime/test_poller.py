@@ -458,6 +458,32 @@ def test_a_job_that_the_one_call_leaves_out_is_polled_by_itself() -> None:
     assert "poll/j1" not in bench.provider.calls
 
 
+def test_the_end_of_the_one_call_sets_no_job_free_that_is_polled_again_already() -> None:
+    """LIVE-1: it did so to all its jobs, however long it went on with the others. Then a cancel had a job asked for
+    twice at one time, its image was fetched twice, and the night ended with an internal error."""
+    bench = sweeping()
+    bench.provider.say("sweep", {"j1": Pending(), "j3": LINK})
+    bench.provider.say("poll", LINK)
+    seconds = {"poll/j2": 20.0, "poll/j1": 60.0}
+
+    def slowly(kind: str) -> None:
+        bench.provider.latency_s = seconds.get(bench.provider.calls[-1], 0.1)
+
+    bench.provider.before = slowly
+
+    async def body(following: Following) -> None:
+        works = [await following.accepted(n) for n in range(1, 4)]
+        for work in works:
+            following.poller.overdue(work)
+        await trio.sleep(25.0)  # the second job was asked for by itself, and the first one is being asked for again
+        assert following.told == ["ready", "ready"]
+        following.poller.overdue(works[0])
+        await trio.sleep(100.0)
+
+    assert follow(bench, body).told == ["ready"] * 3
+    assert bench.provider.calls.count("poll/j1") == 1
+
+
 @pytest.mark.parametrize("trouble", [MalformedReply("404"), WireError("reset", sent=True)])
 def test_without_the_one_call_every_job_is_polled(trouble: Exception) -> None:
     bench = sweeping()
@@ -486,6 +512,22 @@ def test_two_jobs_are_not_worth_it_and_a_cancel_is_told_to_the_job_itself() -> N
     bench.provider.say("sweep", {f"j{n}": LINK for n in range(3, 6)})
     assert sorted(follow(bench, cancelled).told) == ["ended False", "ready", "ready"]
     assert bench.provider.count("cancel") == 1
+
+
+def test_a_job_that_has_ended_is_not_cancelled_when_its_link_is_asked_for_again() -> None:
+    """MON-9: the cancel came while the end was put on record; at some providers it would delete the image."""
+    bench = Bench()
+    bench.provider.say("poll", LINK)
+
+    async def body(following: Following) -> None:
+        work = await following.accepted()
+        following.poller.overdue(work)
+        await trio.sleep(10.0)
+        work.cancel_by = "ann"
+        assert await following.poller.ask(work) == LINK
+
+    assert follow(bench, body).told == ["ready"]
+    assert bench.provider.count("cancel") == 0
 
 
 # --- callbacks ------------------------------------------------------------------------------------------------
