@@ -94,16 +94,8 @@ def promises(reader: Reader, batches: Mapping[int, BatchState], batch: int = 0) 
 def _name(reader: Reader, naming: Naming, n: int, queued: TaskQueued, image: TaskCompleted | TaskShared) -> Path:
     """The name for people, relative to the batch's folder."""
     text = reader.payload(queued.request.row) if naming.templated else None
-    name = naming.name_of(
-        n,
-        queued.id,
-        None if text is None else decode_request(text),
-        aspect=queued.aspect,
-        resolution=queued.resolution,
-        variant=queued.variant,
-        version=image.version,
-    )
-    return with_ending(name, image.media_type)
+    wanted = None if text is None else decode_request(text)
+    return with_ending(naming.name_of_task(n, queued, wanted, version=image.version), image.media_type)
 
 
 def check(promise: Promise) -> Broken | None:

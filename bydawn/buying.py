@@ -140,15 +140,7 @@ def _night(opened: Opened, buying: Buying, reader: Reader, disk: RealDisk, folde
             namings[work.batch] = Naming(state)
         queued = work.state.queued
         assert queued is not None
-        name = namings[work.batch].name_of(
-            work.n,
-            queued.id,
-            work.wanted,
-            aspect=queued.aspect,
-            resolution=queued.resolution,
-            variant=queued.variant,
-            version=work.state.slot,
-        )
+        name = namings[work.batch].name_of_task(work.n, queued, work.wanted, version=work.state.slot)
         return Placement(store=stores[work.batch], name=name)
 
     store = BlobStore(disk, folder)

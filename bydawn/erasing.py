@@ -201,16 +201,8 @@ class _Names:
         queued = self._reader.state(task_stream(self._batch, image.n)).queued
         assert queued is not None
         text = self._reader.payload(queued.request.row) if told else None
-        name = self._naming.name_of(
-            image.n,
-            queued.id,
-            None if text is None else decode_request(text),
-            aspect=queued.aspect,
-            resolution=queued.resolution,
-            variant=queued.variant,
-            version=image.version,
-        )
-        return with_ending(name, image.media_type)
+        wanted = None if text is None else decode_request(text)
+        return with_ending(self._naming.name_of_task(image.n, queued, wanted, version=image.version), image.media_type)
 
 
 def _beside(name: Path, n: int) -> Path:

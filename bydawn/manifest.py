@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from adapters.base import ImageRequest
 from adapters.references import local_file
-from ledger.events import Recorded, TaskCompleted, TaskEvent
+from ledger.events import Recorded, TaskCompleted, TaskEvent, TaskQueued
 from ledger.folds import EMPTY_TASK, BatchState, TaskPhase, TaskState, evolve_task
 from ledger.reader import Reader
 from ledger.streams import task_stream
@@ -73,6 +73,18 @@ class Naming:
             )
             text = render(self._template, fields)
         return image_name(text, n=n, first_total=self._first_total)
+
+    def name_of_task(self, n: int, queued: TaskQueued, wanted: TaskRequest | None, *, version: int) -> Path:
+        """The same of a task as it was queued."""
+        return self.name_of(
+            n,
+            queued.id,
+            wanted,
+            aspect=queued.aspect,
+            resolution=queued.resolution,
+            variant=queued.variant,
+            version=version,
+        )
 
 
 def template_fields(
