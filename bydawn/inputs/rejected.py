@@ -47,7 +47,7 @@ class RejectedFile:
     def write(self, problem: Problem) -> None:
         if self._file is None:
             self._file = self._open()
-            csv_writer(self._file)(("row", "column", "reason", "value"))
+            self._file.write("row,column,reason,value\r\n")
         csv_writer(self._file)((problem.row, problem.column, problem.reason, problem.value[:_VALUE_CHARS]))
 
     def _open(self) -> TextIO:

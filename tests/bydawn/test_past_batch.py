@@ -139,7 +139,7 @@ def test_what_nobody_takes_any_more_is_named_by_its_id(ledger: Ledger) -> None:
     assert found["e"] == ("provider", "kie is not among the chosen providers (segmind)")
     assert checked.rows == 6
     assert checked.tasks == checked.rows - checked.bad_rows == len(list(past.tasks()))
-    assert rejected.read_text("utf-8").startswith('"row","column","reason","value"\n')
+    assert rejected.read_text("utf-8").startswith("row,column,reason,value\n")
 
 
 def test_the_digest_tells_whether_it_is_the_same_tasks(ledger: Ledger) -> None:
