@@ -34,6 +34,7 @@ from bydawn.webhooks import Calling, calling_of
 from ledger.events import BatchConfigured, BatchEvent, SpendAgreed
 from ledger.folds import BatchState
 from ledger.journal import Ledger
+from ledger.openwork import LiveAttempt
 from ledger.reader import Reader
 from runtime.accounts import Account
 from runtime.egress import Egress
@@ -113,8 +114,9 @@ def buy_batch(
     with ledger.reader() as reader:
         run = _Run(batch, request, settings, accounts, egress, reader, talk)
         asked = _asked(run, ledger.batch(batch))
-        _refuse_unreachable(run)
-        _refuse_without_results(run)
+        live = reader.live()
+        _refuse_unreachable(run, live)
+        _refuse_without_results(run, live)
         run.say(clock_lines(reader, now_us=now_us()))
         offer = _offer(run, asked, groups)
         leave = _leave(run, asked, offer)  # the last step that may refuse
@@ -145,9 +147,9 @@ def _asked(run: _Run, before: BatchState) -> _Asked:
     )
 
 
-def _refuse_unreachable(run: _Run) -> None:
+def _refuse_unreachable(run: _Run, live: Sequence[LiveAttempt]) -> None:
     """Raise when attempts are open at accounts that this run has no key for: nobody could follow them."""
-    missing = open_elsewhere(run.reader, run.accounts)
+    missing = open_elsewhere(live, run.accounts)
     if missing:
         raise UserError(
             "BD-045",
@@ -158,9 +160,9 @@ def _refuse_unreachable(run: _Run) -> None:
         )
 
 
-def _refuse_without_results(run: _Run) -> None:
+def _refuse_without_results(run: _Run, live: Sequence[LiveAttempt]) -> None:
     """Raise when a folder is away in which images may lie that came inside their answers: to go on would lose them."""
-    for batch, count in may_be_spooled(run.reader, run.accounts).items():
+    for batch, count in may_be_spooled(live, run.accounts).items():
         state = run.reader.batch(batch)
         if not Path(state.folder).is_dir():
             raise UserError(

@@ -103,18 +103,18 @@ def held_again(
     ]
 
 
-def open_elsewhere(reader: Reader, accounts: Sequence[Account]) -> dict[str, int]:
+def open_elsewhere(live: Sequence[LiveAttempt], accounts: Sequence[Account]) -> dict[str, int]:
     """Count open attempts at accounts that are not configured now: nobody could follow them."""
     known = {account.name for account in accounts}
-    return dict(Counter(each.account for each in reader.live() if each.account not in known))
+    return dict(Counter(each.account for each in live if each.account not in known))
 
 
-def may_be_spooled(reader: Reader, accounts: Sequence[Account]) -> dict[int, int]:
+def may_be_spooled(live: Sequence[LiveAttempt], accounts: Sequence[Account]) -> dict[int, int]:
     """Count by batch the open purchases whose image may lie in the folder of its results, and nowhere else: it came
     inside the answer, recorded or not (W14)."""
     inside = {account.name for account in accounts if account.codec.capabilities.shape.value == "sync"}
     found = Counter[int]()
-    for each in reader.live():
+    for each in live:
         attempt = each.state.attempts[each.attempt - 1]
         recorded = attempt.phase == "ready" and attempt.url is None
         found[each.batch] += recorded or (attempt.phase in ("intended", "ambiguous") and each.account in inside)

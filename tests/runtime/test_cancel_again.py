@@ -15,7 +15,7 @@ from ledger.streams import task_stream
 from runtime.inbox import CancelBatch, RetryTasks, leave
 from runtime.ports import WireError
 from tests.runtime.fakes import CAPS, Bench, known
-from tests.runtime.test_poller import LINK, Following, follow
+from tests.runtime.polling import LINK, Following, follow
 from tests.simulation.life import Life
 from tests.simulation.weather import Weather
 from tests.simulation.world import World

@@ -12,7 +12,7 @@ from adapters.sandbox.base import Reply
 from ledger.reader import Reader
 from runtime.ports import WireError
 from tests.runtime.fakes import Bench
-from tests.runtime.test_poller import LINK, Following, follow
+from tests.runtime.polling import LINK, Following, follow
 from tests.simulation.checker import problems
 from tests.simulation.world import World
 
