@@ -4,9 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from adapters.base import (
-    Finished,
-)
+from adapters.base import Finished
 from adapters.capabilities import Rate
 from ledger.commands import Intend, Record
 from ledger.events import AttemptAccepted

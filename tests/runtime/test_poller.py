@@ -6,17 +6,7 @@ import msgspec
 import pytest
 import trio
 
-from adapters.base import (
-    Failed,
-    Gone,
-    HttpCall,
-    HttpReply,
-    NotVisible,
-    Pending,
-    PollOutcome,
-    Throttled,
-    Unreadable,
-)
+from adapters.base import Failed, Gone, HttpCall, HttpReply, NotVisible, Pending, PollOutcome, Throttled, Unreadable
 from adapters.capabilities import Rate
 from ledger.commands import Intend, Record
 from ledger.events import AttemptAccepted

@@ -6,15 +6,7 @@ import msgspec
 import pytest
 import trio
 
-from adapters.base import (
-    Context,
-    Failed,
-    HttpCall,
-    HttpReply,
-    MalformedReply,
-    Pending,
-    PollOutcome,
-)
+from adapters.base import Context, Failed, HttpCall, HttpReply, MalformedReply, Pending, PollOutcome
 from runtime.ports import WireError
 from tests.runtime.fakes import CAPS, Bench, FakeProvider
 from tests.runtime.polling import LINK, Following, follow
